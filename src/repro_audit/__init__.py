@@ -1,0 +1,49 @@
+"""Audits the reproducibility of PyTorch programs: the public API, loaded on first use.
+
+Importing this package imports neither torch nor numpy; the first use of a name does where it must.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from repro_audit.audit.recording import record
+    from repro_audit.control.seeds import seed_everything
+    from repro_audit.engine import compare, fingerprint
+    from repro_audit.model import Fingerprint, UlpDivergence
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Fingerprint",
+    "UlpDivergence",
+    "__version__",
+    "compare",
+    "fingerprint",
+    "record",
+    "seed_everything",
+]
+
+_HOMES = {
+    "Fingerprint": "repro_audit.model",
+    "UlpDivergence": "repro_audit.model",
+    "compare": "repro_audit.engine",
+    "fingerprint": "repro_audit.engine",
+    "record": "repro_audit.audit.recording",
+    "seed_everything": "repro_audit.control.seeds",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

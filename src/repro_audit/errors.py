@@ -1,0 +1,58 @@
+"""Every error the package raises, each with the exit code its command ends with.
+
+A message says what is wrong in its first sentence and names the way out in its last.
+"""
+
+from __future__ import annotations
+
+EXIT_IDENTICAL = 0
+EXIT_DIVERGENT = 1
+EXIT_USAGE = 2
+EXIT_PROGRAM_FAILED = 3
+EXIT_INCONCLUSIVE = 4
+EXIT_INTERNAL = 5
+EXIT_INTERRUPTED = 130
+
+
+class ReproAuditError(Exception):
+    """Base of all errors raised on purpose; `exit_code` is what the command line ends with."""
+
+    exit_code = EXIT_INTERNAL
+
+
+class UsageError(ReproAuditError):
+    """What was asked for cannot be done as asked: a missing file, an unknown option value."""
+
+    exit_code = EXIT_USAGE
+
+
+class ProgramFailedError(ReproAuditError):
+    """The audited program raised, exited non-zero, was killed, or did not end in time."""
+
+    exit_code = EXIT_PROGRAM_FAILED
+
+
+class InconclusiveError(ReproAuditError):
+    """There is no evidence to judge by: no events, a broken trace, an unknown version."""
+
+    exit_code = EXIT_INCONCLUSIVE
+
+
+class EngineError(ReproAuditError):
+    """A forced engine is not there, or an engine cannot take the input it was given."""
+
+    exit_code = EXIT_USAGE
+
+
+class UnsupportedTensorError(EngineError, TypeError):
+    """The tensor has no bits of its own to fingerprint (sparse, nested, quantized, meta, fake)."""
+
+
+class TraceError(InconclusiveError):
+    """A trace file is missing, truncated, of another version, or not a trace."""
+
+
+class InterruptedRunError(ReproAuditError):
+    """The user interrupted the audit."""
+
+    exit_code = EXIT_INTERRUPTED

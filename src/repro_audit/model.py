@@ -1,0 +1,338 @@
+"""The values that all rooms speak: frozen, plain, free of torch and SQL.
+
+Words are those of the field: a *digest* is the checksum's 128 bits, a *fingerprint* a digest with
+dtype and shape, an *event* one recorded thing, a *site* where it happened, an *origin* the first
+event whose inputs match and whose outputs differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Json = Any
+
+Mode = Literal["controlled", "deterministic", "as-is"]
+Level = Literal["ops", "modules"]
+Phase = Literal["data", "rng", "weights", "forward", "backward", "optimizer"]
+EventKind = Literal["op", "param", "batch", "rng"]
+Verdict = Literal["identical", "within-tolerance", "divergent", "different-program", "inconclusive"]
+CauseClass = Literal[
+    "data-order",
+    "unseeded-rng",
+    "rng-drift",
+    "uninitialized-memory",
+    "nondeterministic-op",
+    "kernel-selection",
+    "precision-mode",
+    "parallelism",
+    "config-difference",
+    "unrestored-state",
+    "replica-drift",
+    "suspected-hardware",
+    "unknown",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a tensor's bits are: its 128-bit digest (32 hex digits), dtype name, shape and bytes."""
+
+    digest: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    key: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UlpDivergence:
+    """What two tensors of one shape differ by; see ulp.md in the design, and `cpp/SPEC.md`.
+
+    Counts are elements; for complex tensors each of the two parts counts as an element, and an
+    index ends in 0 (real) or 1 (imaginary). `histogram[0]` counts distance 0, `histogram[i]`
+    distances in [2^(i-1), 2^i). `max_index` is the first index (row-major) that has `max_ulp`;
+    the indices are None where nothing differs (`first_index`) or no distance exceeds 0
+    (`max_index`). `differing` is bitwise. `max_absolute` and `max_relative` are float64.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    numel: int
+    differing: int
+    unordered: int
+    nan_payload: int
+    signed_zero: int
+    infinity: int
+    sign_flips: int
+    max_ulp: int
+    max_index: tuple[int, ...] | None
+    max_values: tuple[float, float] | None
+    first_index: tuple[int, ...] | None
+    first_values: tuple[float, float] | None
+    sum_ulp: int
+    histogram: tuple[int, ...]
+    less: int
+    greater: int
+    max_absolute: float
+    max_relative: float
+
+    @property
+    def identical(self) -> bool:
+        """True when every bit agrees."""
+        return self.differing == 0
+
+    @property
+    def mean_ulp(self) -> float:
+        """Mean distance over the ordered pairs; 0.0 where there are none."""
+        ordered = self.numel - self.unordered
+        return self.sum_ulp / ordered if ordered else 0.0
+
+    def percentile(self, p: float) -> tuple[int, int]:
+        """Bounds (inclusive) of the p-th percentile (0 < p ≤ 100) read from the histogram."""
+        total = sum(self.histogram)
+        seen = 0
+        for i, count in enumerate(self.histogram):
+            seen += count
+            if count and seen * 100 >= p * total:
+                return (0, 0) if i == 0 else (1 << (i - 1), (1 << i) - 1)
+        return (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What to audit. `kind` says how to run `path` (or, for a module, `name`)."""
+
+    kind: Literal["script", "module", "model-file", "class"]
+    path: str
+    name: str = ""
+    args: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The target as the user wrote it."""
+        if self.kind == "module":
+            return f"-m {self.name}"
+        return f"{self.path}:{self.name}" if self.kind == "class" else self.path
+
+
+@dataclass(frozen=True, slots=True)
+class SiteKey:
+    """What names one event in any run of a program: where it is, and the how-manieth there."""
+
+    step: int
+    phase: str
+    module: str
+    op: str
+    call_index: int
+    thread: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All a child process needs to know to be one run: written as JSON, read by the child."""
+
+    run: str
+    target: Target
+    trace: str
+    progress: str
+    mode: Mode = "controlled"
+    seed: int = 0
+    hash_seed: int | None = 0
+    poison: bool = False
+    device: str | None = None
+    level: Level = "ops"
+    steps: int | None = None
+    observe: bool = True
+    end_state: str | None = None
+    optimizer_ops: bool = False
+    capture: tuple[SiteKey, ...] = ()
+    since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """What a recorded tensor is, without its bits."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One tensor an event produced or wrote. `digest` (16 bytes) is None where none was taken."""
+
+    spec: TensorSpec
+    digest: bytes | None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One recorded thing. `index` is its place in the run; `cause` the forward event's index."""
+
+    index: int
+    kind: EventKind
+    key: SiteKey
+    call_site: str | None
+    cause: int | None
+    outputs: tuple[Output, ...]
+    inputs: tuple[Output, ...] | None = None
+    tainted: bool = False
+    random: bool = False
+    recompute: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """A finished run: its trace and manifest, and how its program ended."""
+
+    name: str
+    trace: str
+    manifest: Mapping[str, Json]
+    printed: str | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventCounts:
+    """How many events were compared, and how they came out; structural ones are divergent."""
+
+    compared: int
+    identical: int
+    divergent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """How often runs differed: of `runs` runs, `distinct` outcomes, and pairs."""
+
+    runs: int
+    distinct: int
+    differing_pairs: int
+    pairs: int
+
+
+@dataclass(frozen=True, slots=True)
+class CausedBy:
+    """The forward op a backward op belongs to."""
+
+    op: str
+    module: str
+    call_site: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The first divergence: the event where matching inputs first gave differing outputs.
+
+    `inputs_identical` is True or False only where that event's own inputs were digested.
+    `ulp` compares the captured output of the two runs named in `ulp_runs`.
+    """
+
+    key: SiteKey
+    event: int
+    output: int | None
+    spec: TensorSpec | None
+    call_site: str | None
+    kind: Literal["value", "structural"]
+    caused_by: CausedBy | None = None
+    inputs_identical: bool | None = None
+    ulp: UlpDivergence | None = None
+    ulp_runs: tuple[str, ...] = ()
+    other_op: str | None = None
+    output_name: str = ""
+    rank: int = 0
+    recompute: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why: a class, how sure, what speaks for it and what to do."""
+
+    cls: CauseClass
+    confidence: Literal["likely", "proven"]
+    evidence: tuple[str, ...]
+    remedies: tuple[str, ...]
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A site at which some pairs of runs first diverged, and how many pairs."""
+
+    origin: Origin
+    pairs: int
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestDifference:
+    """A recorded condition that was not the same in every run, by run name."""
+
+    field: str
+    values: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Warn:
+    """Something the reader should know; `code` is stable (RA1xx)."""
+
+    code: str
+    message: str
+    call_site: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What one as-is run said after controlled runs agreed.
+
+    `holds` is True where it agreed as well. Otherwise `origin` and `cause` tell what repeats
+    only because the audit controlled it.
+    """
+
+    run: RunInfo
+    holds: bool
+    events: EventCounts
+    origin: Origin | None = None
+    cause: Cause | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SelfCheck:
+    """Whether an observed program ended in the state of an unobserved one.
+
+    `compared` items (parameters, RNG states, output) agree between two unobserved runs;
+    `varying` do not even then, so nothing can be said of them; `differing` changed under
+    observation.
+    """
+
+    compared: int
+    varying: tuple[str, ...]
+    differing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """An audit's answer, from which every report is made."""
+
+    command: str
+    target: str
+    mode: str
+    verdict: Verdict
+    engine: str
+    runs: tuple[RunInfo, ...]
+    events: EventCounts
+    observed: Observed
+    origin: Origin | None = None
+    cause: Cause | None = None
+    sightings: tuple[Sighting, ...] = ()
+    printed_identical: bool | None = None
+    confirmation: Confirmation | None = None
+    self_check: SelfCheck | None = None
+    manifest_differences: tuple[ManifestDifference, ...] = ()
+    warnings: tuple[Warn, ...] = ()
+    directory: str | None = None
+    reason: str | None = None
