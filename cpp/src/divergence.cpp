@@ -1,0 +1,131 @@
+#include "divergence.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <type_traits>
+
+#include "float_mode.hpp"
+#include "parallel.hpp"
+
+namespace repro_audit {
+namespace {
+
+// Elements gathered, or rounded, at a time: both sides stay in L1.
+constexpr u64 kChunk = 1024;
+
+// Once a difference was met, this many bytes go element by element before equality is tried again.
+constexpr u64 kCloseLook = 256;
+
+bool contiguous(const Strided& view) { return view.sizes.size() == 1 && view.strides[0] == 1; }
+
+template <class Format>
+void compare_run(const Kernels& kernels, const u8* a, const u8* b, u64 first, u64 count,
+                 Divergence& result) {
+  using Bits = typename Format::Bits;
+  u64 i = 0;
+  while (i < count) {
+    const u64 at = i * sizeof(Bits);
+    i += kernels.equal_prefix(a + at, b + at, (count - i) * sizeof(Bits)) / sizeof(Bits);
+    const u64 end = std::min(count, i + kCloseLook / sizeof(Bits));
+    for (; i < end; ++i) {
+      Bits x;
+      Bits y;
+      std::memcpy(&x, a + i * sizeof(Bits), sizeof(Bits));
+      std::memcpy(&y, b + i * sizeof(Bits), sizeof(Bits));
+      if (x != y) result.add<Format>(first + i, x, y);
+    }
+  }
+}
+
+// Where a view's elements first ... first + count - 1 are, one after another.
+const u8* in_order(const Strided& view, u64 first, u64 count, u8* buffer) {
+  if (contiguous(view)) return view.data + first * view.itemsize;
+  gather(view, first, count, buffer);
+  return buffer;
+}
+
+template <class Wide, class Narrow>
+void round_run(const u8* from, u64 count, u8* to) {
+  for (u64 i = 0; i < count; ++i) {
+    typename Wide::Bits bits;
+    std::memcpy(&bits, from + i * sizeof bits, sizeof bits);
+    const typename Narrow::Bits rounded = Narrow::nearest(Wide::value(bits));
+    std::memcpy(to + i * sizeof rounded, &rounded, sizeof rounded);
+  }
+}
+
+template <class Narrow>
+using Rounding = void (*)(const u8*, u64, u8*);
+
+template <class Format>
+Divergence compare_share(const Kernels& kernels, const Strided& a, const Strided& b, u64 from,
+                         u64 to, Rounding<Format> rounding) {
+  Divergence result;
+  if (contiguous(a) && contiguous(b) && rounding == nullptr) {
+    compare_run<Format>(kernels, a.data + from * a.itemsize, b.data + from * b.itemsize, from,
+                        to - from, result);
+  } else {
+    alignas(64) u8 buffer_a[kChunk * 8];
+    alignas(64) u8 buffer_b[kChunk * 8];
+    alignas(64) u8 rounded[kChunk * 8];
+    for (u64 first = from; first < to; first += kChunk) {
+      const u64 count = std::min(kChunk, to - first);
+      const u8* x = in_order(a, first, count, buffer_a);
+      const u8* y = in_order(b, first, count, buffer_b);
+      if (rounding != nullptr) {
+        rounding(x, count, rounded);
+        x = rounded;
+      }
+      compare_run<Format>(kernels, x, y, first, count, result);
+    }
+  }
+  result.numel = to - from;
+  result.histogram[0] += result.numel - result.differing;
+  return result;
+}
+
+// How to round numbers of dtype `wide` to Narrow; null where these are not two such formats.
+template <class Narrow>
+Rounding<Narrow> rounding_of(Tag wide) {
+  Rounding<Narrow> rounding = nullptr;
+  with_format(wide, [&](auto format) {
+    using Wide = decltype(format);
+    constexpr bool kSigned = !std::is_same_v<Wide, Float8E8M0FNU>;
+    if constexpr (Wide::kIsFloat && kSigned) rounding = &round_run<Wide, Narrow>;
+  });
+  return rounding;
+}
+
+}  // namespace
+
+bool compare(const Kernels& kernels, const Strided& given_a, Tag tag_a, const Strided& given_b,
+             Tag tag_b, unsigned threads, Divergence& result) {
+  const FloatMode mode;  // merging compares floats as well
+  const u64 numel = given_a.numel();
+  const Strided a = simplified(given_a);
+  const Strided b = simplified(given_b);
+  bool comparable = true;
+  const bool known = with_format(tag_b, [&](auto format) {
+    using Format = decltype(format);
+    Rounding<Format> rounding = nullptr;
+    if (tag_a != tag_b) {
+      constexpr bool kSigned = !std::is_same_v<Format, Float8E8M0FNU>;
+      if constexpr (Format::kIsFloat && kSigned) rounding = rounding_of<Format>(tag_a);
+      comparable = rounding != nullptr;
+    }
+    if (!comparable || numel == 0) return;
+    const unsigned parts = worth_threads(numel * a.itemsize, threads);
+    const u64 step = (numel + parts - 1) / parts;
+    std::vector<Divergence> shares(parts);
+    run_parallel(parts, [&](unsigned part) {
+      const FloatMode thread_mode;
+      const u64 from = std::min(numel, part * step);
+      shares[part] =
+          compare_share<Format>(kernels, a, b, from, std::min(numel, from + step), rounding);
+    });
+    for (const Divergence& share : shares) result.merge(share);
+  });
+  return known && comparable;
+}
+
+}  // namespace repro_audit

@@ -1,0 +1,42 @@
+# Writes OUTPUT, a C++ header, from INPUT, tests/vectors/digest_vectors.json, so that the tests need
+# neither Python nor a JSON parser when they run.
+file(READ "${INPUT}" json)
+set(text "// Generated from digest_vectors.json.\n#pragma once\n#include \"cases.hpp\"\n")
+
+string(APPEND text "inline const RunCase kRuns[] = {\n")
+string(JSON count LENGTH "${json}" cases)
+math(EXPR last "${count} - 1")
+foreach(i RANGE ${last})
+  string(JSON case GET "${json}" cases ${i})
+  foreach(name key nbytes offset)
+    string(JSON ${name} GET "${case}" ${name})
+  endforeach()
+  string(JSON l0 GET "${case}" lanes 0)
+  string(JSON l1 GET "${case}" lanes 1)
+  string(JSON tag ERROR_VARIABLE none GET "${case}" tag)
+  if(none)
+    set(tag 0)
+    set(digest "")
+  else()
+    string(JSON digest GET "${case}" digest)
+  endif()
+  string(APPEND text
+    "    {0x${key}, ${nbytes}u, ${offset}u, ${tag}u, 0x${l0}, 0x${l1}, \"${digest}\"},\n")
+endforeach()
+
+string(APPEND text "};\n\ninline const TagCase kTags[] = {\n")
+string(JSON count LENGTH "${json}" tags)
+math(EXPR last "${count} - 1")
+foreach(i RANGE ${last})
+  string(JSON case GET "${json}" tags ${i})
+  foreach(name tag itemsize nbytes digest multiset)
+    string(JSON ${name} GET "${case}" ${name})
+  endforeach()
+  string(JSON m0 GET "${case}" multiset_lanes 0)
+  string(JSON m1 GET "${case}" multiset_lanes 1)
+  string(APPEND text "    {${tag}u, ${itemsize}u, ${nbytes}u, \"${digest}\", 0x${m0}, 0x${m1}, "
+    "\"${multiset}\"},\n")
+endforeach()
+string(APPEND text "};\n")
+
+file(WRITE "${OUTPUT}" "${text}")

@@ -1,0 +1,42 @@
+"""The engine room: from a tensor's memory to its digest, fingerprint and ULP divergence.
+
+The only room that knows devices and instruction sets. Importing it imports neither torch nor
+NumPy.
+"""
+
+from repro_audit.engine.choice import (
+    DIGEST_VERSION,
+    VARIABLE,
+    available,
+    info,
+    name,
+    name_for,
+    select,
+)
+from repro_audit.engine.cpu import tensor_digest
+from repro_audit.engine.divergence import compare, compare_streams
+from repro_audit.engine.fingerprints import (
+    Fingerprints,
+    fingerprint,
+    multiset_digest,
+    row_digests,
+)
+from repro_audit.engine.tags import TAGS
+
+__all__ = [
+    "DIGEST_VERSION",
+    "TAGS",
+    "VARIABLE",
+    "Fingerprints",
+    "available",
+    "compare",
+    "compare_streams",
+    "fingerprint",
+    "info",
+    "multiset_digest",
+    "name",
+    "name_for",
+    "row_digests",
+    "select",
+    "tensor_digest",
+]

@@ -1,0 +1,162 @@
+"""Which engine computes: the fastest that this CPU can run, or the one that was forced.
+
+`REPRO_AUDIT_ENGINE` forces one for the process; `select` does from Python. Nothing falls back: a
+forced engine that is not there is an error, so that a manifest never names one and uses another.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+from repro_audit.errors import EngineError
+
+VARIABLE: Final = "REPRO_AUDIT_ENGINE"
+DIGEST_VERSION: Final = 1
+REFERENCE: Final = "reference"
+
+# All that the design knows; those of them that `available` leaves out are not in this build.
+KNOWN: Final = ("portable", "avx2", "avx512", "neon", "cuda", "cupy", "torch", REFERENCE)
+
+
+class Engine(Protocol):
+    """What `repro_audit._engine` and `repro_audit.engine.reference` both are."""
+
+    def digest(
+        self, address: int, nbytes: int, tag: int, key: int = 0, threads: int = 0, /
+    ) -> bytes: ...
+    def digest_strided(
+        self,
+        address: int,
+        sizes: Sequence[int],
+        strides: Sequence[int],
+        itemsize: int,
+        tag: int,
+        key: int = 0,
+        threads: int = 0,
+        /,
+    ) -> bytes: ...
+    def lanes(
+        self, address: int, nbytes: int, offset: int, key: int = 0, threads: int = 0, /
+    ) -> tuple[int, int]: ...
+    def finalize(self, lane0: int, lane1: int, nbytes: int, tag: int, /) -> bytes: ...
+    def multiset(
+        self,
+        address: int,
+        sizes: Sequence[int],
+        strides: Sequence[int],
+        itemsize: int,
+        key: int = 0,
+        threads: int = 0,
+        /,
+    ) -> tuple[int, int]: ...
+    def ulp(
+        self,
+        address_a: int,
+        strides_a: Sequence[int],
+        address_b: int,
+        strides_b: Sequence[int],
+        sizes: Sequence[int],
+        tag_a: int,
+        tag_b: int = 0,
+        threads: int = 0,
+        /,
+    ) -> dict[str, Any]: ...
+
+
+_engine: Engine | None = None
+_name = ""
+_forced = False
+_listeners: list[Callable[[Engine], None]] = []
+
+
+def on_change(listener: Callable[[Engine], None]) -> None:
+    """Call `listener` with the engine whenever one is chosen: hot paths hold its functions."""
+    _listeners.append(listener)
+    if _engine is not None:
+        listener(_engine)
+
+
+def _native() -> Any:
+    try:
+        from repro_audit import _engine as native
+    except ImportError as error:
+        raise EngineError(
+            f"The native engine cannot be loaded ({error}). Reinstall repro-audit, or set "
+            f"{VARIABLE}={REFERENCE} to use the slow NumPy one."
+        ) from error
+    return native
+
+
+def available() -> list[str]:
+    """Names of the engines that can run here, the fastest first."""
+    return [*_native().engines(), REFERENCE]
+
+
+def select(name: str | None = None) -> str:
+    """Use the engine called `name` from now on; None means the environment's choice or the best.
+
+    Returns the name of the engine then in use. Raises EngineError, naming those available, where
+    `name` is unknown or not in this build or on this CPU. Not for use while others compute.
+    """
+    global _engine, _name, _forced
+    wanted = name or os.environ.get(VARIABLE) or None
+    if wanted == REFERENCE:
+        from repro_audit.engine import reference
+
+        chosen: Engine = reference
+    else:
+        native = _native()
+        best = native.engines()[0]
+        if not native.select(wanted or best):
+            what = "is not available here" if wanted in KNOWN else "is no engine"
+            raise EngineError(
+                f"The engine {wanted!r} {what}. Available: {', '.join(available())}; choose one "
+                f"of these, or unset {VARIABLE}."
+            )
+        chosen = native
+    _engine, _name, _forced = chosen, wanted or best, wanted is not None
+    for listener in _listeners:
+        listener(chosen)
+    return _name
+
+
+def engine() -> Engine:
+    """The engine in use, chosen at the first call."""
+    if _engine is None:
+        select()
+    assert _engine is not None
+    return _engine
+
+
+def name() -> str:
+    """Name of the engine in use: `avx2`, `portable`, `reference`."""
+    engine()
+    return _name
+
+
+def name_for(device_type: str) -> str:
+    """Name of what digests tensors of a device type; other devices' are copied to the host."""
+    return name() if device_type == "cpu" else f"{name()} (host copy)"
+
+
+def info() -> dict[str, Any]:
+    """The engine's part of a manifest.
+
+    Names in use and available, whether the choice was forced, the digest algorithm's version, the
+    machine and the instruction sets of its CPU that matter here, and how many threads a large
+    input is split over.
+    """
+    engine()
+    native = _native()
+    return {
+        "engine": _name,
+        "forced": _forced,
+        "available": available(),
+        "digest_version": DIGEST_VERSION,
+        "machine": platform.machine(),
+        "cpu_features": native.cpu_features(),
+        "threads": native.usable_cpus(),
+    }

@@ -1,0 +1,140 @@
+"""Fingerprints of tensors, arrays, modules, optimizers and state dicts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, overload
+
+from repro_audit.engine import choice, views
+from repro_audit.engine.cpu import view_digest
+from repro_audit.errors import UnsupportedTensorError
+from repro_audit.model import Fingerprint
+
+# Added to a dtype's tag: a multiset digest never equals a digest.
+MULTISET_TAG = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Fingerprints(Mapping[str, Fingerprint]):
+    """Fingerprints by name, in the order met, and one digest over them all.
+
+    Equal where the composites are, hashable, and read like a dictionary.
+    """
+
+    _by_name: Mapping[str, Fingerprint]
+
+    def __getitem__(self, name: str) -> Fingerprint:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Fingerprints):
+            return self.composite == other.composite
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.composite)
+
+    def __repr__(self) -> str:
+        return f"Fingerprints({len(self)} tensors, composite={self.composite!r})"
+
+    @cached_property
+    def composite(self) -> str:
+        """32 hex digits: BLAKE2b over all names, dtypes, shapes and digests (SPEC.md, 10)."""
+        total = hashlib.blake2b(digest_size=16)
+        for name in sorted(self._by_name, key=lambda name: name.encode()):
+            f = self._by_name[name]
+            plain = name.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n")
+            shape = ",".join(map(str, f.shape))
+            total.update(f"{plain}\t{f.dtype}\t{shape}\t{f.digest}\n".encode())
+        return total.hexdigest()
+
+    @property
+    def digest(self) -> str:
+        """The composite, under the name that a Fingerprint has for its own."""
+        return self.composite
+
+
+def _of_view(view: views.View, key: int) -> Fingerprint:
+    digest = view_digest(view, key).hex()
+    return Fingerprint(digest, view.dtype, view.shape, view.nbytes, key)
+
+
+def _leaves(x: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Tensors and arrays in nested mappings and sequences, with dotted paths."""
+    if isinstance(x, Mapping):
+        for name, value in x.items():
+            yield from _leaves(value, f"{path}.{name}" if path else str(name))
+    elif isinstance(x, list | tuple):
+        for i, value in enumerate(x):
+            yield from _leaves(value, f"{path}.{i}" if path else str(i))
+    elif views.is_viewable(x):
+        yield path, x
+
+
+def _of_state(state: Mapping[str, Any], key: int) -> Fingerprints:
+    by_name: dict[str, Fingerprint] = {}
+    for name, leaf in _leaves(state, ""):
+        try:
+            by_name[name] = _of_view(views.of(leaf), key)
+        except UnsupportedTensorError as error:
+            raise UnsupportedTensorError(f"{name}: {error}") from error
+    return Fingerprints(by_name)
+
+
+@overload
+def fingerprint(x: Mapping[str, Any], key: int = 0) -> Fingerprints: ...
+@overload
+def fingerprint(x: Any, key: int = 0) -> Any: ...
+def fingerprint(x: Any, key: int = 0) -> Fingerprint | Fingerprints:
+    """The fingerprint of `x`: what to compare to know that no bit differs.
+
+    A dense torch tensor (any device, dtype of `TAGS`, shape and strides) or a NumPy array gives a
+    Fingerprint. A module, an optimizer (by their state dicts) or a mapping, nested as it may be,
+    gives Fingerprints: one for each tensor in it, by its dotted path, and `.composite` over all.
+    What is no tensor in them (a learning rate) is left out.
+
+    `key` (64 bits) chooses another member of the checksum's family; fingerprints of different keys
+    never compare equal. Time: that of reading the memory. Raises UnsupportedTensorError for
+    sparse, nested, quantized, meta and fake tensors and for structured or object arrays, TypeError
+    for anything else.
+    """
+    if isinstance(x, Mapping):
+        return _of_state(x, key)
+    if callable(getattr(x, "state_dict", None)):
+        return _of_state(x.state_dict(), key)
+    return _of_view(views.of(x), key)
+
+
+def multiset_digest(x: Any, key: int = 0) -> bytes:
+    """16 bytes that say which values a tensor or array holds, and how often, not where.
+
+    Equal for any permutation of the elements. Shape is not part of it; dtype and count are. Time:
+    1 to 2 ns an element and core. Raises as `fingerprint` does.
+    """
+    view = views.of(x)
+    engine = choice.engine()
+    lanes = engine.multiset(view.address, view.shape, view.strides, view.itemsize, key)
+    return engine.finalize(*lanes, view.nbytes, view.tag + MULTISET_TAG)
+
+
+def row_digests(x: Any, dim: int = 0) -> list[bytes]:
+    """The 16-byte digest of each slice of a tensor or array along `dim`, each a stream of its own.
+
+    Their multiset tells "the same samples in another order". Raises IndexError where `x` has no
+    such dimension, else as `fingerprint` does.
+    """
+    view = views.of(x)
+    rank = len(view.shape)
+    if not -rank <= dim < rank:
+        raise IndexError(f"no dimension {dim} in a tensor of shape {view.shape}")
+    dim %= rank
+    return [view_digest(view.row(dim, i)) for i in range(view.shape[dim])]

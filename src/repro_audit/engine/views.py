@@ -1,0 +1,196 @@
+"""What an engine needs to know of a tensor or array: where its elements are, and of what dtype."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from repro_audit.engine.tags import TAGS
+from repro_audit.errors import UnsupportedTensorError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Strided elements in this process's memory; strides are in elements and may be 0 or negative.
+
+    `owner` keeps the memory alive for as long as the view is.
+    """
+
+    address: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    itemsize: int
+    dtype: str
+    owner: object
+
+    @property
+    def tag(self) -> int:
+        """The dtype's tag."""
+        return TAGS[self.dtype]
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the stream, whatever the strides."""
+        return self.numel * self.itemsize
+
+    @property
+    def contiguous(self) -> bool:
+        """True where the stream is the memory itself."""
+        expected = 1
+        for size, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            if size == 0:
+                return True
+            if size != 1:
+                if stride != expected:
+                    return False
+                expected *= size
+        return True
+
+    def row(self, dim: int, index: int) -> View:
+        """The slice at `index` of dimension `dim`, without that dimension."""
+        return View(
+            self.address + index * self.strides[dim] * self.itemsize,
+            self.shape[:dim] + self.shape[dim + 1 :],
+            self.strides[:dim] + self.strides[dim + 1 :],
+            self.itemsize,
+            self.dtype,
+            self.owner,
+        )
+
+
+def _refuse(what: str, way_out: str) -> UnsupportedTensorError:
+    return UnsupportedTensorError(f"{what} has no plain memory to fingerprint. {way_out}")
+
+
+def _check_tensor(t: torch.Tensor) -> None:
+    """Raise UnsupportedTensorError, with the way out, for a tensor without plain strided memory."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    if isinstance(t, FakeTensor):
+        raise _refuse("A fake tensor", "Fingerprint the real tensor, outside FakeTensorMode.")
+    if t.is_meta:
+        raise _refuse("A tensor on the meta device", "Materialise it first (`to_empty`).")
+    if t.is_nested:
+        raise _refuse("A nested tensor", "Fingerprint `t.unbind()`, or `t.values()` and offsets.")
+    if t.is_quantized:
+        raise _refuse(
+            "A quantized tensor", "Fingerprint `t.int_repr()` with its scale and zero point."
+        )
+    if t.layout is not torch.strided:
+        raise _refuse(
+            f"A tensor of layout {t.layout}",
+            "Fingerprint its parts (`t.indices()`, `t.values()`), or `t.to_dense()`.",
+        )
+    if str(t.dtype).removeprefix("torch.") not in TAGS:
+        raise _refuse(
+            f"A tensor of dtype {t.dtype}", "Fingerprint `t.view(torch.uint8)`, where that works."
+        )
+
+
+def of_tensor(t: torch.Tensor) -> View:
+    """View of a dense tensor, on the host: other devices' tensors are copied there.
+
+    Conjugate and negative views are resolved to what they show. Records no autograd. Raises
+    UnsupportedTensorError for sparse, nested, quantized, meta and fake tensors, and for those
+    that have no storage (wrapper subclasses, functorch's, freed ones).
+    """
+    import torch
+
+    # A subclass's __torch_function__ is not to see, or change, what is asked of it here.
+    with torch._C.DisableTorchFunctionSubclass():
+        _check_tensor(t)
+        try:
+            host = t.detach() if t.is_cpu else t.detach().cpu()
+            if host.is_conj():
+                host = host.resolve_conj()
+            if host.is_neg():
+                host = host.resolve_neg()
+            if host._is_zerotensor():
+                host = torch.zeros(host.shape, dtype=host.dtype)
+            address = host.data_ptr()
+            stored = host.untyped_storage().nbytes()
+        except (RuntimeError, NotImplementedError) as error:
+            raise _refuse(
+                f"A {type(t).__name__} without storage", "Fingerprint the tensors that it wraps."
+            ) from error
+        if host.numel() != 0 and (address == 0 or stored == 0):
+            raise _refuse(
+                f"A {type(t).__name__} whose storage is empty or freed",
+                "Fingerprint it while its memory is there.",
+            )
+        return View(
+            address,
+            tuple(host.shape),
+            tuple(host.stride()),
+            host.itemsize,
+            str(host.dtype).removeprefix("torch."),
+            host,
+        )
+
+
+def of_array(a: np.ndarray[Any, Any]) -> View:
+    """View of a NumPy array; a big-endian one is copied to little-endian.
+
+    Raises UnsupportedTensorError for dtypes that torch has no equal of: structured, object,
+    strings, dates, extended precision.
+    """
+    import numpy as np
+
+    name = a.dtype.name
+    if a.dtype.hasobject or a.dtype.fields is not None or name not in TAGS:
+        raise UnsupportedTensorError(
+            f"An array of dtype {a.dtype} has no digest. Fingerprint its fields, or its bytes "
+            "(`a.view(np.uint8)`), one by one."
+        )
+    if not a.dtype.isnative:
+        a = a.astype(a.dtype.newbyteorder("="))
+    if any(stride % a.itemsize for stride in a.strides):
+        a = np.ascontiguousarray(a)  # a field of a structured array: no whole elements between
+    return View(
+        int(a.__array_interface__["data"][0]),
+        tuple(int(size) for size in a.shape),
+        tuple(stride // a.itemsize for stride in a.strides),
+        a.itemsize,
+        name,
+        a,
+    )
+
+
+def _is_tensor(x: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def _is_array(x: Any) -> bool:
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(x, numpy.ndarray | numpy.generic)
+
+
+def is_viewable(x: Any) -> bool:
+    """Whether `x` is a tensor or an array: what `of` takes, or refuses for its kind."""
+    return _is_tensor(x) or _is_array(x)
+
+
+def of(x: Any) -> View:
+    """View of a tensor or an array; TypeError for anything else."""
+    if _is_tensor(x):
+        return of_tensor(x)
+    if _is_array(x):
+        import numpy as np
+
+        return of_array(np.asarray(x))
+    raise TypeError(f"a torch tensor or a NumPy array is needed, not {type(x).__name__}")
