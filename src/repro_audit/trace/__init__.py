@@ -1,0 +1,6 @@
+"""Traces: one SQLite file a run, written by `Writer`, read by `Trace`."""
+
+from repro_audit.trace.reader import Trace
+from repro_audit.trace.writer import Writer
+
+__all__ = ["Trace", "Writer"]

@@ -1,0 +1,76 @@
+"""The trace file: one SQLite database a run and rank. This is its documentation.
+
+A file is whole only if `meta` has the row `closing`, written last in a transaction of its own.
+Versions are in `PRAGMA user_version`; one that is not known is refused, never guessed at.
+"""
+
+from __future__ import annotations
+
+SCHEMA = "repro-audit/trace/1"
+VERSION = 1
+# "RAud": tells a trace from any other SQLite file.
+APPLICATION_ID = 0x52417564
+
+KINDS = ("op", "param", "batch", "rng")
+PHASES = ("data", "rng", "weights", "forward", "backward", "optimizer")
+TAINTED, RANDOM, RECOMPUTE, INPUTS = 1, 2, 4, 8
+# A blob is read whole by SQLite; 16 MiB keeps a large tensor's reading in bounds.
+CHUNK = 16 << 20
+
+DDL = """
+CREATE TABLE meta (
+  key   TEXT PRIMARY KEY, -- schema, tool, run, plan, manifest, closing
+  value TEXT NOT NULL     -- text, or JSON for plan, manifest and closing
+) WITHOUT ROWID;
+CREATE TABLE site (
+  id     INTEGER PRIMARY KEY,
+  module TEXT NOT NULL,   -- qualified module path, '' outside modules and in the root itself
+  op     TEXT NOT NULL    -- aten.addmm.default; param:weight; rng:torch; seed:random.seed
+);
+CREATE TABLE code (
+  id       INTEGER PRIMARY KEY,
+  location TEXT NOT NULL  -- call site, path:line
+);
+CREATE TABLE spec (
+  id     INTEGER PRIMARY KEY,
+  dtype  TEXT NOT NULL,   -- torch's name without 'torch.'; 'python' for plain values
+  shape  TEXT NOT NULL,   -- JSON list of sizes
+  device TEXT NOT NULL    -- cpu, cuda:0
+);
+CREATE TABLE event (
+  id         INTEGER PRIMARY KEY, -- order of execution, from 0
+  kind       INTEGER NOT NULL,    -- 0 op, 1 param, 2 batch, 3 rng
+  step       INTEGER NOT NULL,    -- training or inference step, from 0
+  phase      INTEGER NOT NULL,    -- 0 data, 1 rng, 2 weights, 3 forward, 4 backward, 5 optimizer
+  thread     INTEGER NOT NULL,    -- 0 the main thread, else in order of starting
+  site       INTEGER NOT NULL,    -- site.id
+  call_index INTEGER NOT NULL,    -- how many events of this step, phase and site came before
+  code       INTEGER,             -- code.id of the call site
+  cause      INTEGER,             -- event.id of the forward op, for a backward op
+  flags      INTEGER NOT NULL     -- 1 read unwritten memory, 2 random, 4 recompute, 8 inputs kept
+);
+CREATE TABLE output (
+  event    INTEGER NOT NULL,      -- event.id
+  position INTEGER NOT NULL,      -- written arguments first, then results
+  spec     INTEGER NOT NULL,      -- spec.id
+  digest   BLOB,                  -- 16 bytes, or NULL where none was taken
+  name     TEXT,                  -- place in a batch, name of a parameter
+  PRIMARY KEY (event, position)
+) WITHOUT ROWID;
+CREATE TABLE input (
+  event    INTEGER NOT NULL,      -- as output, for events whose inputs were kept
+  position INTEGER NOT NULL,
+  spec     INTEGER NOT NULL,
+  digest   BLOB,
+  name     TEXT,
+  PRIMARY KEY (event, position)
+) WITHOUT ROWID;
+CREATE TABLE payload (
+  event    INTEGER NOT NULL,      -- event.id
+  role     INTEGER NOT NULL,      -- 0 input, 1 output
+  position INTEGER NOT NULL,
+  chunk    INTEGER NOT NULL,      -- from 0; 16 MiB each but the last
+  data     BLOB NOT NULL,         -- the tensor's logical row-major stream
+  PRIMARY KEY (event, role, position, chunk)
+) WITHOUT ROWID;
+"""
