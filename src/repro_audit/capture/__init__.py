@@ -1,0 +1,9 @@
+"""Capture: runs inside the audited process and turns what it does into events.
+
+Importing this package imports torch: it is loaded once the program itself has done so.
+"""
+
+from repro_audit.capture.recorder import Recorder
+from repro_audit.capture.steps import StepLimitExit
+
+__all__ = ["Recorder", "StepLimitExit"]

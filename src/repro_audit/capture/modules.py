@@ -1,0 +1,99 @@
+"""Which module is running: a stack per thread, named by the root module's own names."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class ModuleNames:
+    """Qualified names of modules and parameters, as `named_modules` of their root says.
+
+    The first root's children have plain paths (`transformer.h.3`); a further root's start with its
+    class name, so that two models of one program are told apart. A root without children is named
+    by its class. Names are kept as long as the root lives.
+    """
+
+    def __init__(self) -> None:
+        self._roots: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
+        self._modules: dict[int, tuple[weakref.ref[nn.Module], str]] = {}
+        self._owners: dict[int, tuple[weakref.ref[Tensor], str, str]] = {}
+        self._classes: dict[str, int] = {}
+        self._first = True
+
+    def enter_root(self, root: nn.Module) -> str:
+        """Path of a module entered with nothing above it; names its tree on first sight."""
+        prefix = self._roots.get(root)
+        if prefix is not None:
+            return prefix
+        known = self._lookup(root)
+        if known is not None:
+            # A part of a tree that is already named, called by itself.
+            return known
+        leaf = next(root.children(), None) is None
+        if self._first and not leaf:
+            prefix = ""
+            self._first = False
+        else:
+            prefix = self._distinct(type(root).__name__)
+        self._roots[root] = prefix
+        self._name_tree(root, prefix)
+        return prefix
+
+    def path(self, module: nn.Module, parent: str) -> str:
+        """Path of a module entered below `parent`."""
+        known = self._lookup(module)
+        if known is None:
+            # Made after its root was named, or held outside the tree.
+            name = type(module).__name__
+            known = f"{parent}.{name}" if parent else name
+            self._modules[id(module)] = (weakref.ref(module), known)
+        return known
+
+    def owner(self, tensor: Tensor) -> tuple[str, str] | None:
+        """(module path, name) of a parameter or buffer of a named tree."""
+        entry = self._owners.get(id(tensor))
+        if entry is None or entry[0]() is not tensor:
+            return None
+        return entry[1], entry[2]
+
+    def tensors(self, root: nn.Module) -> list[tuple[str, str, Tensor]]:
+        """(module path, name, tensor) of a root's parameters and buffers, in a fixed order."""
+        found = []
+        seen: set[int] = set()
+        prefix = self._roots[root]
+        for path, module in root.named_modules():
+            full = _join(prefix, path)
+            for name, tensor in (
+                *module._parameters.items(),
+                *module._buffers.items(),
+            ):
+                if tensor is not None and id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    found.append((full, name, tensor))
+        return found
+
+    def _lookup(self, module: nn.Module) -> str | None:
+        entry = self._modules.get(id(module))
+        # An id is reused once its owner is gone; the reference tells.
+        return entry[1] if entry is not None and entry[0]() is module else None
+
+    def _name_tree(self, root: nn.Module, prefix: str) -> None:
+        for path, module in root.named_modules():
+            full = _join(prefix, path)
+            self._modules[id(module)] = (weakref.ref(module), full)
+            for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+                if tensor is not None:
+                    self._owners.setdefault(id(tensor), (weakref.ref(tensor), full, name))
+
+    def _distinct(self, name: str) -> str:
+        count = self._classes.get(name, 0)
+        self._classes[name] = count + 1
+        return name if count == 0 else f"{name}#{count}"
+
+
+def _join(prefix: str, path: str) -> str:
+    return f"{prefix}.{path}" if prefix and path else prefix or path

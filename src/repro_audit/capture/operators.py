@@ -1,0 +1,98 @@
+"""What each operator writes, draws and leaves unwritten: read once from its schema, then cached."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Their results share the input's memory although the schema does not say so, or their result was
+# fingerprinted when it was made; a second digest would cost a read and say nothing new.
+_ALIASES = frozenset({"_unsafe_view", "_reshape_alias", "alias", "detach", "lift", "set_data"})
+# Bring memory in from outside torch: `torch.tensor`, `from_numpy`, `as_tensor`; `torch.load`.
+_OUTSIDE = frozenset({"lift_fresh", "set_"})
+_EMPTY = frozenset(
+    {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"}
+)
+# Overwrite their first argument without reading it.
+_FILLS = frozenset(
+    {
+        "bernoulli_",
+        "cauchy_",
+        "copy_",
+        "exponential_",
+        "fill_",
+        "geometric_",
+        "log_normal_",
+        "normal_",
+        "random_",
+        "uniform_",
+        "zero_",
+    }
+)
+# Their schemas hide that running statistics are written in training (positions of the arguments).
+_HIDDEN_WRITES = {
+    "native_batch_norm": (3, 4),
+    "cudnn_batch_norm": (3, 4),
+    "miopen_batch_norm": (3, 4),
+}
+# Results that are scratch for the backward, with padding that is never written (positions of the
+# results); two identical runs differ there.
+_SCRATCH = {
+    "mkldnn_rnn_layer": (3,),
+    "_cudnn_rnn": (3, 4),
+    "cudnn_batch_norm": (3,),
+    "miopen_rnn": (3, 4),
+}
+
+
+class Operator:
+    """How to record one overload. `returns` lists the result positions to fingerprint."""
+
+    __slots__ = (
+        "empty",
+        "fills",
+        "name",
+        "outside",
+        "random",
+        "returns",
+        "single",
+        "skip",
+        "writes",
+    )
+
+    def __init__(self, func: Any) -> None:
+        schema = getattr(func, "_schema", None)
+        self.skip = False
+        self.empty = self.fills = self.outside = self.random = False
+        self.writes: tuple[tuple[int, str], ...] = ()
+        self.returns: tuple[int, ...] | None = None
+        self.single = False
+        if schema is None:  # a higher-order operator: whatever tensors it returns
+            self.name = f"higher_order.{func.name()}"
+            return
+        namespace, _, base = schema.name.partition("::")
+        overload = schema.overload_name or "default"
+        self.name = f"{namespace}.{base}.{overload}"
+        self.skip = namespace in {"profiler", "prim", "_inductor_test"}
+        aten = namespace == "aten"
+        self.empty = aten and base in _EMPTY
+        self.fills = aten and base in _FILLS
+        self.outside = aten and base in _OUTSIDE
+        self.random = any(tag.name == "nondeterministic_seeded" for tag in func.tags)
+        hidden = _HIDDEN_WRITES.get(base, ()) if aten else ()
+        self.writes = tuple(
+            (position, argument.name)
+            for position, argument in enumerate(schema.arguments)
+            if (argument.alias_info is not None and argument.alias_info.is_write)
+            or position in hidden
+        )
+        alias = self.empty or (aten and base in _ALIASES)
+        scratch = _SCRATCH.get(base, ()) if aten else ()
+        fresh = tuple(
+            position
+            for position, result in enumerate(schema.returns)
+            if result.alias_info is None and not alias and position not in scratch
+        )
+        if aten and base == "lift_fresh":
+            fresh = (0,)
+        self.returns = fresh
+        self.single = len(schema.returns) == 1

@@ -1,0 +1,83 @@
+"""What enters from outside torch: batches of data loaders and the inputs of the root module."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from repro_audit.capture.recorder import Recorder
+
+
+class Loaders:
+    """Records each batch of every `DataLoader`, and marks what runs while one is fetched."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._iterator: Any = None
+        self._next: Any = None
+
+    def install(self) -> None:
+        """Wrap the loaders' `__next__`."""
+        from torch.utils.data import dataloader
+
+        recorder = self._recorder
+        self._iterator = dataloader._BaseDataLoaderIter
+        self._next = original = self._iterator.__next__
+
+        def observed_next(iterator: Any) -> Any:
+            mode = recorder.mode()
+            if mode is None or not recorder.active:
+                return original(iterator)
+            mode.loading += 1
+            try:
+                batch = original(iterator)
+            finally:
+                mode.loading -= 1
+            code = recorder.locator.number(sys._getframe(1))
+            recorder.batch("DataLoader.__next__", leaves(batch), code)
+            return batch
+
+        self._iterator.__next__ = observed_next
+
+    def uninstall(self) -> None:
+        """Give the loaders their `__next__` back."""
+        self._iterator.__next__ = self._next
+
+
+def leaves(value: Any, name: str = "") -> list[tuple[str | None, torch.Tensor | bytes]]:
+    """The tensors and plain values of a nested batch, each with its place in it.
+
+    Strings, bytes and numbers of one list are digested together, in order; objects of other kinds
+    are left out.
+    """
+    if isinstance(value, torch.Tensor):
+        return [(name or None, value)]
+    if isinstance(value, Mapping):
+        return [leaf for key, item in value.items() for leaf in leaves(item, _join(name, str(key)))]
+    if isinstance(value, list | tuple):
+        if value and all(isinstance(item, str | bytes | int | float) for item in value):
+            return [(name or None, _plain(value))]
+        return [
+            leaf for at, item in enumerate(value) for leaf in leaves(item, _join(name, str(at)))
+        ]
+    if isinstance(value, str | bytes | int | float):
+        return [(name or None, _plain([value]))]
+    return []
+
+
+def _plain(values: list[Any] | tuple[Any, ...]) -> bytes:
+    state = hashlib.blake2b(digest_size=16)
+    for value in values:
+        text = repr(value).encode()
+        state.update(len(text).to_bytes(8, "little"))
+        state.update(text)
+    return state.digest()
+
+
+def _join(name: str, part: str) -> str:
+    return f"{name}.{part}" if name else part

@@ -1,0 +1,341 @@
+"""The recorder of one run: starts and stops capture, numbers events, fingerprints tensors."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+
+from repro_audit import engine
+from repro_audit.capture.dispatch import (
+    DATA,
+    KIND_BATCH,
+    KIND_PARAM,
+    KIND_RNG,
+    PHASES,
+    RNG,
+    WEIGHTS,
+    OpMode,
+    paused,
+    tensors_in,
+)
+from repro_audit.capture.generators import Generators
+from repro_audit.capture.locations import Locator
+from repro_audit.capture.memory import UnwrittenMemory
+from repro_audit.capture.modules import ModuleNames
+from repro_audit.capture.operators import Operator
+from repro_audit.capture.outside import Loaders
+from repro_audit.capture.steps import Steps
+from repro_audit.capture.threads import Threads
+from repro_audit.errors import UnsupportedTensorError
+from repro_audit.model import SiteKey
+
+_FLUSH_EVERY = 4096
+# Larger than any activation worth an ULP figure; a capture is held in one SQLite transaction.
+_PAYLOAD_LIMIT = 2 << 30
+
+Row = tuple[Any, ...]
+
+
+class Sink(Protocol):
+    """Where events go: the trace writer. Rows have the columns of the trace's tables."""
+
+    events: list[Row]
+    outputs: list[Row]
+    inputs: list[Row]
+
+    def site(self, module: str, op: str) -> int:
+        """Number of a (module path, op) pair."""
+
+    def code(self, location: str) -> int:
+        """Number of a call site."""
+
+    def spec(self, dtype: str, shape: tuple[int, ...], device: str) -> int:
+        """Number of a tensor's dtype, shape and device."""
+
+    def payload(self, event: int, role: int, position: int, view: memoryview) -> None:
+        """Keep a tensor's logical stream."""
+
+    def flush(self) -> None:
+        """Write the rows and clear the lists in place."""
+
+    def discard_connection(self) -> None:
+        """Forget the file: this process is a fork and the file its parent's."""
+
+
+class Recorder:
+    """Records one run of a program into `sink`, from `start()` to `stop()`.
+
+    `steps` ends the program after that many steps (a `SystemExit` raised where the step ends, so
+    that `finally` blocks run). `optimizer_ops` fingerprints what every operator inside an
+    optimizer's step writes, not only the parameters afterwards. `capture` names events whose
+    inputs are fingerprinted and whose outputs are kept. `poison` fills `empty*` memory.
+    `on_progress(steps, events)` is called at each step and every few thousand events.
+    Not reentrant; one recorder a process.
+    """
+
+    binding_limit = 400_000
+
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        base: str,
+        steps: int | None = None,
+        optimizer_ops: bool = False,
+        capture: tuple[SiteKey, ...] = (),
+        poison: bool = False,
+        on_progress: Callable[[int, int], None] = lambda steps, events: None,
+    ) -> None:
+        self.sink = sink
+        self.active = False
+        self.step = 0
+        self.optimizer_ops = optimizer_ops
+        self.operators: dict[Any, Operator] = {}
+        self.names = ModuleNames()
+        self.locator = Locator(base, sink.code)
+        self.memory = UnwrittenMemory(poison=poison)
+        self.optimized: dict[int, str] = {}
+        self.wanted = {
+            (key.step, key.phase, key.module, key.op, key.call_index, key.thread) for key in capture
+        }
+        self.unobserved: Counter[str] = Counter()
+        self._on_progress = on_progress
+        self._indices = itertools.count()
+        self._events = 0
+        self._sites: dict[tuple[str, str], int] = {}
+        self._specs: dict[tuple[Any, ...], int] = {}
+        self._local = threading.local()
+        self._modes: list[OpMode] = []
+        self._generators = Generators(self)
+        self._steps = Steps(self, limit=steps)
+        self._loaders = Loaders(self)
+        self._threads = Threads(self)
+
+    # -- life -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin: enter the mode in this thread, hook modules, optimizers, loaders, generators."""
+        self.active = True
+        self.enter_thread(0)
+        self._steps.install()
+        self._loaders.install()
+        self._threads.install()
+        self._generators.install()
+        os.register_at_fork(after_in_child=self._abandon)
+        self.generator_states()
+
+    def stop(self) -> None:
+        """End: record generator states a last time, unhook everything, flush. Idempotent."""
+        if not self.active:
+            return
+        self.generator_states()
+        self.active = False
+        self._generators.uninstall()
+        self._threads.uninstall()
+        self._loaders.uninstall()
+        self._steps.uninstall()
+        self.leave_thread()
+        self.sink.flush()
+        self._on_progress(self.step, self._events)
+
+    @property
+    def events(self) -> int:
+        """Events recorded so far."""
+        return self._events
+
+    @property
+    def steps(self) -> int:
+        """Steps that have ended, and one more if the last one has begun."""
+        return self._steps.ended()
+
+    @property
+    def stopped_at_limit(self) -> bool:
+        """True once the program was told to end after its last step."""
+        return self._steps.limit_reached
+
+    def numpy_imported(self) -> None:
+        """Hook NumPy's generators, imported after torch."""
+        self._generators.install_numpy()
+
+    def enter_thread(self, number: int) -> None:
+        """Record the calling thread too, as thread `number`."""
+        mode = OpMode(self, number)
+        self._local.mode = mode
+        self._modes.append(mode)
+        mode.__enter__()
+
+    def leave_thread(self) -> None:
+        """Stop recording the calling thread."""
+        mode = getattr(self._local, "mode", None)
+        if mode is None:
+            return
+        self._local.mode = None
+        self._modes.remove(mode)
+        # A program stopped inside a mode of its own has that one on top; ours then stays, inert.
+        if torch.utils._python_dispatch._get_current_dispatch_mode() is mode:
+            mode.__exit__(None, None, None)
+
+    def mode(self) -> OpMode | None:
+        """The calling thread's mode; on an autograd device thread, that of its caller."""
+        mode: OpMode | None = getattr(self._local, "mode", None)
+        if mode is None:
+            current = torch.utils._python_dispatch._get_current_dispatch_mode()
+            mode = current if isinstance(current, OpMode) else None
+        return mode
+
+    def _abandon(self) -> None:
+        # In a forked child the trace belongs to the parent; the child runs unobserved.
+        self.active = False
+        self.sink.discard_connection()
+
+    # -- events ---------------------------------------------------------------------------------
+
+    def next_index(self) -> int:
+        """The next event's place in the run; events of all threads share one order."""
+        return next(self._indices)
+
+    def site(self, module: str, op: str) -> int:
+        """Number of a (module path, op) pair."""
+        try:
+            return self._sites[module, op]
+        except KeyError:
+            number = self._sites[module, op] = self.sink.site(module, op)
+            return number
+
+    def add_event(self, row: Row) -> None:
+        """Take an event row; write out every few thousand."""
+        self.sink.events.append(row)
+        self._events += 1
+        if self._events % _FLUSH_EVERY == 0:
+            self.sink.flush()
+            self._on_progress(self.step, self._events)
+
+    def add_tensor(
+        self, index: int, position: int, tensor: torch.Tensor, read: bool, keep: bool
+    ) -> None:
+        """Record one output of event `index`; fingerprint it if `read`, keep its bits if `keep`."""
+        self.sink.outputs.append(self._row(index, position, tensor, read, None))
+        if self.memory.unwritten and tensor.layout is torch.strided:
+            self.memory.wrote(tensor)
+        if keep:
+            self._keep(index, 1, position, tensor)
+
+    def add(
+        self,
+        kind: int,
+        phase: int,
+        op: str,
+        outputs: list[tuple[str | None, torch.Tensor | bytes]],
+        *,
+        module: str = "",
+        code: int | None = None,
+    ) -> None:
+        """Record an event that is no operator: tensors or ready digests, named, in order."""
+        mode = self.mode()
+        if not self.active or mode is None:
+            return
+        index = self.next_index()
+        site = self.site(module, op)
+        place = site * 8 + phase
+        count = mode.counts.get(place, 0)
+        mode.counts[place] = count + 1
+        keep = bool(self.wanted) and self.wants(phase, module, op, count, mode)
+        with paused():
+            for position, (name, value) in enumerate(outputs):
+                if isinstance(value, bytes):
+                    spec = self._spec("python", (), "cpu")
+                    self.sink.outputs.append((index, position, spec, value, name))
+                    continue
+                self.sink.outputs.append(self._row(index, position, value, True, name))
+                if keep:
+                    self._keep(index, 1, position, value)
+        self.add_event((index, kind, self.step, phase, mode.thread, site, count, code, None, 0))
+
+    def batch(
+        self, op: str, outputs: list[tuple[str | None, torch.Tensor | bytes]], code: int | None
+    ) -> None:
+        """Record what came in from outside."""
+        if outputs:
+            self.add(KIND_BATCH, DATA, op, outputs, code=code)
+
+    def parameter(self, module: str, name: str, tensor: torch.Tensor, code: int | None) -> None:
+        """Record a parameter's or buffer's value."""
+        self.add(KIND_PARAM, WEIGHTS, f"param:{name}", [(name, tensor)], module=module, code=code)
+
+    def generator(self, op: str, digest: bytes, code: int | None = None) -> None:
+        """Record a generator's state, or the seed it was given."""
+        self.add(KIND_RNG, RNG, op, [(None, digest)], code=code)
+
+    def generator_states(self) -> None:
+        """Record the states of the process's global generators."""
+        self._generators.states()
+
+    def end_step(self) -> None:
+        """Close the step: generator states, fresh call counts, progress."""
+        self.generator_states()
+        self.step += 1
+        for mode in list(self._modes):
+            mode.new_step()
+        self._on_progress(self.step, self._events)
+
+    def bound_elsewhere(self, asking: OpMode, number: int) -> tuple[int, str] | None:
+        """A node's forward event where another thread built the graph."""
+        for mode in self._modes:
+            if mode is not asking and number in mode.bindings:
+                return mode.bindings[number]
+        return None
+
+    # -- the zoom -------------------------------------------------------------------------------
+
+    def wants(self, phase: int, module: str, op: str, count: int, mode: OpMode) -> bool:
+        """True if this event's tensors were asked for."""
+        return (self.step, PHASES[phase], module, op, count, mode.thread) in self.wanted
+
+    def take_inputs(self, index: int, args: Any, kwargs: Any) -> None:
+        """Fingerprint an operator's tensor arguments before it runs."""
+        for position, tensor in enumerate(tensors_in((args, kwargs or {}))):
+            self.sink.inputs.append(self._row(index, position, tensor, True, None))
+            self._keep(index, 0, position, tensor)
+
+    def _keep(self, index: int, role: int, position: int, tensor: torch.Tensor) -> None:
+        if tensor.layout is not torch.strided or tensor.numel() == 0 or tensor.is_meta:
+            return
+        if tensor.numel() * tensor.element_size() > _PAYLOAD_LIMIT:
+            self.unobserved["capture over 2 GiB"] += 1
+            return
+        flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+        nbytes = flat.numel() * flat.element_size()
+        view = memoryview((ctypes.c_ubyte * nbytes).from_address(flat.data_ptr())).cast("B")
+        self.sink.payload(index, role, position, view)
+
+    # -- tensors --------------------------------------------------------------------------------
+
+    def _row(
+        self, index: int, position: int, tensor: torch.Tensor, read: bool, name: str | None
+    ) -> Row:
+        digest = None
+        if read:
+            try:
+                digest = engine.tensor_digest(tensor)
+            except UnsupportedTensorError as error:
+                self.unobserved[str(error)] += 1
+        key = (tensor.dtype, tensor.shape, tensor.device)
+        try:
+            spec = self._specs[key]
+        except KeyError:
+            spec = self._specs[key] = self._spec(
+                str(tensor.dtype).removeprefix("torch."),
+                tuple(int(size) for size in tensor.shape),
+                str(tensor.device),
+            )
+        return (index, position, spec, digest, name)
+
+    def _spec(self, dtype: str, shape: tuple[int, ...], device: str) -> int:
+        return self.sink.spec(dtype, shape, device)
