@@ -1,0 +1,34 @@
+"""Seeds the generators that a program draws from without asking for one of its own."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from repro_audit.control.imports import when_imported
+from repro_audit.errors import UsageError
+
+# What NumPy's legacy generator takes; torch and Python would take more.
+MAX_SEED = 2**32 - 1
+
+
+def seed_everything(seed: int = 0) -> None:
+    """Seed Python's, NumPy's (legacy, global) and torch's generators, the latter on all devices.
+
+    NumPy and torch are not imported by this: where one is imported later, it is seeded then, before
+    the importing program goes on. Generators that a program makes itself
+    (`np.random.default_rng()`) are not touched. Raises UsageError unless 0 <= seed < 2**32.
+    """
+    if not 0 <= seed <= MAX_SEED:
+        raise UsageError(f"{seed} is no seed for all generators; give one from 0 to {MAX_SEED}.")
+    random.seed(seed)
+
+    def seed_numpy(numpy_random: Any) -> None:
+        numpy_random.seed(seed)
+
+    def seed_torch(torch: Any) -> None:
+        torch.manual_seed(seed)
+
+    # `numpy` imports its `random` on first use only: nothing here makes that any earlier.
+    when_imported("numpy.random", seed_numpy, in_forks=True)
+    when_imported("torch", seed_torch, in_forks=True)

@@ -1,0 +1,173 @@
+"""One run, inside its own process: `python -m repro_audit.replicate.child PLAN.json`.
+
+Composes control, capture and trace around the program. torch is imported by the program, never
+before it: a program may set the environment first. Capture starts the moment torch is there; if it
+cannot, the run fails rather than go on unobserved.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import mmap
+import os
+import struct
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from repro_audit.control import perturb, seeds, switches
+from repro_audit.control.imports import when_imported
+from repro_audit.control.manifest import collect
+from repro_audit.errors import EXIT_USAGE, UsageError
+from repro_audit.model import Plan
+from repro_audit.replicate import driver, runner
+from repro_audit.replicate.endstate import EndState
+from repro_audit.replicate.plan import plan_from_json, plan_to_json
+from repro_audit.replicate.reads import Reads
+from repro_audit.trace import Writer
+
+
+class Progress:
+    """Two counters in a file that the supervising process reads while the program runs."""
+
+    def __init__(self, path: str) -> None:
+        with Path(path).open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), 16)
+
+    def __call__(self, steps: int, events: int) -> None:
+        struct.pack_into("<QQ", self._map, 0, steps, events)
+
+
+class Run:
+    """The life of one run, from its plan to its closing record."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.recorder: Any = None
+        self.writer: Writer | None = None
+        self.end_state = EndState() if plan.end_state else None
+        self.reads = Reads(since=plan.since, own=str(Path(plan.progress).parent))
+
+    def prepare(self) -> None:
+        """Set the controls, and arm capture for the moment torch is imported."""
+        plan = self.plan
+        if plan.observe:
+            self.writer = Writer(Path(plan.trace), run=plan.run, plan=plan_to_json(plan))
+        if plan.mode != "as-is":
+            seeds.seed_everything(plan.seed)
+        if plan.poison:
+            perturb.reverse_listings()
+        self.reads.install()
+        when_imported("torch", self._torch_imported)
+        when_imported("numpy.random", self._numpy_imported)
+
+    def _torch_imported(self, torch: Any) -> None:
+        plan = self.plan
+        if plan.mode == "deterministic":
+            switches.apply_deterministic(torch)
+        if self.end_state is not None:
+            self.end_state.install()
+        if self.writer is None:
+            return
+        from repro_audit.capture import Recorder
+
+        self.recorder = Recorder(
+            self.writer,
+            base=os.getcwd(),  # noqa: PTH109
+            steps=plan.steps,
+            optimizer_ops=plan.optimizer_ops,
+            capture=plan.capture,
+            poison=plan.poison,
+            on_progress=Progress(plan.progress),
+        )
+        self.recorder.start()
+
+    def _numpy_imported(self, numpy: Any) -> None:
+        if self.recorder is not None:
+            self.recorder.numpy_imported()
+
+    def execute(self) -> tuple[str, int, str | None]:
+        """Run the program: (outcome, exit code, error)."""
+        outcome, code, error = "finished", 0, None
+        try:
+            self._main()
+            self._join_threads()
+        except SystemExit as exit_request:
+            outcome, code = self._exited(exit_request)
+        except UsageError as wrong:
+            print(f"repro-audit: {wrong}", file=sys.stderr)
+            outcome, code, error = "usage", EXIT_USAGE, str(wrong)
+        except KeyboardInterrupt:
+            outcome, code, error = "interrupted", 130, "KeyboardInterrupt"
+        except BaseException as raised:
+            runner.print_exception(raised)
+            outcome, code = "raised", 1
+            error = f"{type(raised).__name__}: {raised}"
+        return outcome, code, error
+
+    def finish(self, outcome: str, code: int, error: str | None) -> None:
+        """Write the end state, the manifest and the closing record."""
+        if self.recorder is not None:
+            self.recorder.stop()
+        if self.end_state is not None and "torch" in sys.modules:
+            self.end_state.write(Path(str(self.plan.end_state)))
+        if self.writer is None:
+            return
+        from repro_audit import engine
+
+        recorder = self.recorder
+        self.writer.close(
+            manifest=collect(self.plan, engine.info()),
+            closing={
+                "events": recorder.events if recorder is not None else 0,
+                "steps": recorder.steps if recorder is not None else 0,
+                "outcome": outcome,
+                "exit_code": code,
+                "error": error,
+                "unobserved": dict(recorder.unobserved) if recorder is not None else {},
+                "stale_reads": self.reads.stale,
+            },
+        )
+
+    def _main(self) -> None:
+        target = self.plan.target
+        if target.kind == "script":
+            runner.run_script(target)
+        elif target.kind == "module":
+            runner.run_module(target)
+        else:
+            driver.run_model(target, steps=self.plan.steps, device=self.plan.device)
+
+    def _exited(self, request: SystemExit) -> tuple[str, int]:
+        if self.recorder is not None and self.recorder.stopped_at_limit:
+            return "stopped", 0
+        if request.code is None or isinstance(request.code, int):
+            code = request.code or 0
+        else:
+            print(request.code, file=sys.stderr)
+            code = 1
+        return ("exited" if code else "finished"), code
+
+    @staticmethod
+    def _join_threads() -> None:
+        # Python waits for these before it ends; what they do belongs to the run.
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
+
+
+def main() -> int:
+    """Be the run that the plan named on the command line describes."""
+    faulthandler.enable()
+    plan = plan_from_json(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    run = Run(plan)
+    run.prepare()
+    outcome, code, error = run.execute()
+    run.finish(outcome, code, error)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

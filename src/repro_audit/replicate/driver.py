@@ -1,0 +1,141 @@
+"""Drives a model file or a bare `nn.Module` class: builds, feeds, steps.
+
+A model file defines `build_model()`, and optionally `build_inputs()` (a tensor, a tuple of
+positional or a dict of keyword arguments), `build_loss()` (a callable of the model's output and the
+inputs that returns a scalar) and `build_optimizer(model)`. Each step is forward, backward and, with
+an optimizer, its step. Without `build_loss` the loss is the output's own `loss`, else the mean
+square of its floating-point tensors.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from repro_audit.errors import UsageError
+from repro_audit.model import Target
+from repro_audit.replicate.target import parse_input
+
+if TYPE_CHECKING:
+    import torch
+
+# Enough for an optimizer's state to matter, few enough for a first look.
+STEPS_WITH_OPTIMIZER = 3
+STEPS_WITHOUT = 1
+
+
+def run_model(target: Target, *, steps: int | None, device: str | None) -> None:
+    """Build the target's model and run `steps` steps of it (3 with an optimizer, else 1)."""
+    module = _load(target)
+    import torch
+
+    if target.kind == "class":
+        model = getattr(module, target.name)()
+    else:
+        model = module.build_model()
+    if not isinstance(model, torch.nn.Module):
+        raise UsageError(f"{target.label} gave a {type(model).__name__}, not a torch.nn.Module")
+    inputs = _inputs(module, target)
+    if device is not None:
+        model = model.to(device)
+        inputs = _moved(inputs, device)
+    optimizer = module.build_optimizer(model) if hasattr(module, "build_optimizer") else None
+    loss_of = module.build_loss() if hasattr(module, "build_loss") else _default_loss
+    default = STEPS_WITHOUT if optimizer is None else STEPS_WITH_OPTIMIZER
+    for _ in range(steps or default):
+        _step(model, inputs, loss_of, optimizer)
+
+
+def _step(
+    model: torch.nn.Module,
+    inputs: Any,
+    loss_of: Callable[[Any, Any], torch.Tensor],
+    optimizer: Any,
+) -> None:
+    (model if optimizer is None else optimizer).zero_grad()
+    if isinstance(inputs, dict):
+        output = model(**inputs)
+    elif isinstance(inputs, tuple | list):
+        output = model(*inputs)
+    else:
+        output = model(inputs)
+    loss = loss_of(output, inputs)
+    if loss.requires_grad:
+        loss.backward()  # type: ignore[no-untyped-call]
+    if optimizer is not None:
+        optimizer.step()
+
+
+def _load(target: Target) -> Any:
+    path = os.path.abspath(target.path)  # noqa: PTH100 - resolve() would follow a link
+    sys.argv = [target.path, *target.args]
+    if not sys.flags.safe_path:
+        sys.path[0] = os.path.dirname(os.path.realpath(path))  # noqa: PTH120
+    name = os.path.splitext(os.path.basename(path))[0]  # noqa: PTH119, PTH122
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{target.path} is no Python file: its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _inputs(module: Any, target: Target) -> Any:
+    if not target.inputs and hasattr(module, "build_inputs"):
+        return module.build_inputs()
+    import torch
+
+    # The audit's own draw: the same in every mode, whatever generators the program seeds.
+    generator = torch.Generator().manual_seed(0)
+    tensors = []
+    for text in target.inputs:
+        spec = parse_input(text)
+        dtype = getattr(torch, spec.dtype)
+        if dtype.is_floating_point or dtype.is_complex:
+            tensors.append(torch.randn(spec.shape, generator=generator).to(dtype))
+        else:
+            high = 2 if dtype is torch.bool else spec.high
+            tensors.append(torch.randint(0, high, spec.shape, generator=generator).to(dtype))
+    return tuple(tensors)
+
+
+def _moved(value: Any, device: str) -> Any:
+    if hasattr(value, "to"):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _moved(item, device) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(_moved(item, device) for item in value)
+    return value
+
+
+def _default_loss(output: Any, inputs: Any) -> torch.Tensor:
+    loss = getattr(output, "loss", None)
+    if loss is not None:
+        found: torch.Tensor = loss
+        return found
+    squares = [tensor.float().square().mean() for tensor in _floating(output)]
+    if not squares:
+        raise UsageError(
+            "the model returned no floating-point tensor to make a loss of: define build_loss()"
+        )
+    total = squares[0]
+    for square in squares[1:]:
+        total = total + square
+    return total
+
+
+def _floating(output: Any) -> Iterator[torch.Tensor]:
+    if hasattr(output, "is_floating_point"):
+        if output.is_floating_point():
+            yield output
+    elif isinstance(output, dict):
+        for value in output.values():
+            yield from _floating(value)
+    elif isinstance(output, tuple | list):
+        for item in output:
+            yield from _floating(item)

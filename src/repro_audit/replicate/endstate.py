@@ -1,0 +1,47 @@
+"""The state a program ends in, for `--self-check`: parameters, buffers, generators."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class EndState:
+    """Keeps every parameter and buffer registered with a module, and digests them at the end.
+
+    This is all that touches the program in an unobserved run: a hook at registration, no mode, no
+    other hook. The tensors live until the end, so a program that makes many models needs the
+    memory for them all.
+    """
+
+    def __init__(self) -> None:
+        self._tensors: dict[int, tuple[str, Tensor]] = {}
+
+    def install(self) -> None:
+        """Begin to keep what modules register; called once torch is imported."""
+        from torch.nn.modules import module as hooks
+
+        hooks.register_module_parameter_registration_hook(self._registered)
+        hooks.register_module_buffer_registration_hook(self._registered)
+
+    def write(self, path: Path) -> None:
+        """Write `{item: digest}` as JSON: tensors in order of registration, generator states."""
+        from repro_audit import engine
+        from repro_audit.capture.generators import states
+
+        items: dict[str, str] = {}
+        for number, (name, tensor) in enumerate(self._tensors.values()):
+            shape = ",".join(str(size) for size in tensor.shape)
+            label = f"tensor {number}: {name} {tensor.dtype}[{shape}]"
+            items[label] = engine.tensor_digest(tensor.detach()).hex()
+        for name, digest in states():
+            items[f"generator {name}"] = digest.hex()
+        path.write_text(json.dumps(items, indent=0), encoding="utf-8")
+
+    def _registered(self, module: nn.Module, name: str, tensor: Any) -> None:
+        if tensor is not None and id(tensor) not in self._tensors:
+            self._tensors[id(tensor)] = (f"{type(module).__name__}.{name}", tensor)

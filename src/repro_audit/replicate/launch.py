@@ -1,0 +1,231 @@
+"""Runs one plan in a fresh process and process group of its own, and sees to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal as signals
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+
+from repro_audit.control.environment import child_environment
+from repro_audit.errors import InterruptedRunError, ProgramFailedError, UsageError
+from repro_audit.model import Plan
+from repro_audit.replicate import output
+from repro_audit.replicate.plan import plan_to_json
+
+_POLL = 0.05
+# What a program gets to write its last words after SIGINT, in seconds.
+_GRACE = 2.0
+_PROGRESS = struct.Struct("<QQ")
+_HINTS = {
+    "SIGKILL": "out of memory?",
+    "SIGSEGV": "a crash in native code",
+    "SIGABRT": "a failed check in native code",
+    "SIGBUS": "a crash in native code, or /dev/shm is full",
+    "SIGILL": "an instruction that this CPU lacks",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run's process ended: `returncode` as Popen's, `signal` its name if one ended it.
+
+    `out` and `err` are the files that hold what it printed; `seconds` is wall time.
+    """
+
+    run: str
+    returncode: int
+    signal: str | None
+    timed_out: bool
+    seconds: float
+    out: Path
+    err: Path
+
+
+def run(
+    plan: Plan,
+    *,
+    directory: Path,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    echo: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+    command: Sequence[str] | None = None,
+) -> Outcome:
+    """Be the supervisor of one run, from its start until its last process is gone.
+
+    Writes `RUN.plan.json`, `RUN.out` and `RUN.err` into `directory`. `env` stands in for this
+    process's environment, before the plan's controls. Standard input is empty. `timeout` is in
+    seconds. `echo` passes on what the program prints, as it does. `on_progress(steps, events)` is
+    called when either has grown. `command` stands in for the interpreter and the child module; the
+    plan's path is appended to it.
+
+    After the timeout, and when interrupted, the process group gets SIGINT, two seconds, and
+    SIGKILL; whatever the program left running in its group when it ended is killed too. Raises
+    InterruptedRunError on an interrupt (or SIGTERM), UsageError if the process cannot be started.
+    """
+    out, err = directory / f"{plan.run}.out", directory / f"{plan.run}.err"
+    plan = _relocated(plan, cwd)
+    plan_file = directory.resolve() / f"{plan.run}.plan.json"
+    plan_file.write_text(json.dumps(plan_to_json(plan), indent=1), encoding="utf-8")
+    progress = Path(plan.progress)
+    progress.write_bytes(bytes(_PROGRESS.size))
+    environment = child_environment(plan, os.environ if env is None else env)
+    if echo:
+        environment.setdefault("PYTHONUNBUFFERED", "1")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_termination_interrupts())
+        watchers: list[Callable[[], None]] = []
+        started = time.monotonic()
+        with out.open("wb") as out_file, err.open("wb") as err_file:
+            try:
+                process = subprocess.Popen(
+                    [*(command or _child()), str(plan_file)],
+                    cwd=cwd,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out_file,
+                    stderr=err_file,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise UsageError(
+                    f"Run {plan.run} cannot be started: {error}. "
+                    "Check that the working directory and the interpreter are still there."
+                ) from error
+        try:
+            if echo:
+                watchers += [
+                    stack.enter_context(output.tail(out, sys.stdout)),
+                    stack.enter_context(output.tail(err, sys.stderr)),
+                ]
+            if on_progress is not None:
+                watchers.append(stack.enter_context(_progress(progress, on_progress)))
+            timed_out = not _wait(process, timeout, watchers)
+            if timed_out:
+                _interrupt(process)
+        except KeyboardInterrupt:
+            _interrupt(process)
+            raise InterruptedRunError(f"interrupted in {plan.run}") from None
+        finally:
+            returncode = _bury(process)
+        for watch in watchers:
+            watch()
+    return Outcome(
+        run=plan.run,
+        returncode=returncode,
+        signal=signals.Signals(-returncode).name if returncode < 0 else None,
+        timed_out=timed_out,
+        seconds=time.monotonic() - started,
+        out=out,
+        err=err,
+    )
+
+
+def failure(outcome: Outcome, plan: Plan) -> ProgramFailedError:
+    """What to raise for a run that failed: how it ended, and the program's own last words."""
+    what = f"{plan.target.label} ({outcome.run})"
+    if outcome.timed_out:
+        first = f"{what} did not end within {outcome.seconds:.0f} s"
+        last = "--steps N ends it after N steps, --timeout S waits longer."
+    elif outcome.signal is not None:
+        hint = _HINTS.get(outcome.signal)
+        first = f"{what} was killed by {outcome.signal}" + (f" ({hint})" if hint else "")
+        last = f"All that it printed: {outcome.out} and {outcome.err}"
+    else:
+        first = f"{what} failed with exit code {outcome.returncode}"
+        last = f"All that it printed: {outcome.out} and {outcome.err}"
+    words = output.last_words(outcome.err)
+    body = [f"  {line}" for line in words] or ["  It printed nothing to standard error."]
+    return ProgramFailedError("\n".join([f"{first}:", *body, last]))
+
+
+def _child() -> list[str]:
+    return [sys.executable, "-m", "repro_audit.replicate.child"]
+
+
+def _relocated(plan: Plan, cwd: Path | None) -> Plan:
+    """The plan for a copy of the working directory: an absolute path into it becomes relative."""
+    here = Path.cwd()
+    path = Path(plan.target.path)
+    if cwd is None or not path.is_absolute() or not path.is_relative_to(here):
+        return plan
+    return replace(plan, target=replace(plan.target, path=str(path.relative_to(here))))
+
+
+def _wait(
+    process: subprocess.Popen[bytes], timeout: float | None, watchers: list[Callable[[], None]]
+) -> bool:
+    """True if the process ended in time; it is left unreaped, so that its group keeps its name."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while not _ended(process):
+        if deadline is not None and time.monotonic() >= deadline:
+            return False
+        for watch in watchers:
+            watch()
+        time.sleep(_POLL)
+    return True
+
+
+def _ended(process: subprocess.Popen[bytes]) -> bool:
+    flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    return os.waitid(os.P_PID, process.pid, flags) is not None
+
+
+def _interrupt(process: subprocess.Popen[bytes]) -> None:
+    """SIGINT to the group, and time to act on it, which a second interrupt cuts short."""
+    os.killpg(process.pid, signals.SIGINT)
+    with contextlib.suppress(KeyboardInterrupt):
+        _wait(process, _GRACE, [])
+
+
+def _bury(process: subprocess.Popen[bytes]) -> int:
+    """Kill what is left of the group, then reap its leader, whose pid names the group till then."""
+    os.killpg(process.pid, signals.SIGKILL)
+    return process.wait()
+
+
+@contextlib.contextmanager
+def _progress(path: Path, tell: Callable[[int, int], None]) -> Iterator[Callable[[], None]]:
+    last = (0, 0)
+
+    def look() -> None:
+        nonlocal last
+        now = _PROGRESS.unpack(os.pread(file.fileno(), _PROGRESS.size, 0))
+        if now != last:
+            last = now
+            tell(*now)
+
+    with path.open("rb") as file:
+        yield look
+
+
+@contextlib.contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP interrupt us: by default they would leave the program running."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signals.getsignal(number) for number in (signals.SIGTERM, signals.SIGHUP)}
+    taken = [number for number, handler in before.items() if handler is signals.SIG_DFL]
+    for number in taken:
+        signals.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signals.signal(number, signals.SIG_DFL)

@@ -1,0 +1,75 @@
+"""Runs the audited program as the top process: as `python train.py` or `python -m pkg` would."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import traceback
+import types
+from pathlib import Path
+
+from repro_audit.errors import UsageError
+from repro_audit.model import Target
+
+_OURS = str(Path(__file__).resolve().parent.parent) + os.sep
+# Our own __main__ is replaced by the program's; without a reference its globals would be cleared.
+_kept: list[types.ModuleType] = []
+
+
+def run_script(target: Target) -> None:
+    """Execute a script as `__main__`: absolute `__file__`, its directory first on `sys.path`.
+
+    Whatever the program raises comes out of here.
+    """
+    path = os.path.abspath(target.path)  # noqa: PTH100 - resolve() would follow a link
+    sys.argv = [target.path, *target.args]
+    if not sys.flags.safe_path:
+        sys.path[0] = os.path.dirname(os.path.realpath(path))  # noqa: PTH120
+    main = _new_main(path)
+    source = Path(path).read_bytes()
+    exec(compile(source, path, "exec", dont_inherit=True), main.__dict__)
+
+
+def run_module(target: Target) -> None:
+    """Execute `-m package.module` as `__main__`, with the spec that spawned children need."""
+    sys.argv = ["-m", *target.args]
+    if not sys.flags.safe_path:
+        sys.path[0] = os.getcwd()  # noqa: PTH109
+    name = target.name
+    spec = importlib.util.find_spec(name)
+    if spec is not None and spec.submodule_search_locations is not None:
+        name = f"{name}.__main__"
+        spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None or spec.loader is None:
+        raise UsageError(
+            f"no module named {target.name} can be run: is its directory the current one?"
+        )
+    get_code = getattr(spec.loader, "get_code", None)
+    code = get_code(name) if get_code is not None else None
+    if code is None:
+        raise UsageError(f"module {name} has no Python code to run")
+    main = _new_main(spec.origin)
+    main.__spec__ = spec
+    main.__loader__ = spec.loader
+    main.__package__ = spec.parent
+    sys.argv[0] = spec.origin
+    exec(code, main.__dict__)
+
+
+def print_exception(error: BaseException) -> None:
+    """Print an exception as Python would have, without the frames that are ours."""
+    tb = error.__traceback__
+    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_OURS):
+        tb = tb.tb_next
+    traceback.print_exception(type(error), error, tb)
+
+
+def _new_main(path: str) -> types.ModuleType:
+    main = types.ModuleType("__main__")
+    main.__file__ = path
+    main.__spec__ = None
+    main.__dict__["__builtins__"] = __builtins__
+    _kept.append(sys.modules["__main__"])
+    sys.modules["__main__"] = main
+    return main
