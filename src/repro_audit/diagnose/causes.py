@@ -1,0 +1,260 @@
+"""Likely causes of a divergence, from what the traces show; an experiment alone proves one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from repro_audit.diagnose.align import RNG_KIND
+from repro_audit.diagnose.nondeterministic import why
+from repro_audit.diagnose.origin import Divergence
+from repro_audit.diagnose.zoomed import Zoomed
+from repro_audit.model import Cause
+from repro_audit.trace import Trace
+from repro_audit.trace.schema import RANDOM, TAINTED
+
+_BATCH_KIND = 2
+_SEEDERS = {"torch": ("seed:torch",), "python": ("seed:random.",), "numpy": ("seed:numpy.",)}
+_SEED_CALL = {
+    "torch": "torch.manual_seed(0)",
+    "python": "random.seed(0)",
+    "numpy": "numpy.random.seed(0)",
+}
+_NAMES = {"torch": "torch", "python": "Python", "numpy": "NumPy"}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What a rule looks at: the divergence, its event in a run that has it, and the zoom."""
+
+    divergence: Divergence
+    zoomed: Zoomed | None
+
+    @property
+    def trace(self) -> Trace:
+        """A run that has the event."""
+        return self.divergence.a if self.divergence.i is not None else self.divergence.b
+
+    @property
+    def event(self) -> int:
+        """The event in `trace`."""
+        at = self.divergence.i if self.divergence.i is not None else self.divergence.j
+        assert at is not None
+        return at
+
+    @property
+    def op(self) -> str:
+        """The op's name with its namespace and overload."""
+        return self.divergence.origin.key.op
+
+    @property
+    def flags(self) -> int:
+        """The event's flags."""
+        return int(self.trace.flags[self.event])
+
+
+def classify(divergence: Divergence, zoomed: Zoomed | None) -> Cause:
+    """The likeliest cause, `unknown` where nothing in the traces speaks for one."""
+    case = Case(divergence, zoomed)
+    for rule in _RULES:
+        cause = rule(case)
+        if cause is not None:
+            return cause
+    return _unknown(case)
+
+
+def _seeding_call(case: Case) -> Cause | None:
+    if not case.op.startswith("seed:"):
+        return None
+    call = case.op.removeprefix("seed:")
+    if call in {"numpy.random.default_rng", "random.Random.seed"}:
+        made = "random.Random()" if call.startswith("random.") else "numpy.random.default_rng()"
+        evidence = f"{made} starts from another state in each run: it was given no fixed seed"
+        remedy = f"give it a fixed seed: {made[:-1]}0)"
+    elif case.divergence.i is None or case.divergence.j is None:
+        evidence = f"only one of the runs calls {call} here"
+        remedy = "seed on every path, once, at the start of the program"
+    else:
+        evidence = f"{call} was given another seed in each run"
+        remedy = "seed with a fixed number: hash() of a string changes with PYTHONHASHSEED, time with all"
+    return Cause("unseeded-rng", "likely", (evidence,), (remedy,))
+
+
+def _unwritten_memory(case: Case) -> Cause | None:
+    if not case.flags & TAINTED:
+        return None
+    return Cause(
+        "uninitialized-memory",
+        "likely",
+        ("it reads memory from torch.empty that was not wholly written before",),
+        ("use torch.zeros, or write every element before the first read",),
+    )
+
+
+def _draw(case: Case) -> Cause | None:
+    if not case.flags & RANDOM:
+        return None
+    if ".generator" in case.op:
+        return Cause(
+            "unseeded-rng",
+            "likely",
+            ("it draws from a torch.Generator of the program's own, seeded differently",),
+            ("give that generator a fixed seed: generator.manual_seed(0)",),
+        )
+    return _generator(case, "torch")
+
+
+def _generator(case: Case, generator: str) -> Cause | None:
+    """A draw from a global generator whose state had differed before."""
+    states = dict(case.divergence.states)
+    if generator not in states:
+        return None
+    trace, name = case.trace, _NAMES[generator]
+    seeded = any(
+        kind == RNG_KIND and trace.site_name(i)[1].startswith(_SEEDERS[generator])
+        for i, kind in enumerate(trace.kind[: case.event])
+    )
+    if not seeded:
+        return Cause(
+            "unseeded-rng",
+            "likely",
+            (f"{name}'s global generator was not seeded before this draw",),
+            (f"call {_SEED_CALL[generator]} first, or repro_audit.seed_everything(0)",),
+        )
+    return Cause(
+        "rng-drift",
+        "likely",
+        (f"{name}'s generator had the same seeds, but another state at step {states[generator]}",),
+        ("look for a draw that happens in one run only, before that step",),
+    )
+
+
+def _nondeterministic_op(case: Case) -> Cause | None:
+    spec = case.divergence.origin.spec
+    reason = why(case.op, spec.device if spec is not None else "cpu")
+    if reason is None or case.divergence.origin.kind == "structural":
+        return None
+    if case.zoomed is not None and case.zoomed.differs and case.zoomed.inputs_identical is False:
+        return None
+    return Cause("nondeterministic-op", "likely", (reason,), ("--deterministic",), "torch docs")
+
+
+def _order(case: Case) -> Cause | None:
+    if case.zoomed is not None and case.zoomed.reordered:
+        rows = case.zoomed.reordered
+        return _data_order(f"the same {rows:,} rows, in another order")
+    same = _same_values_in_another_order(case)
+    if same:
+        return _data_order(f"the same {same:,} results, in another order, come out of this op")
+    return None
+
+
+def _data_order(evidence: str) -> Cause:
+    return Cause(
+        "data-order",
+        "likely",
+        (evidence,),
+        ("sort what is iterated over: a set, a directory listing, finished workers",),
+    )
+
+
+def _batch(case: Case) -> Cause | None:
+    """Data that came in different: from a generator that was drawn from, else from outside."""
+    if case.trace.kind[case.event] != _BATCH_KIND:
+        return None
+    for generator in ("numpy", "python"):
+        if _drawn_from(case, generator):
+            cause = _generator(case, generator)
+            if cause is not None:
+                return cause
+    return Cause(
+        "data-order",
+        "likely",
+        ("the data already differed when it came in, before any op",),
+        ("look at what makes it: file order, sets, workers, generators of its own",),
+    )
+
+
+def _drawn_from(case: Case, generator: str) -> bool:
+    """True if a run's own states of the generator changed around the event: it was drawn from."""
+    trace = case.trace
+    seen = [
+        trace.signature(i)
+        for i, kind in enumerate(trace.kind)
+        if kind == RNG_KIND and trace.site_name(i)[1] == f"rng:{generator}"
+    ]
+    return len(set(seen)) > 1
+
+
+def _op_itself(case: Case) -> Cause | None:
+    """Same inputs, another output, no draw: whatever it is, it happens inside the op."""
+    zoomed = case.zoomed
+    if zoomed is None or not zoomed.differs or not zoomed.inputs_identical:
+        return None
+    return Cause(
+        "nondeterministic-op",
+        "likely",
+        ("the same inputs gave another output, and the op draws no random numbers",),
+        ("--deterministic, if the op heeds torch's switch; else another op, or one thread",),
+    )
+
+
+def _unknown(case: Case) -> Cause:
+    if case.divergence.origin.kind == "structural":
+        return Cause(
+            "unknown",
+            "likely",
+            ("the runs took different paths here, after the same values",),
+            ("look for a branch or an order that depends on time, hashes or addresses",),
+        )
+    if case.zoomed is not None and case.zoomed.inputs_identical is False:
+        return Cause(
+            "unknown",
+            "likely",
+            ("its inputs differ, though all that was recorded before agrees",),
+            ("look for memory written outside torch (.numpy(), buffers), or another order",),
+        )
+    return Cause(
+        "unknown",
+        "likely",
+        ("nothing recorded points at a cause",),
+        ("--deterministic shows whether a switch of torch's cures it",),
+    )
+
+
+def _same_values_in_another_order(case: Case) -> int:
+    """How many results this site has in the step, if both runs have the same ones, reordered."""
+    found = []
+    for trace, at in (
+        (case.divergence.a, case.divergence.i),
+        (case.divergence.b, case.divergence.j),
+    ):
+        if at is None:
+            return 0
+        place = (trace.step[at], trace.phase[at], trace.site[at])
+        found.append(
+            [
+                trace.signature(i)
+                for i in range(len(trace))
+                if (trace.step[i], trace.phase[i], trace.site[i]) == place
+            ]
+        )
+    mine, other = found
+    if len(mine) < 2 or mine == other or sorted(map(bytes, _known(mine))) != sorted(_known(other)):
+        return 0
+    return len(mine)
+
+
+def _known(signatures: list[bytes | None]) -> list[bytes]:
+    return [signature for signature in signatures if signature is not None]
+
+
+_RULES: tuple[Callable[[Case], Cause | None], ...] = (
+    _seeding_call,
+    _draw,
+    _order,
+    _nondeterministic_op,
+    _unwritten_memory,
+    _batch,
+    _op_itself,
+)

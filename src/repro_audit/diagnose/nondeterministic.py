@@ -1,0 +1,60 @@
+"""Operators that torch documents, or that were measured, to give other bits from run to run."""
+
+from __future__ import annotations
+
+_ARRIVAL = "adds in whatever order threads arrive"
+_CPU = {
+    "index_put": f"index_put(accumulate=True) {_ARRIVAL}",
+    "_index_put_impl": f"index_put(accumulate=True) {_ARRIVAL}",
+    "put": f"put(accumulate=True) {_ARRIVAL}",
+}
+# Names as in torch.use_deterministic_algorithms: without an in-place or variant suffix.
+_CUDA = {
+    **_CPU,
+    **{
+        name: f"{name} {_ARRIVAL} (atomic additions)"
+        for name in (
+            "_adaptive_avg_pool2d_backward",
+            "adaptive_avg_pool3d_backward",
+            "adaptive_max_pool2d_backward",
+            "avg_pool3d_backward",
+            "bincount",
+            "embedding_bag_backward",
+            "embedding_dense_backward",
+            "fractional_max_pool2d_backward",
+            "grid_sampler_2d_backward",
+            "grid_sampler_3d_backward",
+            "histc",
+            "index_add",
+            "index_reduce",
+            "max_pool3d_with_indices_backward",
+            "reflection_pad1d_backward",
+            "reflection_pad2d_backward",
+            "replication_pad2d_backward",
+            "replication_pad3d_backward",
+            "scatter_add",
+            "scatter_reduce",
+            "upsample_bicubic2d_backward",
+            "upsample_bilinear2d_backward",
+            "upsample_linear1d_backward",
+            "upsample_trilinear3d_backward",
+        )
+    },
+    "_ctc_loss_backward": "the backward of ctc_loss adds with atomics",
+    "_scaled_dot_product_efficient_attention_backward": "this attention backward adds with atomics",
+    "_scaled_dot_product_flash_attention_backward": "this attention backward adds with atomics",
+    "cumsum": "cumsum of floats sums blocks in an order of its own",
+    "nll_loss2d_forward": "nll_loss2d adds with atomics",
+    "kthvalue": "kthvalue may pick another index among equals",
+    "median": "median may pick another index among equals",
+}
+
+
+def why(op: str, device: str) -> str | None:
+    """Why `op` (such as `aten.index_put_.default`) may vary on `device`; None if it should not."""
+    namespace, _, rest = op.partition(".")
+    if namespace != "aten":
+        return None
+    name = rest.partition(".")[0]
+    table = _CPU if device.startswith("cpu") else _CUDA
+    return table.get(name) or table.get(name.removesuffix("_"))

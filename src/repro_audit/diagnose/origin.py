@@ -1,0 +1,203 @@
+"""The origin: the first event at which two runs part, and what was seen before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from repro_audit.diagnose.align import RNG_KIND, Alignment, align
+from repro_audit.model import CausedBy, Event, EventCounts, Origin
+from repro_audit.trace import Trace
+from repro_audit.trace.schema import RANDOM
+
+_BATCH_KIND = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """Two runs' first divergence: the origin, its event in each run, and the counts.
+
+    `i` and `j` are the events of `a` and `b` at which values first differ or one run does what the
+    other does not (then one of them is None); for a seeding call as origin they are that call.
+    `value_i`, `value_j` are the first events whose values differ, which the origin precedes.
+    `states` names generators whose state had differed before, with the step it was seen at.
+    """
+
+    a: Trace
+    b: Trace
+    origin: Origin
+    i: int | None
+    j: int | None
+    value_i: int | None
+    value_j: int | None
+    counts: EventCounts
+    states: tuple[tuple[str, int], ...]
+
+
+def compare(a: Trace, b: Trace) -> tuple[Divergence | None, EventCounts, float]:
+    """The first divergence of `b` from `a` (None: they agree), the counts, and how much aligned.
+
+    The last figure is the share of events, of the shorter run, that have a counterpart. Generator
+    states alone never diverge: a state that nobody draws from changes no result.
+    """
+    alignment = align(a, b)
+    values = sum(kind != RNG_KIND for kind in a.kind), sum(kind != RNG_KIND for kind in b.kind)
+    share = len(alignment.pairs) / min(values) if min(values) else float(max(values) == 0)
+    differing: list[tuple[int, int]] = []
+    same = 0
+    for i, j in alignment.pairs:
+        mine, other = a.signature(i), b.signature(j)
+        # An event that one of the runs did not fingerprint says nothing.
+        if mine is None or other is None:
+            continue
+        if mine == other:
+            same += 1
+        else:
+            differing.append((i, j))
+    divergent = len(differing) + len(alignment.only_a) + len(alignment.only_b)
+    counts = EventCounts(compared=same + divergent, identical=same, divergent=divergent)
+    if not divergent:
+        return None, counts, share
+    first = _first(a, b, alignment, differing)
+    return _divergence(a, b, first, alignment, counts), counts, share
+
+
+def _first(
+    a: Trace, b: Trace, alignment: Alignment, differing: list[tuple[int, int]]
+) -> tuple[int | None, int | None]:
+    """The earliest difference in the execution order of `a`; `b` alone goes before what follows."""
+    candidates: list[tuple[float, int | None, int | None]] = []
+    if differing:
+        i, j = min(differing)
+        candidates.append((i, i, j))
+    if alignment.only_a:
+        i = min(alignment.only_a)
+        candidates.append((i, i, None))
+    if alignment.only_b:
+        j = min(alignment.only_b)
+        after = [i for i, y in alignment.pairs if y > j and b.thread[y] == b.thread[j]]
+        candidates.append((min(after, default=len(a)) - 0.5, None, j))
+    _, i, j = min(candidates, key=lambda candidate: candidate[0])
+    return i, j
+
+
+def _divergence(
+    a: Trace,
+    b: Trace,
+    first: tuple[int | None, int | None],
+    alignment: Alignment,
+    counts: EventCounts,
+) -> Divergence:
+    i, j = first
+    trace, at = (a, i) if i is not None else (b, j)
+    assert at is not None
+    event = trace.event(at)
+    if i is not None and j is not None:
+        origin = _value_origin(a, b, event, b.event(j))
+    else:
+        origin = replace(
+            _at(event),
+            kind="structural",
+            other_op=_instead(a, b, alignment, i, j),
+        )
+    origin = replace(origin, caused_by=_caused_by(trace, event))
+    seeding, states = _generators_before(a, b, i, j)
+    fed_by_draws = (
+        origin.kind == "structural"
+        or bool(trace.flags[at] & RANDOM)
+        or trace.kind[at] == _BATCH_KIND
+    )
+    if seeding is not None and fed_by_draws:
+        x, y = seeding
+        seed_event = a.event(x) if x is not None else b.event(y if y is not None else 0)
+        return Divergence(a, b, _at(seed_event), x, y, i, j, counts, states)
+    return Divergence(a, b, origin, i, j, i, j, counts, states)
+
+
+def _at(event: Event) -> Origin:
+    output = event.outputs[0] if event.outputs else None
+    return Origin(
+        key=event.key,
+        event=event.index,
+        output=0 if output is not None else None,
+        spec=output.spec if output is not None else None,
+        call_site=event.call_site,
+        kind="value",
+        recompute=event.recompute,
+        output_name=output.name if output is not None else "",
+    )
+
+
+def _value_origin(a: Trace, b: Trace, mine: Event, other: Event) -> Origin:
+    origin = _at(mine)
+    for position, output in enumerate(mine.outputs):
+        if position >= len(other.outputs) or output != other.outputs[position]:
+            return replace(origin, output=position, spec=output.spec, output_name=output.name)
+    return origin
+
+
+def _caused_by(trace: Trace, event: Event) -> CausedBy | None:
+    if event.cause is None:
+        return None
+    cause = trace.event(event.cause)
+    return CausedBy(cause.key.op, cause.key.module, cause.call_site)
+
+
+def _instead(a: Trace, b: Trace, alignment: Alignment, i: int | None, j: int | None) -> str | None:
+    """What the other run did at the place where one run did something of its own."""
+    mine, at, other, flipped = (a, i, b, False) if i is not None else (b, j, a, True)
+    assert at is not None
+    thread = mine.thread[at]
+    last = -1
+    for x, y in alignment.pairs:
+        here, there = (y, x) if flipped else (x, y)
+        if here < at and mine.thread[here] == thread:
+            last = max(last, there)
+    for place in range(last + 1, len(other)):
+        if other.thread[place] == thread and other.kind[place] != RNG_KIND:
+            return other.site_name(place)[1]
+    return None
+
+
+def _generators_before(
+    a: Trace, b: Trace, i: int | None, j: int | None
+) -> tuple[tuple[int | None, int | None] | None, tuple[tuple[str, int], ...]]:
+    """The earliest differing seeding call, and differing generator states, before the event."""
+    alignment = align(a, b, rng=True)
+
+    def before(x: int | None, y: int | None) -> bool:
+        if x is not None and i is not None:
+            return x < i
+        if y is not None and j is not None:
+            return y < j
+        # The runs do not both have the event: the step tells.
+        step = a.step[x] if x is not None else b.step[y if y is not None else 0]
+        return step <= (a.step[i] if i is not None else b.step[j if j is not None else 0])
+
+    differing = [
+        (x, y) for x, y in alignment.pairs if a.signature(x) != b.signature(y) and before(x, y)
+    ]
+    seeds: list[tuple[int | None, int | None]] = [
+        (x, y) for x, y in differing if a.site_name(x)[1].startswith("seed:")
+    ]
+    seeds += [
+        (x, None)
+        for x in alignment.only_a
+        if a.site_name(x)[1].startswith("seed:") and before(x, None)
+    ]
+    seeds += [
+        (None, y)
+        for y in alignment.only_b
+        if b.site_name(y)[1].startswith("seed:") and before(None, y)
+    ]
+    states: dict[str, int] = {}
+    for x, _ in differing:
+        op = a.site_name(x)[1]
+        if op.startswith("rng:"):
+            states.setdefault(op.removeprefix("rng:"), a.step[x])
+    earliest = min(seeds, key=_order, default=None)
+    return earliest, tuple(sorted(states.items()))
+
+
+def _order(pair: tuple[int | None, int | None]) -> int:
+    x, y = pair
+    return x if x is not None else y if y is not None else 0

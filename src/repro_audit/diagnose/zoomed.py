@@ -1,0 +1,92 @@
+"""What two runs that kept an event's tensors say of it: its inputs, its ULP figures, its order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from repro_audit.engine import compare_streams
+from repro_audit.errors import UnsupportedTensorError
+from repro_audit.model import SiteKey, TensorSpec, UlpDivergence
+from repro_audit.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Zoomed:
+    """One event seen closely in two runs.
+
+    `inputs_identical` is None where the event has no recorded inputs. `reordered` counts the rows
+    (slices of dimension 0) that both outputs consist of, in another order; 0 if they do not.
+    """
+
+    differs: bool
+    inputs_identical: bool | None
+    output: int | None = None
+    spec: TensorSpec | None = None
+    ulp: UlpDivergence | None = None
+    reordered: int = 0
+
+
+def look(a: Trace, b: Trace, key: SiteKey) -> Zoomed | None:
+    """Compare the kept tensors of the event `key`; None if one of the runs does not have it."""
+    i, j = _find(a, key), _find(b, key)
+    if i is None or j is None:
+        return None
+    mine, other = a.event(i), b.event(j)
+    inputs = None
+    if mine.inputs is not None and other.inputs is not None:
+        inputs = mine.inputs == other.inputs
+    for position, (x, y) in enumerate(zip(mine.outputs, other.outputs, strict=False)):
+        if x == y:
+            continue
+        kept_a, kept_b = a.payload(i, 1, position), b.payload(j, 1, position)
+        if (
+            kept_a is None
+            or kept_b is None
+            or (x.spec.dtype, x.spec.shape)
+            != (
+                y.spec.dtype,
+                y.spec.shape,
+            )
+        ):
+            return Zoomed(True, inputs, position, x.spec)
+        return Zoomed(
+            differs=True,
+            inputs_identical=inputs,
+            output=position,
+            spec=x.spec,
+            ulp=ulp_of(kept_a, kept_b, x.spec),
+            reordered=_reordered(kept_a, kept_b, x.spec),
+        )
+    return Zoomed(False, inputs)
+
+
+def ulp_of(a: bytes, b: bytes, spec: TensorSpec) -> UlpDivergence | None:
+    """ULP figures of two kept streams of one spec; None for dtypes without a distance."""
+    try:
+        return compare_streams(a, b, spec.dtype, spec.shape)
+    except UnsupportedTensorError:
+        return None
+
+
+def _find(trace: Trace, key: SiteKey) -> int | None:
+    for i in range(len(trace)):
+        if trace.step[i] == key.step and trace.key(i) == key:
+            return i
+    return None
+
+
+def _reordered(a: bytes, b: bytes, spec: TensorSpec) -> int:
+    """How many rows both have, if they are the same rows in another order."""
+    rows = spec.shape[0] if spec.shape else 0
+    if rows < 2 or len(a) % rows:
+        return 0
+    return rows if sorted(_rows(a, rows)) == sorted(_rows(b, rows)) else 0
+
+
+def _rows(stream: bytes, rows: int) -> Iterator[bytes]:
+    size = len(stream) // rows
+    view = memoryview(stream)
+    for at in range(0, len(stream), size):
+        yield hashlib.blake2b(view[at : at + size], digest_size=16).digest()
