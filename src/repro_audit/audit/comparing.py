@@ -1,0 +1,63 @@
+"""Compares recordings that were made before, here or elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from repro_audit import engine
+from repro_audit.diagnose import manifests
+from repro_audit.diagnose.causes import classify
+from repro_audit.diagnose.runs import compare_runs
+from repro_audit.errors import UsageError
+from repro_audit.model import Audit, RunInfo, Verdict
+from repro_audit.trace import Trace
+
+# With fewer events in common than this share, two recordings are of different programs.
+_SAME_PROGRAM = 0.5
+
+
+def compare_traces(paths: Sequence[Path]) -> Audit:
+    """Compare traces: identical, divergent, or of different programs. Imports no torch.
+
+    Raises TraceError for a file that is no whole trace, UsageError for fewer than two.
+    """
+    if len(paths) < 2:
+        raise UsageError("compare needs two recordings: repro-audit compare A.audit B.audit")
+    traces = [Trace.open(path) for path in paths]
+    runs = tuple(
+        RunInfo(
+            name=str(path),
+            trace=str(path),
+            manifest={**trace.manifest, "steps": trace.closing.get("steps")},
+        )
+        for path, trace in zip(paths, traces, strict=True)
+    )
+    outcomes = compare_runs(traces)
+    verdict: Verdict = "identical"
+    reason = None
+    if outcomes.counts.compared == 0:
+        verdict, reason = "inconclusive", "the recordings hold no event with a fingerprint"
+    elif outcomes.aligned < _SAME_PROGRAM:
+        verdict = "different-program"
+        reason = f"only {outcomes.aligned:.0%} of their events have a counterpart"
+    elif outcomes.divergence is not None:
+        verdict = "divergent"
+    divergence = outcomes.divergence if verdict == "divergent" else None
+    return Audit(
+        command="compare",
+        target=" ".join(str(path) for path in paths),
+        mode=str(traces[0].plan.get("mode", "")),
+        verdict=verdict,
+        engine=engine.name(),
+        runs=runs,
+        events=outcomes.counts,
+        observed=outcomes.observed,
+        origin=None if divergence is None else divergence.origin,
+        cause=None if divergence is None else classify(divergence, None),
+        sightings=outcomes.sightings if divergence is not None else (),
+        manifest_differences=manifests.differences(
+            {run.name: trace.manifest for run, trace in zip(runs, traces, strict=True)}
+        ),
+        reason=reason,
+    )

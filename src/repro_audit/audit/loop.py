@@ -1,0 +1,159 @@
+"""The audit: run, compare, look closer, confirm; one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from repro_audit import engine
+from repro_audit.audit import directories, selfcheck
+from repro_audit.audit.request import AuditRequest, Progress
+from repro_audit.audit.session import Finished, Session, no_events
+from repro_audit.audit.zoom import zoom
+from repro_audit.diagnose import manifests
+from repro_audit.diagnose.causes import classify
+from repro_audit.diagnose.origin import compare
+from repro_audit.diagnose.runs import compare_runs
+from repro_audit.errors import InterruptedRunError, ReproAuditError, UsageError
+from repro_audit.model import Audit, Confirmation, EventCounts, Observed, Warn
+
+_NOTHING = EventCounts(0, 0, 0)
+
+
+def run_audit(request: AuditRequest, progress: Progress) -> Audit:
+    """Run the target `request.runs` times and compare the runs.
+
+    Divergent: two more runs keep the origin's tensors. Identical, and controlled: one more run
+    as-is tells what repeats only under control. Raises ProgramFailedError, UsageError,
+    TraceError or InterruptedRunError; whatever was written stays in the audit's directory.
+    """
+    directory = directories.create(request.root, request.target)
+    session = Session(request, directory, progress)
+    session.total += int(request.confirm and request.mode == "controlled")
+    end_state = directory / "run-1.end.json" if request.self_check else None
+    runs = [session.observed("run-1", end_state=None if end_state is None else str(end_state))]
+    _check_device(request, runs[0])
+    reason = no_events(runs[0])
+    if reason is not None:
+        return _inconclusive(request, directory, runs, reason)
+    runs += [session.observed(f"run-{n}") for n in range(2, request.runs + 1)]
+    outcomes = compare_runs([run.trace for run in runs])
+    warnings = _warnings(runs)
+    audit = Audit(
+        command="run",
+        target=request.target.label,
+        mode=request.mode,
+        verdict="identical",
+        engine=engine.name(),
+        runs=tuple(run.info for run in runs),
+        events=outcomes.counts,
+        observed=outcomes.observed,
+        printed_identical=_printed_identical(runs),
+        manifest_differences=manifests.differences(_manifests(runs)),
+        directory=str(directory),
+    )
+    if outcomes.divergence is not None:
+        closer = zoom(session, outcomes.divergence, outcomes.sightings)
+        audit = replace(
+            audit,
+            verdict="divergent",
+            origin=closer.origin,
+            cause=classify(closer.divergence, closer.zoomed),
+            sightings=closer.sightings,
+        )
+        warnings += closer.warnings
+    elif outcomes.counts.compared == 0:
+        return _inconclusive(request, directory, runs, "no event could be fingerprinted")
+    elif request.confirm and request.mode == "controlled":
+        confirmation, warned = _confirm(session, runs[0])
+        audit = replace(audit, confirmation=confirmation)
+        warnings += warned
+    if end_state is not None:
+        audit = replace(audit, self_check=selfcheck.check(session, runs[0], end_state))
+    return replace(audit, runs=_with_steps(runs), warnings=tuple(warnings))
+
+
+def _confirm(session: Session, first: Finished) -> tuple[Confirmation | None, list[Warn]]:
+    """One run as-is, compared with the first controlled one."""
+    try:
+        run = session.confirming()
+    except InterruptedRunError:
+        raise
+    except ReproAuditError as error:
+        text = str(error).splitlines()[0].rstrip(":")
+        return None, [Warn("RA104", f"the confirming run, as-is, did not end well: {text}")]
+    divergence, counts, _ = compare(first.trace, run.trace)
+    if divergence is None:
+        return Confirmation(run.info, True, counts), []
+    cause = classify(divergence, None)
+    return Confirmation(run.info, False, counts, divergence.origin, cause), []
+
+
+def _check_device(request: AuditRequest, run: Finished) -> None:
+    """Raise UsageError if nothing ran on the device that was asked for."""
+    if request.device is None or not len(run.trace):
+        return
+    kind = request.device.partition(":")[0]
+    seen = sorted({device.partition(":")[0] for device in run.trace.devices()} - {"meta"})
+    if kind not in seen:
+        raise UsageError(
+            f"no op ran on {request.device} (only on {', '.join(seen) or 'no device'}). A script "
+            "chooses its own device: hand it its own flag after --, for example\n\n"
+            f"  repro-audit run {request.target.label} --device {request.device} "
+            f"-- --device {kind}"
+        )
+
+
+def _inconclusive(
+    request: AuditRequest, directory: Path, runs: Sequence[Finished], reason: str
+) -> Audit:
+    return Audit(
+        command="run",
+        target=request.target.label,
+        mode=request.mode,
+        verdict="inconclusive",
+        engine=engine.name(),
+        runs=_with_steps(runs),
+        events=_NOTHING,
+        observed=Observed(len(runs), 0, 0, 0),
+        directory=str(directory),
+        reason=reason,
+    )
+
+
+def _warnings(runs: Sequence[Finished]) -> list[Warn]:
+    found: list[Warn] = []
+    for run in runs[1:]:
+        stale = run.trace.closing.get("stale_reads", [])
+        if stale:
+            more = f" and {len(stale) - 1} more" if len(stale) > 1 else ""
+            found.append(
+                Warn(
+                    "RA101",
+                    f"{run.info.name} read {stale[0]}{more}, changed since the audit began: "
+                    "the runs may not have started equal; --isolate gives each its own copy",
+                )
+            )
+            break
+    for reason, times in sorted(runs[0].trace.closing.get("unobserved", {}).items()):
+        found.append(Warn("RA102", f"{times:,} tensors have no fingerprint. {reason}"))
+    return found
+
+
+def _printed_identical(runs: Sequence[Finished]) -> bool | None:
+    printed = {run.info.printed for run in runs}
+    return None if printed == {None} else len(printed) == 1
+
+
+def _manifests(runs: Sequence[Finished]) -> dict[str, Mapping[str, Any]]:
+    return {run.info.name: run.info.manifest for run in runs}
+
+
+def _with_steps(runs: Sequence[Finished]) -> tuple[Any, ...]:
+    """What reports need of the runs, with the steps that each made."""
+    return tuple(
+        replace(run.info, manifest={**run.info.manifest, "steps": run.trace.closing["steps"]})
+        for run in runs
+    )

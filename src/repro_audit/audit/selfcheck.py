@@ -1,0 +1,35 @@
+"""`--self-check`: does an observed program end in the state of an unobserved one?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from repro_audit.audit.session import Finished, Session
+from repro_audit.model import SelfCheck
+
+
+def check(session: Session, observed: Finished, end_state: Path) -> SelfCheck:
+    """Run twice unobserved, and compare what both agree on with the observed run.
+
+    Compared are every parameter and buffer, the states of the global generators, and what the
+    program printed. What two unobserved runs do not agree on cannot be compared.
+    """
+    states = [_state(end_state, session.directory / f"{observed.info.name}.out")]
+    session.total += 2
+    for name in ("plain-1", "plain-2"):
+        path = session.directory / f"{name}.end.json"
+        printed = session.unobserved(name, end_state=str(path.resolve()))
+        states.append(_state(path, printed))
+    seen, plain, again = states
+    varying = tuple(item for item in sorted(plain | again) if plain.get(item) != again.get(item))
+    stable = sorted((plain.keys() | again.keys() | seen.keys()) - set(varying))
+    differing = tuple(item for item in stable if seen.get(item) != plain.get(item))
+    return SelfCheck(compared=len(stable), varying=varying, differing=differing)
+
+
+def _state(path: Path, printed: Path) -> dict[str, str]:
+    items: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    items["printed output"] = hashlib.sha256(printed.read_bytes()).hexdigest()
+    return items

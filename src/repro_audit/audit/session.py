@@ -1,0 +1,144 @@
+"""One audit's runs: each a plan, a fresh process, a whole trace or a clear error."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from repro_audit.audit.request import AuditRequest, Progress
+from repro_audit.errors import TraceError, UsageError
+from repro_audit.model import Plan, RunInfo
+from repro_audit.replicate import isolate, launch
+from repro_audit.trace import Trace
+
+# Any seed but the controlled one; fixed, so that a confirming run can itself be repeated.
+CONFIRM_HASH_SEED = 4242
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A run that ended well: what reports need of it, and its trace."""
+
+    info: RunInfo
+    trace: Trace
+
+
+class Session:
+    """Launches the runs of one audit into its directory, one after the other."""
+
+    def __init__(
+        self, request: AuditRequest, directory: Path, progress: Progress, *, echo: bool = False
+    ) -> None:
+        self.request = request
+        self.directory = directory
+        self.total = request.runs
+        self._progress = progress
+        self._echo = echo
+        self._done = 0
+        self._began = time.time()
+
+    def plan(self, name: str, **changes: Any) -> Plan:
+        """The plan of a run under this audit's controls, with some of it changed."""
+        request = self.request
+        directory = self.directory.resolve()
+        plan = Plan(
+            run=name,
+            target=request.target,
+            trace=str(directory / f"{name}.sqlite"),
+            progress=str(directory / f"{name}.progress"),
+            mode=request.mode,
+            seed=request.seed,
+            hash_seed=None if request.mode == "as-is" else 0,
+            device=request.device,
+            level=request.level,
+            steps=request.steps,
+            since=self._began if self._done else None,
+        )
+        return replace(plan, **changes)
+
+    def observed(self, name: str, **changes: Any) -> Finished:
+        """Run under observation. Raises as the program, or what became of its trace, demands."""
+        plan = self.plan(name, **changes)
+        outcome = self._launch(plan)
+        trace = Trace.open(Path(plan.trace))
+        info = RunInfo(
+            name=name,
+            trace=_shown(Path(plan.trace)),
+            manifest=trace.manifest,
+            printed=_digest(outcome.out),
+            seconds=round(outcome.seconds, 3),
+        )
+        return Finished(info, trace)
+
+    def unobserved(self, name: str, **changes: Any) -> Path:
+        """Run without observation; returns what the program printed."""
+        return self._launch(self.plan(name, observe=False, **changes)).out
+
+    def pair(self, name: str, **changes: Any) -> tuple[Finished, Finished]:
+        """Two runs alike, `NAMEa` and `NAMEb`."""
+        self.total = max(self.total, self._done + 2)
+        return self.observed(f"{name}a", **changes), self.observed(f"{name}b", **changes)
+
+    def confirming(self) -> Finished:
+        """One run as-is: another hash seed, poisoned `empty*` memory, listings reversed."""
+        self.total = max(self.total, self._done + 1)
+        return self.observed("confirm", mode="as-is", hash_seed=CONFIRM_HASH_SEED, poison=True)
+
+    def _launch(self, plan: Plan) -> launch.Outcome:
+        request = self.request
+        self._progress.start(plan.run, self._done + 1, max(self.total, self._done + 1))
+        try:
+            with isolate.workspace(enabled=request.isolate) as place:
+                outcome = launch.run(
+                    plan,
+                    directory=self.directory,
+                    cwd=place.cwd,
+                    env=place.environment,
+                    timeout=request.timeout,
+                    echo=self._echo,
+                    on_progress=self._progress.update,
+                )
+        finally:
+            self._progress.finish()
+        self._done += 1
+        if outcome.timed_out or outcome.returncode != 0:
+            _raise_usage(Path(plan.trace))
+            raise launch.failure(outcome, plan)
+        return outcome
+
+
+def no_events(finished: Finished) -> str | None:
+    """Why a run's trace holds nothing to judge by, or None."""
+    if any(kind != _RNG for kind in finished.trace.kind):
+        return None
+    if finished.info.manifest.get("versions", {}).get("torch") is None:
+        return "the program never imported torch"
+    return "the program ran no torch op in its own process"
+
+
+_RNG = 3
+
+
+def _raise_usage(path: Path) -> None:
+    """Raise what the run's own process found wrong with what was asked for, if it did."""
+    try:
+        closing = Trace.open(path).closing
+    except TraceError:
+        return
+    if closing.get("outcome") == "usage":
+        raise UsageError(str(closing["error"]))
+
+
+def _digest(path: Path) -> str | None:
+    """A digest of what a program printed; None if it printed nothing."""
+    data = path.read_bytes()
+    return hashlib.blake2b(data, digest_size=16).hexdigest() if data else None
+
+
+def _shown(path: Path) -> str:
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
