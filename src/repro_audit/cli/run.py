@@ -1,0 +1,62 @@
+"""`repro-audit run`: is it reproducible here, and if not, where and why?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from repro_audit.cli import output as out
+from repro_audit.cli.audits import REPORT
+from repro_audit.cli.program import ProgramCommand, program_options, request_of
+from repro_audit.cli.progress import progress
+
+
+@click.command(
+    cls=ProgramCommand,
+    options_metavar="[OPTIONS]",
+    epilog="""\b
+Examples:
+  repro-audit run train.py --steps 3 -- --lr 0.1
+  repro-audit run -m pkg.train --runs 5 --deterministic
+  repro-audit run model.py:Net --input 'float32[8,3,32,32]' --device cuda
+""",
+)
+@program_options
+@click.option(
+    "--runs", type=click.IntRange(2), default=2, show_default=True, metavar="N", help="How many."
+)
+@click.option("--isolate", is_flag=True, help="Give each run its own copy of the directory.")
+@click.option("--no-confirm", is_flag=True, help="Skip the as-is run after identical ones.")
+@click.option("--self-check", is_flag=True, help="Prove that observing changes nothing.")
+@out.report_options
+@click.option("--exit-zero", is_flag=True, help="Exit 0 even when runs diverge.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress; with -o, no report on stdout.")
+def run(
+    *,
+    format_: str,
+    output: Path | None,
+    force: bool,
+    exit_zero: bool,
+    quiet: bool,
+    no_confirm: bool,
+    **settings: Any,
+) -> int:
+    """Run TARGET twice and name the first op that diverges.
+
+    TARGET is a script, a model file that defines build_model(), or
+    FILE.py:CLASS. What follows `--` goes to the program.
+    """
+    request = request_of(confirm=not no_confirm, **settings)
+    out.ensure_writable(output, force=force)
+    from repro_audit.audit import run_audit
+    from repro_audit.report.json_report import save
+
+    silent = quiet or (format_ == "json" and output is None)
+    with progress(quiet=silent) as shown:
+        audit = run_audit(request, shown)
+    if audit.directory is not None:
+        save(audit, Path(audit.directory) / REPORT)
+    out.finish(audit, format_, output, quiet=quiet)
+    return out.exit_code(audit, exit_zero=exit_zero)

@@ -1,0 +1,1 @@
+"""Renders audits: one module a format, from the values of `model` alone."""

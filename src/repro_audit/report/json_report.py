@@ -1,0 +1,251 @@
+"""The JSON report, schema `repro-audit/report/1` (see `schema/report-1.json`), both ways.
+
+The same audit gives the same bytes. An integer beyond ±2^53 is written as a decimal string, a
+float that is not finite as "NaN", "Infinity" or "-Infinity": JSON readers round the one and reject
+the other.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from repro_audit import __version__
+from repro_audit.errors import InconclusiveError, UsageError
+from repro_audit.model import (
+    Audit,
+    Cause,
+    Confirmation,
+    EventCounts,
+    Json,
+    Origin,
+    RunInfo,
+    SelfCheck,
+    UlpDivergence,
+)
+from repro_audit.report.json_values import audit_from
+
+SCHEMA = "repro-audit/report/1"
+SCHEMA_FILE = Path(__file__).with_name("schema") / "report-1.json"
+
+_EXACT = 2**53
+_AGAIN = "run the audit again"
+
+
+def to_json(audit: Audit) -> str:
+    """`audit` as an indented JSON document of ASCII characters, ending in a newline."""
+    # ASCII: a hostile name must not reach a terminal as control or direction characters, and the
+    # lone surrogates of an undecodable file name have no UTF-8 form.
+    return json.dumps(_plain(_audit(audit)), indent=2, allow_nan=False, ensure_ascii=True) + "\n"
+
+
+def save(audit: Audit, path: Path) -> None:
+    """Write `to_json(audit)` to `path`, replacing what is there. Raises OSError."""
+    path.write_text(to_json(audit), encoding="ascii", newline="\n")
+
+
+def load(path: Path) -> Audit:
+    """The audit in the report at `path`; `load` of a saved audit equals it.
+
+    In manifests, which may hold anything, values come back as JSON has them: lists for tuples,
+    strings for integers beyond 2^53. Raises UsageError where the file cannot be read, and
+    InconclusiveError where it is no whole report or one of another version.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot read the report {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InconclusiveError(f"{path} is not a JSON report: {error}; {_AGAIN}") from error
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if schema != SCHEMA:
+        if isinstance(schema, str) and schema.startswith("repro-audit/report/"):
+            raise InconclusiveError(
+                f"{path} is a report of schema {schema!r}, and this repro-audit {__version__} "
+                f"reads {SCHEMA!r}; use the release that wrote it"
+            )
+        raise InconclusiveError(f"{path} is not a report of repro-audit; {_AGAIN}")
+    try:
+        return audit_from(document)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InconclusiveError(
+            f"{path} is not a whole report ({type(error).__name__}: {error}); {_AGAIN}"
+        ) from error
+
+
+def _audit(audit: Audit) -> dict[str, Json]:
+    return {
+        "schema": SCHEMA,
+        "tool": {"version": __version__, "engine": audit.engine},
+        "command": audit.command,
+        "target": audit.target,
+        "mode": audit.mode,
+        "directory": audit.directory,
+        "verdict": audit.verdict,
+        "reason": audit.reason,
+        "runs": [_run(run) for run in audit.runs],
+        "events": _events(audit.events),
+        "observed": {
+            "runs": audit.observed.runs,
+            "distinct": audit.observed.distinct,
+            "differing_pairs": audit.observed.differing_pairs,
+            "pairs": audit.observed.pairs,
+        },
+        "first_divergence": _origin(audit.origin),
+        "cause": _cause(audit.cause),
+        "sightings": [
+            {"first_divergence": _origin(sighting.origin), "pairs": sighting.pairs}
+            for sighting in audit.sightings
+        ],
+        "printed_identical": audit.printed_identical,
+        "confirmation": _confirmation(audit.confirmation),
+        "self_check": _self_check(audit.self_check),
+        "manifest_differences": [
+            {"field": difference.field, "values": dict(difference.values)}
+            for difference in audit.manifest_differences
+        ],
+        "warnings": [
+            {"code": warning.code, "message": warning.message, "call_site": warning.call_site}
+            for warning in audit.warnings
+        ],
+    }
+
+
+def _run(run: RunInfo) -> dict[str, Json]:
+    return {
+        "name": run.name,
+        "trace": run.trace,
+        "manifest": _sorted(run.manifest),
+        "printed": run.printed,
+        "seconds": run.seconds,
+    }
+
+
+def _events(events: EventCounts) -> dict[str, Json]:
+    return {
+        "compared": events.compared,
+        "identical": events.identical,
+        "divergent": events.divergent,
+    }
+
+
+def _origin(origin: Origin | None) -> dict[str, Json] | None:
+    if origin is None:
+        return None
+    spec, caused_by = origin.spec, origin.caused_by
+    return {
+        "step": origin.key.step,
+        "rank": origin.rank,
+        "thread": origin.key.thread,
+        "phase": origin.key.phase,
+        "module": origin.key.module,
+        "call_index": origin.key.call_index,
+        "op": origin.key.op,
+        "event": origin.event,
+        "output": origin.output,
+        "output_name": origin.output_name,
+        "dtype": spec.dtype if spec else None,
+        "shape": list(spec.shape) if spec else None,
+        "device": spec.device if spec else None,
+        "call_site": origin.call_site,
+        "kind": origin.kind,
+        "other_op": origin.other_op,
+        "recompute": origin.recompute,
+        "caused_by": None
+        if caused_by is None
+        else {
+            "op": caused_by.op,
+            "module": caused_by.module,
+            "call_site": caused_by.call_site,
+        },
+        "inputs_identical": origin.inputs_identical,
+        "ulp": _ulp(origin.ulp, origin.ulp_runs),
+        "ulp_runs": list(origin.ulp_runs),
+    }
+
+
+def _ulp(ulp: UlpDivergence | None, runs: Sequence[str]) -> dict[str, Json] | None:
+    if ulp is None:
+        return None
+    return {
+        "dtype": ulp.dtype,
+        "shape": list(ulp.shape),
+        "numel": ulp.numel,
+        "differing": ulp.differing,
+        "unordered": ulp.unordered,
+        "nan_payload": ulp.nan_payload,
+        "signed_zero": ulp.signed_zero,
+        "infinity": ulp.infinity,
+        "sign_flips": ulp.sign_flips,
+        "max_ulp": ulp.max_ulp,
+        "mean_ulp": ulp.mean_ulp,
+        "sum_ulp": ulp.sum_ulp,
+        "max_absolute": ulp.max_absolute,
+        "max_relative": ulp.max_relative,
+        "max_index": ulp.max_index,
+        "max_values": ulp.max_values,
+        "first_index": ulp.first_index,
+        "first_values": ulp.first_values,
+        "less": ulp.less,
+        "greater": ulp.greater,
+        "histogram": list(ulp.histogram),
+        "from_runs": list(runs),
+    }
+
+
+def _cause(cause: Cause | None) -> dict[str, Json] | None:
+    if cause is None:
+        return None
+    return {
+        "class": cause.cls,
+        "confidence": cause.confidence,
+        "evidence": list(cause.evidence),
+        "remedies": list(cause.remedies),
+        "source": cause.source,
+    }
+
+
+def _confirmation(confirmation: Confirmation | None) -> dict[str, Json] | None:
+    if confirmation is None:
+        return None
+    return {
+        "run": _run(confirmation.run),
+        "holds": confirmation.holds,
+        "events": _events(confirmation.events),
+        "first_divergence": _origin(confirmation.origin),
+        "cause": _cause(confirmation.cause),
+    }
+
+
+def _self_check(check: SelfCheck | None) -> dict[str, Json] | None:
+    if check is None:
+        return None
+    return {
+        "compared": check.compared,
+        "varying": list(check.varying),
+        "differing": list(check.differing),
+    }
+
+
+def _sorted(value: Json) -> Json:
+    """`value` with the keys of all its mappings in order, since a manifest promises none."""
+    if isinstance(value, Mapping):
+        return {str(key): _sorted(value[key]) for key in sorted(value, key=str)}
+    if isinstance(value, list | tuple):
+        return [_sorted(item) for item in value]
+    return value
+
+
+def _plain(value: Json) -> Json:
+    """`value` with the numbers that JSON readers would get wrong as strings."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if abs(value) <= _EXACT else str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value

@@ -1,0 +1,241 @@
+"""The model's values from a JSON report, the inverse of what `json_report` writes.
+
+Every function raises KeyError, TypeError or ValueError where the document is not one. Fields that
+later releases of the same schema may add are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar, get_args
+
+from repro_audit.model import (
+    Audit,
+    Cause,
+    CauseClass,
+    CausedBy,
+    Confirmation,
+    EventCounts,
+    Json,
+    ManifestDifference,
+    Observed,
+    Origin,
+    RunInfo,
+    SelfCheck,
+    Sighting,
+    SiteKey,
+    TensorSpec,
+    UlpDivergence,
+    Verdict,
+    Warn,
+)
+
+_T = TypeVar("_T")
+
+
+def audit_from(document: Mapping[str, Json]) -> Audit:
+    """The audit that a whole report holds."""
+    verdict: Verdict = document["verdict"]
+    if verdict not in get_args(Verdict):
+        raise ValueError(f"unknown verdict {verdict!r}")
+    observed = document["observed"]
+    return Audit(
+        command=_text(document["command"]),
+        target=_text(document["target"]),
+        mode=_text(document["mode"]),
+        verdict=verdict,
+        engine=_text(document["tool"]["engine"]),
+        runs=tuple(_run(run) for run in document["runs"]),
+        events=_events(document["events"]),
+        observed=Observed(
+            runs=_integer(observed["runs"]),
+            distinct=_integer(observed["distinct"]),
+            differing_pairs=_integer(observed["differing_pairs"]),
+            pairs=_integer(observed["pairs"]),
+        ),
+        origin=_optional(_origin, document["first_divergence"]),
+        cause=_optional(_cause, document["cause"]),
+        sightings=tuple(
+            Sighting(_origin(sighting["first_divergence"]), _integer(sighting["pairs"]))
+            for sighting in document["sightings"]
+        ),
+        printed_identical=_optional(_truth, document["printed_identical"]),
+        confirmation=_optional(_confirmation, document["confirmation"]),
+        self_check=_optional(_self_check, document["self_check"]),
+        manifest_differences=tuple(
+            ManifestDifference(_text(difference["field"]), _mapping(difference["values"]))
+            for difference in document["manifest_differences"]
+        ),
+        warnings=tuple(
+            Warn(
+                _text(warning["code"]),
+                _text(warning["message"]),
+                _optional(_text, warning["call_site"]),
+            )
+            for warning in document["warnings"]
+        ),
+        directory=_optional(_text, document["directory"]),
+        reason=_optional(_text, document["reason"]),
+    )
+
+
+def _run(run: Mapping[str, Json]) -> RunInfo:
+    return RunInfo(
+        name=_text(run["name"]),
+        trace=_text(run["trace"]),
+        manifest=_mapping(run["manifest"]),
+        printed=_optional(_text, run["printed"]),
+        seconds=_optional(float, run["seconds"]),
+    )
+
+
+def _events(events: Mapping[str, Json]) -> EventCounts:
+    return EventCounts(
+        compared=_integer(events["compared"]),
+        identical=_integer(events["identical"]),
+        divergent=_integer(events["divergent"]),
+    )
+
+
+def _origin(origin: Mapping[str, Json]) -> Origin:
+    kind = origin["kind"]
+    if kind not in {"value", "structural"}:
+        raise ValueError(f"unknown kind of divergence {kind!r}")
+    dtype = _optional(_text, origin["dtype"])
+    return Origin(
+        key=SiteKey(
+            step=_integer(origin["step"]),
+            phase=_text(origin["phase"]),
+            module=_text(origin["module"]),
+            op=_text(origin["op"]),
+            call_index=_integer(origin["call_index"]),
+            thread=_integer(origin["thread"]),
+        ),
+        event=_integer(origin["event"]),
+        output=_optional(_integer, origin["output"]),
+        spec=None
+        if dtype is None
+        else TensorSpec(dtype, _integers(origin["shape"]), _text(origin["device"])),
+        call_site=_optional(_text, origin["call_site"]),
+        kind=kind,
+        caused_by=_optional(_caused_by, origin["caused_by"]),
+        inputs_identical=_optional(_truth, origin["inputs_identical"]),
+        ulp=_optional(_ulp, origin["ulp"]),
+        ulp_runs=_texts(origin["ulp_runs"]),
+        other_op=_optional(_text, origin["other_op"]),
+        output_name=_text(origin["output_name"]),
+        rank=_integer(origin["rank"]),
+        recompute=_truth(origin["recompute"]),
+    )
+
+
+def _caused_by(caused_by: Mapping[str, Json]) -> CausedBy:
+    return CausedBy(
+        op=_text(caused_by["op"]),
+        module=_text(caused_by["module"]),
+        call_site=_optional(_text, caused_by["call_site"]),
+    )
+
+
+def _ulp(ulp: Mapping[str, Json]) -> UlpDivergence:
+    return UlpDivergence(
+        dtype=_text(ulp["dtype"]),
+        shape=_integers(ulp["shape"]),
+        numel=_integer(ulp["numel"]),
+        differing=_integer(ulp["differing"]),
+        unordered=_integer(ulp["unordered"]),
+        nan_payload=_integer(ulp["nan_payload"]),
+        signed_zero=_integer(ulp["signed_zero"]),
+        infinity=_integer(ulp["infinity"]),
+        sign_flips=_integer(ulp["sign_flips"]),
+        max_ulp=_integer(ulp["max_ulp"]),
+        max_index=_optional(_integers, ulp["max_index"]),
+        max_values=_optional(_values, ulp["max_values"]),
+        first_index=_optional(_integers, ulp["first_index"]),
+        first_values=_optional(_values, ulp["first_values"]),
+        sum_ulp=_integer(ulp["sum_ulp"]),
+        histogram=_integers(ulp["histogram"]),
+        less=_integer(ulp["less"]),
+        greater=_integer(ulp["greater"]),
+        max_absolute=float(ulp["max_absolute"]),
+        max_relative=float(ulp["max_relative"]),
+    )
+
+
+def _cause(cause: Mapping[str, Json]) -> Cause:
+    cls, confidence = cause["class"], cause["confidence"]
+    if cls not in get_args(CauseClass) or confidence not in {"likely", "proven"}:
+        raise ValueError(f"unknown cause {cls!r}, {confidence!r}")
+    return Cause(
+        cls=cls,
+        confidence=confidence,
+        evidence=_texts(cause["evidence"]),
+        remedies=_texts(cause["remedies"]),
+        source=_optional(_text, cause["source"]),
+    )
+
+
+def _confirmation(confirmation: Mapping[str, Json]) -> Confirmation:
+    return Confirmation(
+        run=_run(confirmation["run"]),
+        holds=_truth(confirmation["holds"]),
+        events=_events(confirmation["events"]),
+        origin=_optional(_origin, confirmation["first_divergence"]),
+        cause=_optional(_cause, confirmation["cause"]),
+    )
+
+
+def _self_check(check: Mapping[str, Json]) -> SelfCheck:
+    return SelfCheck(
+        compared=_integer(check["compared"]),
+        varying=_texts(check["varying"]),
+        differing=_texts(check["differing"]),
+    )
+
+
+def _optional(read: Callable[[Json], _T], value: Json) -> _T | None:
+    return None if value is None else read(value)
+
+
+def _text(value: Json) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a string")
+    return value
+
+
+def _truth(value: Json) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is neither true nor false")
+    return value
+
+
+def _integer(value: Json) -> int:
+    """An integer, or the string of one beyond 2^53."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError(f"{value!r} is not an integer")
+    return int(value)
+
+
+def _mapping(value: Json) -> dict[str, Json]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is not an object")
+    return value
+
+
+def _texts(value: Json) -> tuple[str, ...]:
+    return tuple(_text(item) for item in _list(value))
+
+
+def _integers(value: Json) -> tuple[int, ...]:
+    return tuple(_integer(item) for item in _list(value))
+
+
+def _values(value: Json) -> tuple[float, float]:
+    first, second = _list(value)
+    return float(first), float(second)
+
+
+def _list(value: Json) -> list[Json]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is not a list")
+    return value

@@ -1,0 +1,42 @@
+"""Paragraphs on a console: wrapped under their own indent, without trailing blanks."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.text import Text
+
+WIDEST = 100
+_NARROWEST = 16
+_LONGEST_WORD = 64
+
+# A space no line may break at: `phrases.printable` lets no private-use character through, so this
+# one stands in no name, and unlike U+00A0 it is no white space to the wrapper.
+_GLUE = "\ue000"
+
+
+def glued(text: str) -> str:
+    """`text` as one word to the wrapper, unless it is too long to stand on a line of its own."""
+    return text.replace(" ", _GLUE) if len(text) <= _LONGEST_WORD else text
+
+
+class Page:
+    """Writes on `console`, no line wider than it, nor than 100 columns."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._width = min(console.width, WIDEST)
+        self._dot = "·" if console.encoding.startswith("utf") else "-"
+
+    def path(self, parts: tuple[str, ...]) -> str:
+        """`step 0 · forward · fc`; a line may break after a dot."""
+        return f"{_GLUE}{self._dot} ".join(glued(part) for part in parts)
+
+    def paragraph(self, text: str, *, indent: int, lead: str = "", style: str = "") -> None:
+        """`lead` in `style`, then `text`, whose lines all begin right of the lead."""
+        width = max(self._width - indent - len(lead), _NARROWEST)
+        lines = Text(text).wrap(self._console, width, overflow="fold")
+        for i, line in enumerate(lines or [Text()]):
+            line.plain = line.plain.replace(_GLUE, " ").rstrip()
+            first = Text(lead, style=style) if i == 0 else Text(" " * len(lead))
+            # The line is wrapped already; soft_wrap keeps rich from cutting it a second time.
+            self._console.print(Text(" " * indent) + first + line, soft_wrap=True)

@@ -1,0 +1,174 @@
+"""How an audit's values are said in words; plain strings, no layout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from repro_audit.model import CauseClass, Json, ManifestDifference, Origin, SiteKey, UlpDivergence
+
+_FIXED_BY_THE_AUDIT: dict[CauseClass, str] = {
+    "unseeded-rng": "fixes its seeds",
+    "rng-drift": "fixes its seeds",
+    "data-order": "fixes the hash seed and the order of directory listings",
+    "uninitialized-memory": "leaves uninitialized memory as it happens to be",
+}
+
+
+def printable(text: str) -> str:
+    """`text` with everything that is no plain character written as a backslash escape.
+
+    Names come from the audited program: an escape sequence, a direction override or a lone
+    surrogate must neither reach the terminal nor break the encoding.
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
+def number(value: int) -> str:
+    """`65,536`; from 10^9 on, where digits stop helping, `1.4e+12` as `1.4e12`."""
+    return f"{value:,}" if abs(value) < 10**9 else short(float(value))
+
+
+def short(value: float) -> str:
+    """Two significant digits, as people write them: `2e-7`, `0.5`."""
+    return f"{value:.2g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+
+
+def count(n: int, noun: str) -> str:
+    """`1 event`, `2 events`."""
+    return f"{number(n)} {noun}" if n == 1 else f"{number(n)} {noun}s"
+
+
+def ordinal(n: int) -> str:
+    """`1st`, `2nd`, `11th`."""
+    suffix = "th" if n % 100 in {11, 12, 13} else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+    return f"{number(n)}{suffix}"
+
+
+def listing(words: Iterable[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *head, last = words
+    return f"{', '.join(head)} and {last}" if head else last
+
+
+def op_name(op: str) -> str:
+    """An op without its overload (`aten.add.Tensor` is `aten.add`), a named state by its name."""
+    kind, colon, name = op.partition(":")
+    if kind == "inputs":
+        return f"inputs of {printable(name)}"
+    if colon and kind in {"param", "seed", "rng"}:
+        return printable(name)
+    parts = op.split(".")
+    return printable(".".join(parts[:2]) if len(parts) == 3 and parts[0] != "torch" else op)
+
+
+def site(key: SiteKey, *, rank: int = 0, recompute: bool = False) -> tuple[str, ...]:
+    """Where an event is, from the outside in: step, phase, module, op."""
+    phase = f"{key.phase} (recompute)" if recompute else key.phase
+    module = (printable(key.module),) if key.module else ()
+    ranks = (f"rank {rank}",) if rank else ()
+    threads = (f"thread {key.thread}",) if key.thread else ()
+    return (*ranks, *threads, f"step {key.step}", printable(phase), *module, op_name(key.op))
+
+
+def whereabouts(origin: Origin) -> str:
+    """What places an origin in the source: the forward op, the call site, which call it was."""
+    which = f"{ordinal(origin.key.call_index + 1)} call" if origin.key.call_index else ""
+    caused_by = origin.caused_by
+    if caused_by is None:
+        at = f"at {printable(origin.call_site)}" if origin.call_site else ""
+        return ", ".join(part for part in (which, at) if part)
+    forward = f"of {op_name(caused_by.op)}"
+    if caused_by.module != origin.key.module:
+        forward += f" in {printable(caused_by.module) or 'the root module'}"
+    if caused_by.call_site:
+        forward += f" at {printable(caused_by.call_site)}"
+    elif origin.call_site:
+        forward += f", reached from {printable(origin.call_site)}"
+    return ", ".join(part for part in (which, forward) if part)
+
+
+def what_differs(origin: Origin) -> str:
+    """The subject of the difference: whose value it is, and what is known of its inputs."""
+    if origin.key.op.startswith("param:"):
+        return "its value differs"
+    if origin.key.phase == "data":
+        noun = "input" if origin.key.op.startswith("inputs:") else "batch"
+        name = printable(origin.output_name)
+        return f"{noun} {name} differs" if name else f"the {noun} differs"
+    if origin.key.phase == "rng":
+        return "the seed differs" if origin.key.op.startswith("seed:") else "the state differs"
+    output = "output"
+    if origin.output_name:
+        output += f" {printable(origin.output_name)}"
+    elif origin.output:
+        output += f" {origin.output}"
+    if origin.inputs_identical is None:
+        return f"inputs not checked, {output} differs"
+    return (
+        f"inputs identical, {output} differs"
+        if origin.inputs_identical
+        else f"inputs already differed, {output} differs"
+    )
+
+
+def ulp(figures: UlpDivergence) -> list[str]:
+    """How far apart two tensors are: phrases from the most to the least telling."""
+    whole = not figures.dtype.startswith(("float", "bfloat", "complex"))
+    phrases = [f"{number(figures.differing)} of {count(figures.numel, 'element')}"]
+    if figures.max_ulp:
+        phrases.append(
+            f"max difference {number(figures.max_ulp)} ({figures.dtype})"
+            if whole
+            else f"max {number(figures.max_ulp)} ULP ({figures.dtype})"
+        )
+    if figures.max_relative:
+        phrases.append(f"max relative {short(figures.max_relative)}")
+    apart = (
+        (figures.unordered, "NaN against a number"),
+        (figures.nan_payload, "in a NaN's payload only"),
+        (figures.infinity, "infinite on one side"),
+        (figures.signed_zero, "in the sign of zero only"),
+    )
+    phrases.extend(f"{number(n)} {said}" for n, said in apart if n)
+    return phrases
+
+
+def spec(origin: Origin) -> str:
+    """`float32[1000, 64] on cpu`; empty where the origin has no tensor."""
+    if origin.spec is None:
+        return ""
+    shape = ", ".join(str(n) for n in origin.spec.shape)
+    return f"{printable(origin.spec.dtype)}[{shape}] on {printable(origin.spec.device)}"
+
+
+def fixed_by_the_audit(cls: CauseClass | None) -> str:
+    """What a controlled run held still, told by what went wrong without it."""
+    return _FIXED_BY_THE_AUDIT.get(cls or "unknown", "fixes its seeds and its hash seed")
+
+
+def manifest_difference(difference: ManifestDifference) -> str:
+    """`versions.torch: 2.13.0 in run-1 and run-2, 2.12.0 in run-3`."""
+    runs_by_value: dict[str, list[str]] = {}
+    for run, value in difference.values.items():
+        runs_by_value.setdefault(_value(value), []).append(printable(run))
+    said = ", ".join(f"{value} in {listing(runs)}" for value, runs in runs_by_value.items())
+    return f"{printable(difference.field)}: {said}"
+
+
+def missed(runs: int) -> float:
+    """The largest chance that `runs` equal runs hide a divergence in 1 of 4 pairs of runs.
+
+    With p_i the chance of outcome i, two runs agree with chance s = Σ p_i² = 3/4, and `runs` runs
+    agree with chance Σ p_i^runs ≤ s^(runs/2), since norms fall with their exponent. The pairs of
+    more than two runs are not independent: s^pairs would promise too much.
+    """
+    return float(0.75 ** (runs / 2))
+
+
+def _value(value: Json) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+    text = printable(text) or '""'
+    return "unset" if value is None else text if len(text) <= 40 else f"{text[:37]}..."

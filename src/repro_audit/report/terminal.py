@@ -1,0 +1,270 @@
+"""The report a person reads: plain lines that fit the terminal, the verdict first."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from io import StringIO
+from pathlib import PurePath
+from typing import IO
+
+from rich.console import Console
+
+from repro_audit.model import Audit, Cause, Confirmation, Origin, SelfCheck
+from repro_audit.report import phrases
+from repro_audit.report.page import Page, glued
+from repro_audit.report.phrases import printable
+
+_ELSEWHERE_SHOWN = 3
+_MANIFESTS_SHOWN = 8
+_ITEMS_SHOWN = 4
+_LABEL = 8
+
+_HEADLINES = {
+    "identical": ("IDENTICAL", "bold green"),
+    "within-tolerance": ("WITHIN TOLERANCE", "bold green"),
+    "divergent": ("DIVERGENT", "bold red"),
+    "different-program": ("DIFFERENT PROGRAM", "bold yellow"),
+    "inconclusive": ("INCONCLUSIVE", "bold yellow"),
+}
+
+
+def console_for(stream: IO[str]) -> Console:
+    """A console on `stream`: coloured only on a terminal, and not where NO_COLOR is set."""
+    return Console(file=stream, highlight=False, markup=False, emoji=False)
+
+
+def render(audit: Audit, console: Console) -> None:
+    """Print `audit` on `console`; no line is wider than the console, nor than 100 columns."""
+    page = Page(console)
+    _headline(audit, page)
+    if audit.origin is not None:
+        _difference(audit.origin, audit, page, indent=2)
+    _cause(audit.cause, page, indent=2)
+    if audit.verdict == "divergent":
+        _extent(audit, page)
+    if audit.verdict in {"identical", "within-tolerance"}:
+        _confirmation(audit.confirmation, page)
+        _honest_close(audit, page)
+    _self_check(audit.self_check, page)
+    _manifests(audit, page)
+    for warning in audit.warnings:
+        at = f" (at {printable(warning.call_site)})" if warning.call_site else ""
+        _labelled(page, printable(warning.code), printable(warning.message) + at, style="yellow")
+    command = next_command(audit)
+    if command:
+        _labelled(page, "report", command)
+
+
+def render_text(audit: Audit, width: int = 80) -> str:
+    """`audit` as plain text of at most `width` columns, ending in a newline."""
+    stream = StringIO()
+    plain = Console(
+        file=stream, width=width, color_system=None, highlight=False, markup=False, emoji=False
+    )
+    render(audit, plain)
+    return stream.getvalue()
+
+
+def next_command(audit: Audit) -> str | None:
+    """The command that says more about `audit`; None where nothing of it was kept."""
+    if audit.directory is not None:
+        place = PurePath(audit.directory)
+        numbered = re.match(r"(\d{4,})-", place.name)
+        usual = place.parent.name == ".repro-audit"
+        name = numbered.group(1) if numbered and usual else shlex.quote(str(place))
+        return f"repro-audit report {printable(name)} --format json"
+    if audit.command == "compare":
+        traces = shlex.join(run.trace for run in audit.runs)
+        return f"repro-audit compare {printable(traces)} --format json"
+    return None
+
+
+def _labelled(page: Page, label: str, text: str, *, indent: int = 2, style: str = "dim") -> None:
+    page.paragraph(text, indent=indent, lead=label.ljust(_LABEL - 1) + " ", style=style)
+
+
+def _headline(audit: Audit, page: Page) -> None:
+    label, style = _HEADLINES[audit.verdict]
+    reason = printable(audit.reason or "")
+    if audit.verdict in {"identical", "within-tolerance"}:
+        subject = _agreement(audit)
+    elif audit.origin is not None:
+        subject = _located(audit.origin, page)
+    else:
+        subject, reason = reason or "no single event came first", ""
+    page.paragraph(subject, indent=0, lead=f"{label}  ", style=style)
+    if reason:
+        page.paragraph(reason, indent=2)
+
+
+def _agreement(audit: Audit) -> str:
+    runs = audit.observed.runs
+    what = phrases.count(runs, "trace" if audit.command == "compare" else "run")
+    said = [what if audit.command == "compare" else f"{runs} of {what}"]
+    said.append(phrases.count(audit.events.compared, "event"))
+    steps = audit.runs[0].manifest.get("steps") if audit.runs else None
+    if isinstance(steps, int):
+        said.append(phrases.count(steps, "step"))
+    return ", ".join(said)
+
+
+def _located(origin: Origin, page: Page) -> str:
+    parts = phrases.site(origin.key, rank=origin.rank, recompute=origin.recompute)
+    where = phrases.whereabouts(origin)
+    return page.path(parts) + (f"  {glued(f'({where})')}" if where else "")
+
+
+def _difference(origin: Origin, audit: Audit, page: Page, *, indent: int) -> None:
+    if origin.kind == "structural":
+        does = phrases.op_name(origin.key.op)
+        instead = phrases.op_name(origin.other_op) if origin.other_op else "nothing"
+        # An origin does not say whose event it is, so no run is named.
+        said = f"structure differs: one run does {does} where another does {instead}"
+        page.paragraph(said, indent=indent)
+        return
+    what = phrases.what_differs(origin)
+    figures = origin.ulp
+    if figures is None:
+        tensor = phrases.spec(origin)
+        page.paragraph(f"{what}: {glued(tensor)}" if tensor else what, indent=indent)
+        return
+    between = ""
+    if origin.ulp_runs and not set(origin.ulp_runs) <= {run.name for run in audit.runs}:
+        between = f" (ULP from {phrases.listing(printable(run) for run in origin.ulp_runs)})"
+    if figures.identical:
+        tensor = phrases.spec(origin)
+        said = f"{what}, but not in the runs that were measured{between}: {tensor}"
+    else:
+        said = f"{what}: {', '.join(glued(phrase) for phrase in phrases.ulp(figures))}"
+        said += f" {glued(between[1:])}" if between else ""
+    page.paragraph(said, indent=indent)
+
+
+def _cause(cause: Cause | None, page: Page, *, indent: int) -> None:
+    if cause is None:
+        return
+    first, *others = cause.evidence or ("nothing that was recorded explains it",)
+    source = f"   {glued(f'[{printable(cause.source)}]')}" if cause.source else ""
+    label = "cause" if cause.cls == "unknown" else cause.confidence
+    said = f"{cause.cls}: {printable(first)}{source}"
+    _labelled(page, label, said, indent=indent, style="bold")
+    for evidence in others:
+        _labelled(page, "", printable(evidence), indent=indent)
+    for i, remedy in enumerate(cause.remedies):
+        _labelled(page, "" if i else "try", printable(remedy), indent=indent, style="bold cyan")
+
+
+def _extent(audit: Audit, page: Page) -> None:
+    events = audit.events
+    said = f"{phrases.number(events.divergent)} of {phrases.count(events.compared, 'event')}"
+    said += " differs" if events.compared == 1 else " differ"
+    if audit.printed_identical is not None:
+        said += "; the printed output " + ("did not" if audit.printed_identical else "did too")
+    page.paragraph(said, indent=2)
+    _sightings(audit, page)
+    observed = audit.observed
+    if observed.runs > 2:
+        page.paragraph(
+            f"{phrases.count(observed.distinct, 'distinct outcome')} in {observed.runs} runs; "
+            f"{observed.differing_pairs} of {phrases.count(observed.pairs, 'pair')} differ",
+            indent=2,
+        )
+
+
+def _sightings(audit: Audit, page: Page) -> None:
+    """Where other pairs of runs first differed, if that was not always the same place."""
+    if audit.origin is None or len(audit.sightings) < 2:
+        return
+    total = sum(sighting.pairs for sighting in audit.sightings)
+    others = [s for s in audit.sightings if s.origin.key != audit.origin.key]
+    here = total - sum(sighting.pairs for sighting in others)
+    page.paragraph(
+        f"seen first here in {here} of {phrases.count(total, 'pair')}; elsewhere:", indent=2
+    )
+    for sighting in others[:_ELSEWHERE_SHOWN]:
+        place = _located(sighting.origin, page)
+        page.paragraph(f"{place}  {glued(f'in {sighting.pairs} of {total}')}", indent=4)
+    if len(others) > _ELSEWHERE_SHOWN:
+        more = phrases.count(len(others) - _ELSEWHERE_SHOWN, "more place")
+        page.paragraph(f"and {more}", indent=4)
+
+
+def _confirmation(confirmation: Confirmation | None, page: Page) -> None:
+    if confirmation is None:
+        return
+    if confirmation.holds:
+        page.paragraph(
+            "as-is, with another hash seed and poisoned empty memory: also identical", indent=2
+        )
+        return
+    cause = confirmation.cause
+    held = phrases.fixed_by_the_audit(cause.cls if cause else None)
+    page.paragraph(
+        f"repeats only because the audit {held}: as-is, the first difference is", indent=2
+    )
+    origin = confirmation.origin
+    if origin is not None:
+        page.paragraph(_located(origin, page), indent=4)
+    _cause(cause, page, indent=4)
+
+
+def _honest_close(audit: Audit, page: Page) -> None:
+    """What a chance divergence would have had to be like to go unseen."""
+    runs = audit.observed.runs
+    if audit.command != "run" or runs < 2:
+        return
+    missed = phrases.missed(runs)
+    often = f"{missed:.0%}" if missed >= 0.01 else "less than 1%"
+    at_most = "up to " if runs > 2 and missed >= 0.01 else ""
+    more = f": {glued(f'--runs {10 if runs < 10 else 2 * runs}')}" if missed >= 0.01 else ""
+    page.paragraph(
+        f"a divergence in 1 of 4 pairs would be missed {at_most}{often} of the time{more}",
+        indent=2,
+    )
+
+
+def _self_check(check: SelfCheck | None, page: Page) -> None:
+    if check is None:
+        return
+    if check.differing:
+        page.paragraph(
+            "the observed program did not end in the state of an unobserved one: "
+            f"{_items(check.differing)}",
+            indent=2,
+            lead="self-check  ",
+            style="bold red",
+        )
+    else:
+        page.paragraph(
+            "the observed program ended in the state of an unobserved one "
+            f"({phrases.count(check.compared, 'item')} compared)",
+            indent=2,
+            lead="self-check  ",
+            style="dim",
+        )
+    if check.varying:
+        page.paragraph(
+            f"unobserved runs differ too, so nothing is said of {_items(check.varying)}",
+            indent=2,
+            lead=" " * 12,
+        )
+
+
+def _items(names: tuple[str, ...]) -> str:
+    shown = [printable(name) for name in names[:_ITEMS_SHOWN]]
+    if len(names) > _ITEMS_SHOWN:
+        shown.append(f"{phrases.number(len(names) - _ITEMS_SHOWN)} more")
+    return phrases.listing(shown)
+
+
+def _manifests(audit: Audit, page: Page) -> None:
+    differences = audit.manifest_differences
+    if not differences:
+        return
+    page.paragraph("the runs' manifests differ:", indent=2)
+    for difference in differences[:_MANIFESTS_SHOWN]:
+        page.paragraph(phrases.manifest_difference(difference), indent=4)
+    if len(differences) > _MANIFESTS_SHOWN:
+        more = phrases.count(len(differences) - _MANIFESTS_SHOWN, "more field")
+        page.paragraph(f"and {more}: --format json", indent=4)
