@@ -25,7 +25,7 @@ _Tensor = torch.Tensor
 _Parameter = torch.nn.Parameter
 
 
-class OpMode(TorchDispatchMode):
+class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records the operators of the thread it is entered in; one instance a thread.
 
     The program's operator runs exactly as it would have: arguments are passed on untouched, the
@@ -36,7 +36,7 @@ class OpMode(TorchDispatchMode):
     supports_higher_order_operators = True
 
     def __init__(self, recorder: Recorder, thread: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.recorder = recorder
         self.thread = thread
         # (module path, entered during backward) of the modules now running, outermost first.
@@ -116,7 +116,9 @@ class OpMode(TorchDispatchMode):
         memory = recorder.memory
         if memory.unwritten and memory.read_by(operator, args, kwargs):
             flags |= TAINTED
-        captured = recorder.wanted and recorder.wants(phase, module, operator.name, count, self)
+        captured = bool(recorder.wanted) and recorder.wants(
+            phase, module, operator.name, count, self
+        )
         if captured:
             flags |= INPUTS
             recorder.take_inputs(index, args, kwargs)

@@ -72,6 +72,7 @@ class Sink(Protocol):
 class Recorder:
     """Records one run of a program into `sink`, from `start()` to `stop()`.
 
+    Steps are counted by what the program does; without `automatic`, by `end_step()` alone.
     `steps` ends the program after that many steps (a `SystemExit` raised where the step ends, so
     that `finally` blocks run). `optimizer_ops` fingerprints what every operator inside an
     optimizer's step writes, not only the parameters afterwards. `capture` names events whose
@@ -88,6 +89,7 @@ class Recorder:
         *,
         base: str,
         steps: int | None = None,
+        automatic: bool = True,
         optimizer_ops: bool = False,
         capture: tuple[SiteKey, ...] = (),
         poison: bool = False,
@@ -114,7 +116,7 @@ class Recorder:
         self._local = threading.local()
         self._modes: list[OpMode] = []
         self._generators = Generators(self)
-        self._steps = Steps(self, limit=steps)
+        self._steps = Steps(self, limit=steps, automatic=automatic)
         self._loaders = Loaders(self)
         self._threads = Threads(self)
 
@@ -169,7 +171,7 @@ class Recorder:
         mode = OpMode(self, number)
         self._local.mode = mode
         self._modes.append(mode)
-        mode.__enter__()
+        mode.__enter__()  # type: ignore[no-untyped-call]
 
     def leave_thread(self) -> None:
         """Stop recording the calling thread."""
@@ -180,7 +182,7 @@ class Recorder:
         self._modes.remove(mode)
         # A program stopped inside a mode of its own has that one on top; ours then stays, inert.
         if torch.utils._python_dispatch._get_current_dispatch_mode() is mode:
-            mode.__exit__(None, None, None)
+            mode.__exit__(None, None, None)  # type: ignore[union-attr]
 
     def mode(self) -> OpMode | None:
         """The calling thread's mode; on an autograd device thread, that of its caller."""
@@ -268,6 +270,12 @@ class Recorder:
     def parameter(self, module: str, name: str, tensor: torch.Tensor, code: int | None) -> None:
         """Record a parameter's or buffer's value."""
         self.add(KIND_PARAM, WEIGHTS, f"param:{name}", [(name, tensor)], module=module, code=code)
+
+    def weigh(self, root: torch.nn.Module) -> None:
+        """Record all parameters and buffers of a model, naming its modules."""
+        self.names.enter_root(root)
+        for module, name, tensor in self.names.tensors(root):
+            self.parameter(module, name, tensor, None)
 
     def generator(self, op: str, digest: bytes, code: int | None = None) -> None:
         """Record a generator's state, or the seed it was given."""

@@ -32,9 +32,10 @@ class Steps:
     optimizer, a step begins with each forward of the first root module.
     """
 
-    def __init__(self, recorder: Recorder, *, limit: int | None) -> None:
+    def __init__(self, recorder: Recorder, *, limit: int | None, automatic: bool) -> None:
         self._recorder = recorder
         self._limit = limit
+        self._automatic = automatic
         self.limit_reached = False
         self._handles: list[Any] = []
         self._init = optimizers.Optimizer.__init__
@@ -56,7 +57,7 @@ class Steps:
             init(optimizer, *args, **kwargs)
             noted(optimizer)
 
-        optimizers.Optimizer.__init__ = observed_init  # type: ignore[method-assign]
+        optimizers.Optimizer.__init__ = observed_init  # type: ignore[method-assign,assignment]
         self._handles = [
             hooks.register_module_forward_pre_hook(self._enter),
             # always_call: a checkpoint ends its recompute by an exception inside a module.
@@ -109,7 +110,7 @@ class Steps:
         if self._pacer is None:
             self._pacer = weakref.ref(root)
         if self._pacer() is root and mode.thread == 0:
-            if self._forwards and not self._constructed:
+            if self._forwards and not self._constructed and self._automatic:
                 self._end_step()
             self._forwards += 1
         code = recorder.locator.number(sys._getframe(2))
@@ -163,7 +164,7 @@ class Steps:
         if again:
             for idle in [o for o in self._optimizers if o not in self._ever]:
                 self._optimizers.discard(idle)
-        if all(o in self._stepped for o in self._optimizers):
+        if self._automatic and all(o in self._stepped for o in self._optimizers):
             self._stepped.clear()
             self._end_step()
 

@@ -31,7 +31,7 @@ class Threads:
 
                 def observed_run() -> None:
                     # The instance attribute would keep the thread in a reference cycle.
-                    del thread.run  # type: ignore[method-assign]
+                    del thread.run
                     if not recorder.active:
                         run()
                         return
@@ -44,7 +44,7 @@ class Threads:
                 thread.run = observed_run  # type: ignore[method-assign]
             start(thread, *args, **kwargs)
 
-        threading.Thread.start = observed_start  # type: ignore[method-assign]
+        threading.Thread.start = observed_start  # type: ignore[method-assign,assignment]
 
     def uninstall(self) -> None:
         """Give `Thread.start` back."""

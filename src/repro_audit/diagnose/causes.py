@@ -76,7 +76,7 @@ def _seeding_call(case: Case) -> Cause | None:
         remedy = "seed on every path, once, at the start of the program"
     else:
         evidence = f"{call} was given another seed in each run"
-        remedy = "seed with a fixed number: hash() of a string changes with PYTHONHASHSEED, time with all"
+        remedy = "seed with a fixed number: hash() of a string is another in each process"
     return Cause("unseeded-rng", "likely", (evidence,), (remedy,))
 
 

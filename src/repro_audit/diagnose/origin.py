@@ -67,15 +67,15 @@ def _first(
     """The earliest difference in the execution order of `a`; `b` alone goes before what follows."""
     candidates: list[tuple[float, int | None, int | None]] = []
     if differing:
-        i, j = min(differing)
-        candidates.append((i, i, j))
+        both = min(differing)
+        candidates.append((both[0], *both))
     if alignment.only_a:
-        i = min(alignment.only_a)
-        candidates.append((i, i, None))
+        mine = min(alignment.only_a)
+        candidates.append((mine, mine, None))
     if alignment.only_b:
-        j = min(alignment.only_b)
-        after = [i for i, y in alignment.pairs if y > j and b.thread[y] == b.thread[j]]
-        candidates.append((min(after, default=len(a)) - 0.5, None, j))
+        other = min(alignment.only_b)
+        after = [i for i, j in alignment.pairs if j > other and b.thread[j] == b.thread[other]]
+        candidates.append((min(after, default=len(a)) - 0.5, None, other))
     _, i, j = min(candidates, key=lambda candidate: candidate[0])
     return i, j
 
@@ -108,7 +108,7 @@ def _divergence(
     )
     if seeding is not None and fed_by_draws:
         x, y = seeding
-        seed_event = a.event(x) if x is not None else b.event(y if y is not None else 0)
+        seed_event = a.event(x) if x is not None else b.event(y or 0)
         return Divergence(a, b, _at(seed_event), x, y, i, j, counts, states)
     return Divergence(a, b, origin, i, j, i, j, counts, states)
 
@@ -170,8 +170,8 @@ def _generators_before(
         if y is not None and j is not None:
             return y < j
         # The runs do not both have the event: the step tells.
-        step = a.step[x] if x is not None else b.step[y if y is not None else 0]
-        return step <= (a.step[i] if i is not None else b.step[j if j is not None else 0])
+        step = a.step[x] if x is not None else b.step[y or 0]
+        return bool(step <= (a.step[i] if i is not None else b.step[j or 0]))
 
     differing = [
         (x, y) for x, y in alignment.pairs if a.signature(x) != b.signature(y) and before(x, y)

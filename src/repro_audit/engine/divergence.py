@@ -54,7 +54,7 @@ def compare(a: Any, b: Any) -> UlpDivergence:
     wider is rounded to the narrower (to nearest, ties to even) and counted there; other pairs of
     dtypes are refused.
 
-    Time: that of reading both where they agree, some 6 to 10 ns for each differing element and core.
+    Time: that of reading both where they agree, 6 to 10 ns for each differing element and core.
     Raises ValueError for different shapes, UnsupportedTensorError for dtypes that have no common
     distance and for tensors without plain memory, TypeError for what is neither tensor nor array.
     """

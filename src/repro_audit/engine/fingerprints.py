@@ -6,12 +6,16 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from repro_audit.engine import choice, views
 from repro_audit.engine.cpu import view_digest
 from repro_audit.errors import UnsupportedTensorError
 from repro_audit.model import Fingerprint
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
 
 # Added to a dtype's tag: a multiset digest never equals a digest.
 MULTISET_TAG = 256
@@ -91,9 +95,13 @@ def _of_state(state: Mapping[str, Any], key: int) -> Fingerprints:
 
 
 @overload
-def fingerprint(x: Mapping[str, Any], key: int = 0) -> Fingerprints: ...
+def fingerprint(x: torch.Tensor | np.ndarray[Any, Any], key: int = 0) -> Fingerprint: ...
 @overload
-def fingerprint(x: Any, key: int = 0) -> Any: ...
+def fingerprint(
+    x: Mapping[Any, Any] | torch.nn.Module | torch.optim.Optimizer, key: int = 0
+) -> Fingerprints: ...
+@overload
+def fingerprint(x: Any, key: int = 0) -> Fingerprint | Fingerprints: ...
 def fingerprint(x: Any, key: int = 0) -> Fingerprint | Fingerprints:
     """The fingerprint of `x`: what to compare to know that no bit differs.
 

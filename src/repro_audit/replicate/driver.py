@@ -32,10 +32,8 @@ def run_model(target: Target, *, steps: int | None, device: str | None) -> None:
     module = _load(target)
     import torch
 
-    if target.kind == "class":
-        model = getattr(module, target.name)()
-    else:
-        model = module.build_model()
+    build = getattr(module, target.name if target.kind == "class" else "build_model")
+    model = build()
     if not isinstance(model, torch.nn.Module):
         raise UsageError(f"{target.label} gave a {type(model).__name__}, not a torch.nn.Module")
     inputs = _inputs(module, target)

@@ -39,7 +39,8 @@ _HINTS = {
 class Outcome:
     """How a run's process ended: `returncode` as Popen's, `signal` its name if one ended it.
 
-    `out` and `err` are the files that hold what it printed; `seconds` is wall time.
+    `out` and `err` are the files that hold what it printed; `seconds` is wall time, and `timeout`
+    what it was allowed of it.
     """
 
     run: str
@@ -49,6 +50,7 @@ class Outcome:
     seconds: float
     out: Path
     err: Path
+    timeout: float | None = None
 
 
 def run(
@@ -87,22 +89,7 @@ def run(
         stack.enter_context(_termination_interrupts())
         watchers: list[Callable[[], None]] = []
         started = time.monotonic()
-        with out.open("wb") as out_file, err.open("wb") as err_file:
-            try:
-                process = subprocess.Popen(
-                    [*(command or _child()), str(plan_file)],
-                    cwd=cwd,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=out_file,
-                    stderr=err_file,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise UsageError(
-                    f"Run {plan.run} cannot be started: {error}. "
-                    "Check that the working directory and the interpreter are still there."
-                ) from error
+        process = _start([*(command or _child()), str(plan_file)], cwd, environment, out, err)
         try:
             if echo:
                 watchers += [
@@ -129,6 +116,7 @@ def run(
         seconds=time.monotonic() - started,
         out=out,
         err=err,
+        timeout=timeout,
     )
 
 
@@ -136,7 +124,7 @@ def failure(outcome: Outcome, plan: Plan) -> ProgramFailedError:
     """What to raise for a run that failed: how it ended, and the program's own last words."""
     what = f"{plan.target.label} ({outcome.run})"
     if outcome.timed_out:
-        first = f"{what} did not end within {outcome.seconds:.0f} s"
+        first = f"{what} did not end within {outcome.timeout:g} s"
         last = "--steps N ends it after N steps, --timeout S waits longer."
     elif outcome.signal is not None:
         hint = _HINTS.get(outcome.signal)
@@ -152,6 +140,28 @@ def failure(outcome: Outcome, plan: Plan) -> ProgramFailedError:
 
 def _child() -> list[str]:
     return [sys.executable, "-m", "repro_audit.replicate.child"]
+
+
+def _start(
+    command: list[str], cwd: Path | None, environment: dict[str, str], out: Path, err: Path
+) -> subprocess.Popen[bytes]:
+    # Files, not pipes: a worker that outlives the program would keep a pipe's end open.
+    with out.open("wb") as out_file, err.open("wb") as err_file:
+        try:
+            return subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out_file,
+                stderr=err_file,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise UsageError(
+                f"The run of {out.stem} cannot be started: {error}. "
+                "Check that the working directory and the interpreter are still there."
+            ) from error
 
 
 def _relocated(plan: Plan, cwd: Path | None) -> Plan:

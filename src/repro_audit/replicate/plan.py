@@ -25,7 +25,7 @@ def plan_from_json(values: Mapping[str, Json]) -> Plan:
         target = _made(Target, values["target"])
         capture = tuple(_made(SiteKey, key) for key in values["capture"])
         plan: Plan = _made(Plan, {**values, "target": target, "capture": capture})
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise InconclusiveError(
             f"This is no plan of this version ({error}). Run it with the version that wrote it."
         ) from error

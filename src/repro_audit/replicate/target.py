@@ -106,6 +106,8 @@ def _parsed(path: str) -> ast.Module:
         source = file.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}. Check its mode.") from error
+    if b"\0" in source:
+        raise UsageError(f"{path} is a binary file, not Python source. Name a Python file.")
     try:
         with warnings.catch_warnings():
             # The program's own warnings are its own to show, once, when it runs.

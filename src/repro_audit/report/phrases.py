@@ -138,7 +138,7 @@ def ulp(figures: UlpDivergence) -> list[str]:
 
 def spec(origin: Origin) -> str:
     """`float32[1000, 64] on cpu`; empty where the origin has no tensor."""
-    if origin.spec is None:
+    if origin.spec is None or origin.spec.dtype == "python":
         return ""
     shape = ", ".join(str(n) for n in origin.spec.shape)
     return f"{printable(origin.spec.dtype)}[{shape}] on {printable(origin.spec.device)}"

@@ -1,4 +1,4 @@
-"""Writes a trace while the audited program runs: rows are batched, the closing record comes last."""
+"""Writes a trace while the audited program runs: rows in batches, the closing record last."""
 
 from __future__ import annotations
 
