@@ -102,7 +102,7 @@ class Recording:
             raise UsageError("a recording is under way in this process; end it first")
         self._partial.unlink(missing_ok=True)
         self._writer = Writer(self._partial, run=self._plan.run, plan=plan_to_json(self._plan))
-        self._recorder = Recorder(self._writer, base=os.getcwd(), automatic=False)  # noqa: PTH109
+        self._recorder = Recorder(self._writer, bases=(str(Path.cwd()),), automatic=False)
         self._recorder.start()
         Recording._running = True
         if self._model is not None:

@@ -14,13 +14,14 @@ _PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
 class Locator:
     """Turns frames into numbers of call sites, through `register` (the trace's interning).
 
-    Paths below `base` are written relative to it, those of installed packages relative to their
-    site directory, so that traces from two checkouts compare. Files are classified once each; a
-    look-up costs about 60 ns a frame.
+    Paths below one of `bases` are written relative to it, those of installed packages relative to
+    their site directory, so that traces from two checkouts compare. Files are classified once each;
+    a look-up costs about 60 ns a frame.
     """
 
-    def __init__(self, base: str, register: Callable[[str], int]) -> None:
-        self._base = os.path.join(os.path.realpath(base), "")  # noqa: PTH118 - keeps the separator
+    def __init__(self, bases: tuple[str, ...], register: Callable[[str], int]) -> None:
+        # With an empty part, join leaves the separator that a prefix needs.
+        self._bases = tuple(os.path.join(os.path.realpath(base), "") for base in bases)  # noqa: PTH118
         self._register = register
         paths = sysconfig.get_paths()
         self._sites = tuple(
@@ -67,8 +68,10 @@ class Locator:
         real = os.path.realpath(filename)
         if real.startswith(_PACKAGE):
             return None
-        if real.startswith(self._base) and not real.startswith(self._sites):
-            return real[len(self._base) :]
+        if not real.startswith(self._sites):
+            for base in self._bases:
+                if real.startswith(base):
+                    return real[len(base) :]
         for site in self._sites:
             if real.startswith(site):
                 return None if real.startswith(self._library) else real[len(site) :]

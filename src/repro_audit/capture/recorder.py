@@ -72,6 +72,7 @@ class Sink(Protocol):
 class Recorder:
     """Records one run of a program into `sink`, from `start()` to `stop()`.
 
+    Call sites below one of the directories `bases` are shown relative to it.
     Steps are counted by what the program does; without `automatic`, by `end_step()` alone.
     `steps` ends the program after that many steps (a `SystemExit` raised where the step ends, so
     that `finally` blocks run). `optimizer_ops` fingerprints what every operator inside an
@@ -87,7 +88,7 @@ class Recorder:
         self,
         sink: Sink,
         *,
-        base: str,
+        bases: tuple[str, ...],
         steps: int | None = None,
         automatic: bool = True,
         optimizer_ops: bool = False,
@@ -101,7 +102,7 @@ class Recorder:
         self.optimizer_ops = optimizer_ops
         self.operators: dict[Any, Operator] = {}
         self.names = ModuleNames()
-        self.locator = Locator(base, sink.code)
+        self.locator = Locator(bases, sink.code)
         self.memory = UnwrittenMemory(poison=poison)
         self.optimized: dict[int, str] = {}
         self.wanted = {

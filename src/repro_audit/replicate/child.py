@@ -10,7 +10,6 @@ from __future__ import annotations
 import faulthandler
 import json
 import mmap
-import os
 import struct
 import sys
 import threading
@@ -45,6 +44,8 @@ class Run:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        # The program may change its directory before torch is there.
+        self.bases = (str(Path.cwd()), str(Path(plan.target.path or ".").absolute().parent))
         self.recorder: Any = None
         self.writer: Writer | None = None
         self.end_state = EndState() if plan.end_state else None
@@ -75,7 +76,7 @@ class Run:
 
         self.recorder = Recorder(
             self.writer,
-            base=os.getcwd(),  # noqa: PTH109
+            bases=self.bases,
             steps=plan.steps,
             optimizer_ops=plan.optimizer_ops,
             capture=plan.capture,

@@ -79,12 +79,13 @@ def _parted(word: str) -> tuple[str, str]:
 def _not_found(word: str) -> str:
     path = Path(word)
     try:
-        around = [entry.name for entry in path.parent.iterdir() if entry.suffix == ".py"]
+        around = sorted(entry for entry in path.parent.iterdir() if entry.suffix == ".py")
     except OSError:
         around = []
-    near = difflib.get_close_matches(path.name, sorted(around), n=1)
+    stems = {entry.stem: entry for entry in around}
+    near = difflib.get_close_matches(path.stem, stems, n=1)
     if near:
-        return f"{word} does not exist. Is it {path.parent / near[0]}?"
+        return f"{word} does not exist. Is it {stems[near[0]]}?"
     if path.suffix != ".py" and _find_module(word) is not None:
         return f"{word} is no file. To run it as a module: repro-audit -m {word}"
     return f"{word} does not exist. Name a Python file, or a module with -m."

@@ -1,0 +1,145 @@
+"""How fast the digest is, against a plain read of the same memory and torch.hash_tensor.
+
+    python benchmarks/digest.py [--largest MIB] [--repeats N] [--json FILE]
+
+All contenders are timed in one process, in turn within each repeat, on the same float32 tensor, so
+that what else the machine does falls on all of them. A figure is the median of the repeats, with
+the least and the greatest. The ratio to the read is taken within each repeat, then its median.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from repro_audit import __version__, _engine, engine
+
+FLOAT32 = engine.TAGS["float32"]
+LEAST_SECONDS = 0.02  # of one timing: small inputs are digested many times
+
+
+def processor() -> str:
+    """The CPU's name, as the kernel tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def seconds(call: Callable[[], object], times: int) -> float:
+    """Seconds of one call, from `times` in a row."""
+    start = time.perf_counter()
+    for _ in range(times):
+        call()
+    return (time.perf_counter() - start) / times
+
+
+def measure(nbytes: int, repeats: int) -> dict[str, Any]:
+    """GB/s of every contender at one size, and the digests' share of the read's speed."""
+    t = torch.randint(0, 2**31 - 1, (nbytes // 4,), dtype=torch.int32).view(torch.float32)
+    p = t.data_ptr()
+    calls: dict[str, Callable[[], object]] = {
+        "read_1": lambda: _engine.read_sum(p, nbytes, 1),
+        "digest_1": lambda: _engine.digest(p, nbytes, FLOAT32, 0, 1),
+        "read_all": lambda: _engine.read_sum(p, nbytes, 0),
+        "digest_all": lambda: _engine.digest(p, nbytes, FLOAT32, 0, 0),
+        "tensor_digest": lambda: engine.tensor_digest(t),
+    }
+    if hasattr(torch, "hash_tensor"):
+        calls["hash_tensor"] = lambda: torch.hash_tensor(t)
+    times = {name: max(1, int(LEAST_SECONDS / seconds(call, 3))) for name, call in calls.items()}
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            taken[name].append(seconds(call, times[name]))
+    result: dict[str, Any] = {"nbytes": nbytes}
+    for name, values in taken.items():
+        speeds = sorted(nbytes / value / 1e9 for value in values)
+        result[name] = {
+            "median": statistics.median(speeds),
+            "least": speeds[0],
+            "greatest": speeds[-1],
+        }
+    for name in ("1", "all"):
+        pairs = zip(taken[f"read_{name}"], taken[f"digest_{name}"], strict=True)
+        result[f"ratio_{name}"] = statistics.median(read / digest for read, digest in pairs)
+    return result
+
+
+def small_calls(repeats: int) -> dict[str, float]:
+    """Microseconds of a call on tensors too small for their bytes to matter."""
+    t = torch.randn(4, 4)
+    weight = torch.nn.Parameter(t.clone())
+    turned = t.t()
+    p = t.data_ptr()
+    calls: dict[str, Callable[[], object]] = {
+        "_engine.digest, 64 bytes": lambda: _engine.digest(p, 64, FLOAT32),
+        "tensor_digest, 4x4": lambda: engine.tensor_digest(t),
+        "tensor_digest, 4x4 parameter": lambda: engine.tensor_digest(weight),
+        "tensor_digest, 4x4 transposed": lambda: engine.tensor_digest(turned),
+    }
+    empty = statistics.median(seconds(lambda: None, 20000) for _ in range(repeats))
+    return {
+        name: 1e6 * (statistics.median(seconds(call, 20000) for _ in range(repeats)) - empty)
+        for name, call in calls.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--largest", type=int, default=1024, metavar="MIB", help="default: 1024")
+    parser.add_argument("--repeats", type=int, default=9, metavar="N", help="default: 9")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    args = parser.parse_args()
+
+    sizes = [1 << shift for shift in range(16, 31, 2) if 1 << shift <= args.largest << 20]
+    print(f"engine {engine.name()}, {_engine.usable_cpus()} CPUs, GB/s, median of {args.repeats}\n")
+    columns = ("read_1", "digest_1", "ratio_1", "read_all", "digest_all", "ratio_all")
+    print("".join(f"{name:>13}" for name in ("KiB", *columns, "hash_tensor")))
+    rows = []
+    for nbytes in sizes:
+        row = measure(nbytes, args.repeats)
+        rows.append(row)
+        cells = [row[name] for name in columns] + [row.get("hash_tensor", {"median": 0.0})]
+        figures = [cell["median"] if isinstance(cell, dict) else cell for cell in cells]
+        print(f"{nbytes >> 10:>13}" + "".join(f"{figure:>13.2f}" for figure in figures))
+    print()
+    calls = small_calls(args.repeats)
+    for name, micros in calls.items():
+        print(f"{name:<32}{micros:>7.3f} us")
+    if args.json:
+        report = {
+            "command": " ".join(["python", *sys.argv]),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "machine": {
+                "processor": processor(),
+                "cpus": _engine.usable_cpus(),
+                "system": f"{platform.system()} {platform.machine()}",
+            },
+            "versions": {
+                "repro_audit": __version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+            "engine": engine.info(),
+            "unit": "GB/s; calls in microseconds",
+            "sizes": rows,
+            "calls": calls,
+        }
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

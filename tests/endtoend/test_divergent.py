@@ -1,0 +1,131 @@
+"""Programs that do not repeat, each in the mode in which it does not, named with its origin."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def named(origin: dict) -> tuple[str, str, str]:
+    """Phase, module and op of an origin."""
+    return origin["phase"], origin["module"], origin["op"]
+
+
+def test_backward_of_indexing(audit) -> None:
+    result = audit("examples/flaky_embedding.py", "--self-check")
+    origin = result.origin
+    assert (result.code, result.report["verdict"]) == (1, "divergent")
+    assert named(origin) == ("backward", "emb", "aten.index_put.default")
+    assert origin["kind"] == "value"
+    assert origin["shape"] == [1000, 64]
+    assert origin["call_site"].endswith("flaky_embedding.py:47")
+    assert origin["caused_by"]["op"] == "aten.index.Tensor"
+    assert origin["caused_by"]["module"] == "emb"
+    assert origin["caused_by"]["call_site"].endswith("flaky_embedding.py:24")
+    assert origin["inputs_identical"] is True
+    assert origin["ulp"]["from_runs"] == ["zoom-1a", "zoom-1b"]
+    assert 0 < origin["ulp"]["differing"] <= origin["ulp"]["numel"] == 64_000
+    assert origin["ulp"]["max_relative"] > 0
+    assert result.report["cause"]["class"] == "nondeterministic-op"
+    assert result.report["cause"]["remedies"] == ["--deterministic"]
+    assert result.report["printed_identical"] is True
+    # Two unobserved runs differ as well, in the parameters; in all else observing changed nothing.
+    assert result.report["self_check"]["varying"] != []
+    assert result.report["self_check"]["differing"] == []
+
+
+def test_uninitialised_memory(audit) -> None:
+    result = audit("tests/programs/uninitialised.py")
+    assert result.code == 1
+    assert named(result.origin) == ("forward", "mix", "aten.nan_to_num.default")
+    assert result.origin["step"] == 0
+    assert result.origin["call_site"].endswith("uninitialised.py:12")
+    assert result.report["cause"]["class"] == "uninitialized-memory"
+
+
+def test_set_of_parameters(audit) -> None:
+    result = audit("tests/programs/set_of_parameters.py")
+    assert result.code == 1
+    assert result.origin["call_site"].endswith("set_of_parameters.py:17")
+    assert named(result.origin) == ("forward", "", "aten.pow.Tensor_Scalar")
+    assert result.report["cause"]["class"] == "data-order"
+
+
+@pytest.mark.parametrize(
+    ("program", "line", "op", "cause"),
+    [
+        ("unseeded_generator", 8, "seed:numpy.random.default_rng", "unseeded-rng"),
+        ("unseeded_torch", 13, "aten.randperm.generator", "unseeded-rng"),
+    ],
+)
+def test_unseeded_generator(audit, program: str, line: int, op: str, cause: str) -> None:
+    result = audit(f"tests/programs/{program}.py")
+    assert result.code == 1
+    assert (result.origin["op"], result.origin["step"]) == (op, 0)
+    assert result.origin["call_site"].endswith(f"{program}.py:{line}")
+    assert result.report["cause"]["class"] == cause
+
+
+HELD_BY_CONTROL = [
+    ("set_of_strings", 9, "data", "aten.lift_fresh.default", "data-order"),
+    ("hash_seed", 6, "rng", "seed:torch.manual_seed", "unseeded-rng"),
+    ("listing", 13, "data", "aten.lift_fresh.default", "data-order"),
+]
+
+
+@pytest.mark.parametrize(("program", "line", "phase", "op", "cause"), HELD_BY_CONTROL)
+def test_what_repeats_only_under_control(
+    audit, program: str, line: int, phase: str, op: str, cause: str
+) -> None:
+    result = audit(f"tests/programs/{program}.py")
+    assert (result.code, result.report["verdict"]) == (0, "identical")
+    confirmation = result.report["confirmation"]
+    assert not confirmation["holds"]
+    origin = confirmation["first_divergence"]
+    assert (origin["step"], origin["phase"], origin["op"]) == (0, phase, op)
+    assert origin["call_site"].endswith(f"{program}.py:{line}")
+    assert confirmation["cause"]["class"] == cause
+
+
+@pytest.mark.parametrize(("program", "line", "phase", "op", "cause"), HELD_BY_CONTROL[:2])
+def test_what_diverges_as_is(
+    audit, program: str, line: int, phase: str, op: str, cause: str
+) -> None:
+    result = audit(f"tests/programs/{program}.py", "--as-is")
+    assert result.code == 1
+    assert (result.origin["step"], result.origin["phase"]) == (0, phase)
+    assert result.origin["op"] == op
+    assert result.origin["call_site"].endswith(f"{program}.py:{line}")
+    assert result.report["cause"]["class"] == cause
+    if program == "set_of_strings":
+        assert result.report["cause"]["evidence"] == ["the same 40 rows, in another order"]
+
+
+@pytest.mark.parametrize("elements", [1, 2])
+@pytest.mark.parametrize(
+    ("phase", "module", "op", "line"),
+    [
+        ("forward", "blocks.2.fragile", "planted.pass_through.default", 66),
+        ("backward", "blocks.2.fragile", "planted.pass_back.default", None),
+        ("optimizer", "blocks.2.inner", "planted.apply.default", 91),
+    ],
+)
+def test_planted_fault(
+    audit, tmp_path, phase: str, module: str, op: str, line: int | None, elements: int
+) -> None:
+    result = audit(
+        "tests/programs/planted.py",
+        PLANT_COUNTER=str(tmp_path / "count"),
+        PLANT_PHASE=phase,
+        PLANT_STEP="1",
+        PLANT_ELEMENTS=str(elements),
+    )
+    origin = result.origin
+    assert result.code == 1
+    assert (origin["step"], *named(origin), origin["call_index"]) == (1, phase, module, op, 0)
+    assert origin["inputs_identical"] is True
+    assert (origin["ulp"]["differing"], origin["ulp"]["max_ulp"]) == (elements, 1)
+    if line is not None:
+        assert origin["call_site"].endswith(f"planted.py:{line}")
+    if phase == "backward":
+        assert origin["caused_by"]["op"] == "planted.pass_through.default"
+        assert origin["caused_by"]["call_site"].endswith("planted.py:66")
