@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from repro_audit.model import SelfCheck
 from repro_audit.report.json_report import load, to_json
 
 
@@ -32,6 +33,11 @@ def test_exit_codes(audit_command, rooms, divergent, verdict, options, code) -> 
     Path("b").touch()
     assert audit_command("compare", "a", "b", *options).exit_code == code
     assert rooms.compared == [Path("a"), Path("b")]
+
+
+def test_a_disturbed_program_is_our_error(audit_command, rooms, identical) -> None:
+    rooms.answer = replace(identical, self_check=SelfCheck(3, (), ("generator torch",)))
+    assert audit_command("train.py", "--self-check", "--exit-zero").exit_code == 5
 
 
 def test_text_and_json(audit_command, rooms, divergent) -> None:

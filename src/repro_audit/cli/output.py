@@ -15,6 +15,7 @@ from repro_audit.errors import (
     EXIT_DIVERGENT,
     EXIT_IDENTICAL,
     EXIT_INCONCLUSIVE,
+    EXIT_INTERNAL,
     UsageError,
 )
 from repro_audit.model import Audit
@@ -56,7 +57,12 @@ def report_options(command: _F) -> _F:
 
 
 def exit_code(audit: Audit, *, exit_zero: bool) -> int:
-    """The code a command ends with; `exit_zero` forgives a divergence, and nothing else."""
+    """The code a command ends with; `exit_zero` forgives a divergence, and nothing else.
+
+    An audit that disturbed what it watched is worth nothing, whatever its verdict.
+    """
+    if audit.self_check is not None and audit.self_check.differing:
+        return EXIT_INTERNAL
     code = _EXIT_CODES[audit.verdict]
     return EXIT_IDENTICAL if exit_zero and code == EXIT_DIVERGENT else code
 
