@@ -69,6 +69,7 @@ HELD_BY_CONTROL = [
     ("set_of_strings", 9, "data", "aten.lift_fresh.default", "data-order"),
     ("hash_seed", 6, "rng", "seed:torch.manual_seed", "unseeded-rng"),
     ("listing", 13, "data", "aten.lift_fresh.default", "data-order"),
+    ("uninitialised_large", 12, "forward", "aten.add_.Tensor", "uninitialized-memory"),
 ]
 
 
