@@ -36,8 +36,8 @@ def test_backward_of_indexing(audit) -> None:
 def test_uninitialised_memory(audit) -> None:
     result = audit("tests/programs/uninitialised.py")
     assert result.code == 1
+    # Which of the two steps differs first depends on what the memory happens to hold.
     assert named(result.origin) == ("forward", "mix", "aten.nan_to_num.default")
-    assert result.origin["step"] == 0
     assert result.origin["call_site"].endswith("uninitialised.py:12")
     assert result.report["cause"]["class"] == "uninitialized-memory"
 
