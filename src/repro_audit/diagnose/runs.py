@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from repro_audit.diagnose.align import RNG_KIND
 from repro_audit.diagnose.origin import Divergence, compare
 from repro_audit.model import EventCounts, Observed, Sighting, SiteKey
 from repro_audit.trace import Trace
+
+_HEAD = struct.Struct("<bqbII")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +41,23 @@ def compare_runs(traces: Sequence[Trace]) -> Outcomes:
     pairs = len(traces) * (len(traces) - 1) // 2
     found: dict[SiteKey, Divergence] = {}
     times: Counter[SiteKey] = Counter()
+    apart: set[tuple[int, int]] = set()
     aligned = 1.0
-    for one, other in combinations(members, 2):
+    for (x, one), (y, other) in combinations(enumerate(members), 2):
         divergence, _, share = compare(one[0], other[0])
         aligned = min(aligned, share)
         if divergence is None:
             continue
+        apart.add((x, y))
         key = divergence.origin.key
         found.setdefault(key, divergence)
         times[key] += len(one) * len(other)
-    observed = Observed(len(traces), len(members), sum(times.values()), pairs)
+    # Runs that fingerprinted different events may agree in all that both of them read.
+    outcomes: list[int] = []
+    for y in range(len(members)):
+        if all((x, y) in apart for x in outcomes):
+            outcomes.append(y)
+    observed = Observed(len(traces), len(outcomes), sum(times.values()), pairs)
     if not found:
         _, counts, aligned = compare(traces[0], traces[-1])
         return Outcomes(observed, counts, None, (), aligned)
@@ -59,16 +69,19 @@ def compare_runs(traces: Sequence[Trace]) -> Outcomes:
 
 def _whole(trace: Trace) -> bytes:
     """Equal for runs that did the same with the same results, thread by thread."""
+    names = {site: repr(name).encode() for site, name in trace.sites.items()}
     threads: dict[int, hashlib.blake2b] = {}
-    for i, (kind, thread) in enumerate(zip(trace.kind, trace.thread, strict=True)):
+    columns = zip(trace.kind, trace.step, trace.phase, trace.thread, trace.site, strict=True)
+    for i, (kind, step, phase, thread, site) in enumerate(columns):
         if kind == RNG_KIND:
             continue
         state = threads.get(thread)
         if state is None:
             state = threads[thread] = hashlib.blake2b(digest_size=16)
-        place = (kind, trace.step[i], trace.phase[i], *trace.site_name(i))
-        state.update(repr(place).encode())
-        state.update(trace.signature(i) or b"")
+        name, signature = names[site], trace.signature(i) or b""
+        # Lengths first: no two lists of events may read as the same bytes.
+        head = _HEAD.pack(kind, step, phase, len(name), len(signature))
+        state.update(head + name + signature)
     return b"".join(
         thread.to_bytes(4, "little") + threads[thread].digest() for thread in sorted(threads)
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from repro_audit.engine import compare_streams
 from repro_audit.errors import UnsupportedTensorError
-from repro_audit.model import SiteKey, TensorSpec, UlpDivergence
+from repro_audit.model import Output, SiteKey, TensorSpec, UlpDivergence
 from repro_audit.trace import Trace
 
 
@@ -16,7 +16,8 @@ from repro_audit.trace import Trace
 class Zoomed:
     """One event seen closely in two runs.
 
-    `inputs_identical` is None where the event has no recorded inputs. `reordered` counts the rows
+    `inputs_identical` is None where the event has no recorded inputs, or one that could not be
+    fingerprinted while the others agree. `reordered` counts the rows
     (slices of dimension 0) that both outputs consist of, in another order; 0 if they do not.
     """
 
@@ -34,9 +35,7 @@ def look(a: Trace, b: Trace, key: SiteKey) -> Zoomed | None:
     if i is None or j is None:
         return None
     mine, other = a.event(i), b.event(j)
-    inputs = None
-    if mine.inputs is not None and other.inputs is not None:
-        inputs = mine.inputs == other.inputs
+    inputs = _inputs_identical(mine.inputs, other.inputs)
     for position, (x, y) in enumerate(zip(mine.outputs, other.outputs, strict=False)):
         if x == y:
             continue
@@ -68,6 +67,16 @@ def ulp_of(a: bytes, b: bytes, spec: TensorSpec) -> UlpDivergence | None:
         return compare_streams(a, b, spec.dtype, spec.shape)
     except UnsupportedTensorError:
         return None
+
+
+def _inputs_identical(
+    mine: tuple[Output, ...] | None, other: tuple[Output, ...] | None
+) -> bool | None:
+    if mine is None or other is None:
+        return None
+    if mine != other:
+        return False
+    return True if all(tensor.digest is not None for tensor in mine) else None
 
 
 def _find(trace: Trace, key: SiteKey) -> int | None:

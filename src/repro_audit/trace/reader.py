@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from repro_audit.errors import TraceError
 from repro_audit.model import Event, EventKind, Output, SiteKey, TensorSpec
+from repro_audit.trace import seal
 from repro_audit.trace.schema import (
     APPLICATION_ID,
     KINDS,
@@ -60,10 +61,13 @@ class Trace:
     def open(cls, path: Path, *, partial: bool = False) -> Trace:
         """Open a trace; one without its closing record only if `partial`.
 
-        Raises TraceError for a missing, truncated, foreign or unknown file, naming the way out.
+        Raises TraceError for a missing, truncated, altered, foreign or unknown file, naming the
+        way out. Reads the file once to check its seal, which a `partial` one need not have.
         """
         if not path.is_file():
             raise TraceError(f"no trace at {path}; `repro-audit record TARGET -o FILE` makes one")
+        connection: sqlite3.Connection | None = None
+        trace: Trace | None = None
         try:
             connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
             application = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -77,18 +81,20 @@ class Trace:
             closed = connection.execute("SELECT 1 FROM meta WHERE key = 'closing'").fetchone()
             if closed is None and not partial:
                 raise TraceError(f"{path} has no closing record: its run did not end; {_AGAIN}")
-            if not partial:
-                verdict = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
-                if verdict != "ok":
-                    raise TraceError(f"{path} is damaged ({verdict}); {_AGAIN}")
-            trace = cls(path, connection)
-            if not partial and trace.closing.get("events") != len(trace):
+            if not partial and not seal.intact(path):
+                raise TraceError(f"{path} is damaged: not all of it is as written; {_AGAIN}")
+            loaded = cls(path, connection)
+            if not partial and loaded.closing.get("events") != len(loaded):
                 raise TraceError(
-                    f"{path} is damaged: {len(trace)} events, "
-                    f"{trace.closing.get('events')} were written; {_AGAIN}"
+                    f"{path} is damaged: {len(loaded)} events, "
+                    f"{loaded.closing.get('events')} were written; {_AGAIN}"
                 )
-        except (sqlite3.Error, ValueError, KeyError, TypeError, OverflowError) as error:
+            trace = loaded
+        except (sqlite3.Error, OSError, ValueError, LookupError, TypeError, OverflowError) as error:
             raise TraceError(f"{path} cannot be read as a trace: {error}; {_AGAIN}") from error
+        finally:
+            if trace is None and connection is not None:
+                connection.close()
         return trace
 
     def __len__(self) -> int:

@@ -1,6 +1,7 @@
 """The trace file: one SQLite database a run and rank. This is its documentation.
 
-A file is whole only if `meta` has the row `closing`, written last in a transaction of its own.
+A file is whole only if `meta` has the row `closing`, written last in a transaction of its own, and
+the seal (`trace.seal`) after the last page agrees with every byte before it.
 Versions are in `PRAGMA user_version`; one that is not known is refused, never guessed at.
 """
 

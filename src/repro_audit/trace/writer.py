@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from repro_audit.errors import TraceError
+from repro_audit.trace import seal
 from repro_audit.trace.schema import APPLICATION_ID, CHUNK, DDL, SCHEMA, VERSION
 
 Row = tuple[Any, ...]
@@ -19,8 +21,9 @@ class Writer:
     """A trace being written. `events`, `outputs` and `inputs` take rows as the schema has them.
 
     Rows are appended to the lists by capture and written by `flush`, which clears them in place;
-    about 1 µs a row. The file is not a trace until `close`: a reader refuses it before. Raises
-    TraceError where `path` exists or cannot be written.
+    about 1 µs a row. The file is not a trace until `close`: a reader refuses it before. Numbers,
+    `payload` and `flush` may be used from several threads. Raises TraceError where `path` exists
+    or cannot be written, be it later on: a full disk.
     """
 
     def __init__(self, path: Path, *, run: str, plan: Mapping[str, Any]) -> None:
@@ -32,6 +35,8 @@ class Writer:
         self._specs: dict[tuple[str, tuple[int, ...], str], int] = {}
         self._new: list[tuple[str, Row]] = []
         self._lock = threading.RLock()
+        # The program may change its directory before the file is sealed.
+        self._path = path.absolute()
         if path.exists():
             raise TraceError(f"{path} exists already; a trace never overwrites one")
         try:
@@ -49,30 +54,33 @@ class Writer:
 
     def site(self, module: str, op: str) -> int:
         """Number of a (module path, op) pair."""
-        number = self._sites.setdefault((module, op), len(self._sites))
-        if number == len(self._sites) - 1:
-            self._new.append(("INSERT OR IGNORE INTO site VALUES (?,?,?)", (number, module, op)))
+        number = self._sites.get((module, op))
+        if number is None:
+            insert = "INSERT INTO site VALUES (?,?,?)"
+            number = self._number(self._sites, (module, op), insert, (module, op))
         return number
 
     def code(self, location: str) -> int:
         """Number of a call site, `path:line`."""
-        number = self._codes.setdefault(location, len(self._codes))
-        if number == len(self._codes) - 1:
-            self._new.append(("INSERT OR IGNORE INTO code VALUES (?,?)", (number, location)))
+        number = self._codes.get(location)
+        if number is None:
+            insert = "INSERT INTO code VALUES (?,?)"
+            number = self._number(self._codes, location, insert, (location,))
         return number
 
     def spec(self, dtype: str, shape: tuple[int, ...], device: str) -> int:
         """Number of a tensor's dtype, shape and device."""
-        number = self._specs.setdefault((dtype, shape, device), len(self._specs))
-        if number == len(self._specs) - 1:
-            row = (number, dtype, json.dumps(shape), device)
-            self._new.append(("INSERT OR IGNORE INTO spec VALUES (?,?,?,?)", row))
+        number = self._specs.get((dtype, shape, device))
+        if number is None:
+            insert, row = "INSERT INTO spec VALUES (?,?,?,?)", (dtype, json.dumps(shape), device)
+            number = self._number(self._specs, (dtype, shape, device), insert, row)
         return number
 
     def payload(self, event: int, role: int, position: int, view: memoryview) -> None:
         """Keep a tensor's bytes (role 0 input, 1 output); `view` is read before this returns."""
         with self._lock:
-            for chunk, at in enumerate(range(0, len(view), CHUNK)):
+            # An empty tensor has one empty chunk: kept, and not the same as not kept.
+            for chunk, at in enumerate(range(0, max(len(view), 1), CHUNK)):
                 self._execute(
                     "INSERT INTO payload VALUES (?,?,?,?,?)",
                     [(event, role, position, chunk, view[at : at + CHUNK])],
@@ -81,32 +89,37 @@ class Writer:
     def flush(self) -> None:
         """Write the rows gathered so far in one transaction."""
         with self._lock:
-            connection = self._connection
-            if connection is None:
+            if self._connection is None:
                 return
-            new, self._new = self._new, []
             # Rows that another thread appends meanwhile stay for the next flush.
             taken = [(rows, len(rows)) for rows in (self.events, self.outputs, self.inputs)]
-            connection.execute("BEGIN")
-            for statement, row in new:
-                connection.execute(statement, row)
-            for (rows, count), table, columns in zip(
-                taken, ("event", "output", "input"), (10, 5, 5), strict=True
-            ):
-                marks = ",".join("?" * columns)
-                connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows[:count])
+            numbered = len(self._new)
+            with self._transaction() as connection:
+                for statement, row in self._new[:numbered]:
+                    connection.execute(statement, row)
+                for (rows, count), table, columns in zip(
+                    taken, ("event", "output", "input"), (10, 5, 5), strict=True
+                ):
+                    marks = ",".join("?" * columns)
+                    connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows[:count])
+            del self._new[:numbered]
+            for rows, count in taken:
                 del rows[:count]
-            connection.execute("COMMIT")
 
     def close(self, *, manifest: Mapping[str, Any], closing: Mapping[str, Any]) -> None:
-        """Write what is left, the manifest and, last, the closing record."""
+        """Write what is left, the manifest, the closing record and, last, the seal."""
         with self._lock:
+            if self._connection is None:
+                return
             self.flush()
             self._put({"manifest": _json(manifest)})
             self._put({"closing": _json(closing)})
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self._connection.close()
+            self._connection = None
+            try:
+                seal.seal(self._path)
+            except OSError as error:
+                raise TraceError(f"cannot write the trace {self._path}: {error}") from error
 
     def discard_connection(self) -> None:
         """Forget the file without touching it: for a forked child, whose parent owns it.
@@ -117,14 +130,37 @@ class Writer:
         self._connection = None
         self._lock = threading.RLock()
 
+    def _number(self, numbers: dict[Any, int], name: Any, insert: str, row: Row) -> int:
+        """A new number; its row is queued before any event can refer to it."""
+        with self._lock:
+            number = numbers.get(name)
+            if number is None:
+                number = len(numbers)
+                self._new.append((insert, (number, *row)))
+                numbers[name] = number
+            return number
+
     def _put(self, items: Mapping[str, str]) -> None:
         self._execute("INSERT OR REPLACE INTO meta VALUES (?,?)", list(items.items()))
 
     def _execute(self, statement: str, rows: list[Any]) -> None:
         if self._connection is not None:
-            self._connection.execute("BEGIN")
-            self._connection.executemany(statement, rows)
-            self._connection.execute("COMMIT")
+            with self._transaction() as connection:
+                connection.executemany(statement, rows)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing: what fails leaves the rows to be written again, or never."""
+        connection = self._connection
+        assert connection is not None
+        try:
+            connection.execute("BEGIN")
+            yield connection
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise TraceError(f"cannot write the trace {self._path}: {error}") from error
 
 
 _leaked: list[sqlite3.Connection | None] = []

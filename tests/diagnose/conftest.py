@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from repro_audit.trace import Trace, Writer
+from repro_audit.trace.schema import KINDS, PHASES
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Trace]:
+    """A run made of events `(op, value)` or `(op, value, {column: ...})`, in execution order.
+
+    `op` is completed to `aten.OP.default` unless it has a dot or colon; equal values have equal
+    digests, None has none; a tuple of values is as many outputs. Columns: kind, step, phase,
+    thread, module, code, cause (index), flags, shape, dtype, device, name, inputs (values), keep
+    (bytes of output 0). Phase and kind follow from the op where they are not given.
+    """
+    count = iter(range(1_000_000))
+
+    def make(events: Sequence[tuple[Any, ...]], manifest: dict[str, Any] | None = None) -> Trace:
+        number = next(count)
+        writer = Writer(tmp_path / f"{number}.sqlite", run=f"run-{number}", plan={})
+        calls: Counter[tuple[Any, ...]] = Counter()
+        for index, (name, value, *rest) in enumerate(events):
+            columns: dict[str, Any] = rest[0] if rest else {}
+            kind, phase = columns.get("kind", "op"), columns.get("phase", "forward")
+            if name.startswith(("rng:", "seed:")):
+                kind = phase = "rng"
+            elif name.startswith("param:"):
+                kind, phase = "param", "weights"
+            elif kind == "batch":
+                phase = "data"
+            op = name if set(name) & set(".:") else f"aten.{name}.default"
+            site = writer.site(columns.get("module", ""), op)
+            step, thread = columns.get("step", 0), columns.get("thread", 0)
+            place = (step, phase, site, thread)
+            code = columns.get("code")
+            writer.events.append(
+                (
+                    index,
+                    KINDS.index(kind),
+                    step,
+                    PHASES.index(phase),
+                    thread,
+                    site,
+                    calls[place],
+                    None if code is None else writer.code(code),
+                    columns.get("cause"),
+                    columns.get("flags", 0),
+                )
+            )
+            calls[place] += 1
+            spec = writer.spec(
+                columns.get("dtype", "float32"),
+                columns.get("shape", (4,)),
+                columns.get("device", "cpu"),
+            )
+            values = value if isinstance(value, tuple) else (value,)
+            for position, item in enumerate(values):
+                row = (index, position, spec, digest(item), columns.get("name"))
+                writer.outputs.append(row)
+            for position, item in enumerate(columns.get("inputs", ())):
+                writer.inputs.append((index, position, spec, digest(item), None))
+            if "keep" in columns:
+                writer.payload(index, 1, 0, memoryview(columns["keep"]))
+        writer.close(manifest=manifest or {}, closing={"events": len(events)})
+        return Trace.open(tmp_path / f"{number}.sqlite")
+
+    return make
+
+
+def digest(value: int | None) -> bytes | None:
+    return None if value is None else value.to_bytes(16, "little")

@@ -1,0 +1,202 @@
+"""Causes: each class from the traces that show it, and `unknown` where they do not suffice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from repro_audit.diagnose.causes import classify
+from repro_audit.diagnose.nondeterministic import why
+from repro_audit.diagnose.origin import compare
+from repro_audit.diagnose.zoomed import Zoomed
+from repro_audit.model import Cause
+from repro_audit.trace import Trace
+from repro_audit.trace.schema import RANDOM, TAINTED
+
+Run = Callable[..., Trace]
+DRAW = {"flags": RANDOM}
+BATCH = {"kind": "batch"}
+
+
+def cause(a: Trace, b: Trace, zoomed: Zoomed | None = None) -> Cause:
+    divergence, _, _ = compare(a, b)
+    assert divergence is not None
+    found = classify(divergence, zoomed)
+    assert found.confidence == "likely"
+    assert found.evidence
+    assert found.remedies
+    assert all(len(line) <= 100 and "\n" not in line for line in (*found.evidence, *found.remedies))
+    return found
+
+
+def test_an_op_known_to_vary(run: Run) -> None:
+    events = [("index", 1), ("aten.index_put_.default", 1, {"phase": "backward"})]
+    found = cause(run(events), run([events[0], (events[1][0], 2, {"phase": "backward"})]))
+    assert found.cls == "nondeterministic-op"
+    assert "accumulate=True" in found.evidence[0]
+    assert found.remedies == ("--deterministic",)
+    assert found.source == "torch docs"
+
+
+def test_its_inputs_differed_already(run: Run) -> None:
+    """The op may be known to vary, but this time it was given something else."""
+    a, b = run([("index_put", 1)]), run([("index_put", 2)])
+    assert cause(a, b, Zoomed(True, True)).cls == "nondeterministic-op"
+    assert cause(a, b, Zoomed(True, None)).cls == "nondeterministic-op"
+    assert cause(a, b, Zoomed(True, False)).cls == "unknown"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_the_table_knows_the_device(run: Run, device: str) -> None:
+    columns = {"device": device}
+    found = cause(run([("scatter_add", 1, columns)]), run([("scatter_add", 2, columns)]))
+    assert found.cls == ("unknown" if device == "cpu" else "nondeterministic-op")
+
+
+def test_an_op_seen_to_vary(run: Run) -> None:
+    """Whatever it is called: the same inputs, another output, and no draw."""
+    a, b = run([("mm", 1)]), run([("mm", 2)])
+    assert cause(a, b, Zoomed(True, True)).cls == "nondeterministic-op"
+    assert cause(a, b, Zoomed(True, None)).cls == "unknown"
+
+
+def test_memory_read_before_written(run: Run) -> None:
+    tainted = {"flags": TAINTED}
+    assert cause(run([("add", 1, tainted)]), run([("add", 2, tainted)])).cls == (
+        "uninitialized-memory"
+    )
+
+
+def test_a_draw_without_a_seed(run: Run) -> None:
+    a = run([("rng:torch", 1), ("dropout", 1, DRAW)])
+    b = run([("rng:torch", 2), ("dropout", 2, DRAW)])
+    found = cause(a, b)
+    assert found.cls == "unseeded-rng"
+    assert "not seeded" in found.evidence[0]
+    assert "torch.manual_seed(0)" in found.remedies[0]
+
+
+def test_a_draw_from_a_generator_of_its_own(run: Run) -> None:
+    op = "aten.randn.generator"
+    assert cause(run([(op, 1, DRAW)]), run([(op, 2, DRAW)])).cls == "unseeded-rng"
+
+
+@pytest.mark.parametrize("call", ["torch.manual_seed", "random.seed", "numpy.random.seed"])
+def test_another_seed(run: Run, call: str) -> None:
+    a = run([(f"seed:{call}", 1), ("dropout", 1, DRAW)])
+    b = run([(f"seed:{call}", 2), ("dropout", 2, DRAW)])
+    found = cause(a, b)
+    assert found.cls == "unseeded-rng"
+    assert call in found.evidence[0]
+
+
+def test_a_seed_in_one_run_only(run: Run) -> None:
+    a = run([("seed:torch.manual_seed", 1), ("dropout", 1, DRAW)])
+    found = cause(a, run([("dropout", 2, DRAW)]))
+    assert found.cls == "unseeded-rng"
+    assert "only one of the runs" in found.evidence[0]
+
+
+def test_a_generator_that_drifted(run: Run) -> None:
+    def events(state: int) -> list[Any]:
+        return [
+            ("seed:torch.manual_seed", 0),
+            ("rng:torch", 1),
+            ("dropout", 1, DRAW),
+            ("rng:torch", state, {"step": 4}),
+            ("dropout", state, {**DRAW, "step": 4}),
+        ]
+
+    found = cause(run(events(1)), run(events(2)))
+    assert found.cls == "rng-drift"
+    assert "step 4" in found.evidence[0]
+
+
+def test_data_that_came_in_different(run: Run) -> None:
+    found = cause(run([("DataLoader", 1, BATCH)]), run([("DataLoader", 2, BATCH)]))
+    assert found.cls == "data-order"
+
+
+def test_the_same_data_in_another_order(run: Run) -> None:
+    a = run([("DataLoader", n, BATCH) for n in (1, 2, 3)])
+    b = run([("DataLoader", n, BATCH) for n in (2, 1, 3)])
+    found = cause(a, b)
+    assert found.cls == "data-order"
+    assert "the same 3" in found.evidence[0]
+    assert "another order" in found.evidence[0]
+
+
+def test_the_same_rows_in_another_order(run: Run) -> None:
+    a, b = run([("DataLoader", 1, BATCH)]), run([("DataLoader", 2, BATCH)])
+    found = cause(a, b, Zoomed(True, None, reordered=1024))
+    assert found.cls == "data-order"
+    assert "1,024 rows" in found.evidence[0]
+
+
+@pytest.mark.parametrize("generator", ["numpy", "python"])
+def test_data_shuffled_by_an_unseeded_generator(run: Run, generator: str) -> None:
+    def events(start: int) -> list[Any]:
+        return [
+            (f"rng:{generator}", start),
+            ("DataLoader", start, BATCH),
+            (f"rng:{generator}", start + 1, {"step": 1}),
+        ]
+
+    assert cause(run(events(10)), run(events(20))).cls == "unseeded-rng"
+
+
+def test_another_path_says_no_more(run: Run) -> None:
+    found = cause(run([("mm", 1), ("relu", 2)]), run([("mm", 1), ("gelu", 2)]))
+    assert found.cls == "unknown"
+
+
+def test_a_path_that_a_nondeterministic_op_is_on(run: Run) -> None:
+    """That it is there at all is the divergence, not what it computed."""
+    assert cause(run([("mm", 1), ("index_put", 2)]), run([("mm", 1)])).cls == "unknown"
+
+
+def test_nothing_points_anywhere(run: Run) -> None:
+    assert cause(run([("mm", 1)]), run([("mm", 2)])).cls == "unknown"
+
+
+def test_events_without_digests_are_no_order(run: Run) -> None:
+    """A step may hold events of the site that nothing was read from."""
+    a = run([("mm", None), ("mm", 1), ("mm", 2)])
+    b = run([("mm", None), ("mm", 2), ("mm", 2)])
+    assert cause(a, b).cls == "unknown"
+    a = run([("mm", None), ("mm", 1), ("mm", 2)])
+    b = run([("mm", None), ("mm", 2), ("mm", 1)])
+    assert cause(a, b).cls == "data-order"
+
+
+@pytest.mark.parametrize(
+    ("op", "device", "varies"),
+    [
+        ("aten.index_put_.default", "cpu", True),
+        ("aten._index_put_impl_.default", "cpu", True),
+        ("aten.put_.default", "cpu", True),
+        ("aten.index_add_.default", "cpu", False),
+        ("aten.scatter_add.default", "cpu", False),
+        ("aten.index_add_.default", "cuda:1", True),
+        ("aten.cumsum.default", "cuda:0", True),
+        ("aten.mm.default", "cuda:0", False),
+        ("mine.index_put.default", "cpu", False),
+        ("param:weight", "cpu", False),
+    ],
+)
+def test_known_ops(op: str, device: str, varies: bool) -> None:
+    assert (why(op, device) is not None) is varies
+
+
+def test_every_op_in_the_table_is_one_of_torchs() -> None:
+    """A name that torch does not dispatch would never be found in a trace."""
+    torch = pytest.importorskip("torch")
+    from repro_audit.diagnose.nondeterministic import _CPU, _CUDA
+
+    known = {
+        name.partition("::")[2].split(".")[0] for name in torch._C._dispatch_get_all_op_names()
+    }
+    listed = {*_CPU, *_CUDA}
+    assert {name for name in listed if not {name, f"{name}_"} & known} == set()

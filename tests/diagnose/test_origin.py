@@ -1,0 +1,220 @@
+"""The origin: the first event at which two runs part, and the call that made it so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from repro_audit.diagnose.origin import Divergence, compare
+from repro_audit.model import CausedBy, EventCounts, SiteKey, TensorSpec
+from repro_audit.trace import Trace
+from repro_audit.trace.schema import RANDOM, RECOMPUTE
+
+Run = Callable[..., Trace]
+
+
+def between(a: Trace, b: Trace) -> Divergence:
+    divergence, counts, _ = compare(a, b)
+    assert divergence is not None
+    assert divergence.counts == counts
+    return divergence
+
+
+def test_identical(run: Run) -> None:
+    events = [("mm", 1), ("add", 2)]
+    assert compare(run(events), run(events)) == (None, EventCounts(2, 2, 0), 1.0)
+
+
+def test_nothing_recorded_is_nothing_compared(run: Run) -> None:
+    assert compare(run([]), run([]))[:2] == (None, EventCounts(0, 0, 0))
+
+
+def test_the_first_of_several_values(run: Run) -> None:
+    a = run([("mm", 1), ("add", (2, 3, 4), {"code": "m.py:5", "module": "h.0"}), ("sum", 5)])
+    b = run([("mm", 1), ("add", (2, 8, 9), {"code": "m.py:5", "module": "h.0"}), ("sum", 6)])
+    found = between(a, b)
+    origin = found.origin
+    assert origin.key == SiteKey(0, "forward", "h.0", "aten.add.default", 0)
+    assert (origin.event, origin.output, origin.kind) == (1, 1, "value")
+    assert origin.spec == TensorSpec("float32", (4,), "cpu")
+    assert origin.call_site == "m.py:5"
+    assert (origin.inputs_identical, origin.ulp, origin.caused_by) == (None, None, None)
+    assert found.counts == EventCounts(compared=3, identical=1, divergent=2)
+    assert (found.i, found.j, found.value_i, found.value_j) == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("changed", [{"shape": (2, 2)}, {"dtype": "float64"}, {"device": "cuda:0"}])
+def test_the_spec_is_part_of_the_value(run: Run, changed: dict[str, Any]) -> None:
+    found = between(run([("mm", 1)]), run([("mm", 1, changed)]))
+    assert (found.origin.kind, found.origin.event) == ("value", 0)
+    assert found.origin.spec == TensorSpec("float32", (4,), "cpu")
+
+
+def test_another_number_of_outputs(run: Run) -> None:
+    assert between(run([("split", (1, 2, 3))]), run([("split", (1, 2))])).origin.output == 2
+    assert between(run([("split", (1, 2))]), run([("split", (1, 2, 3))])).origin.kind == "value"
+
+
+def test_events_without_a_digest_say_nothing(run: Run) -> None:
+    a = run([("empty", None), ("view", 1), ("mm", 3)])
+    b = run([("empty", None), ("view", None), ("mm", 3)])
+    assert compare(a, b)[:2] == (None, EventCounts(1, 1, 0))
+
+
+def test_a_backward_op_names_its_forward_op(run: Run) -> None:
+    def events(value: int) -> list[Any]:
+        return [
+            ("index", 1, {"module": "emb", "code": "m.py:9"}),
+            ("index_put", value, {"phase": "backward", "module": "emb", "cause": 0}),
+        ]
+
+    origin = between(run(events(1)), run(events(2))).origin
+    assert origin.key.phase == "backward"
+    assert origin.caused_by == CausedBy("aten.index.default", "emb", "m.py:9")
+
+
+def test_a_recompute_is_called_one(run: Run) -> None:
+    recompute = {"flags": RECOMPUTE, "phase": "backward"}
+    origin = between(run([("mm", 1, recompute)]), run([("mm", 2, recompute)])).origin
+    assert origin.recompute
+
+
+def test_a_parameter_is_named(run: Run) -> None:
+    weight = {"module": "head", "name": "weight"}
+    origin = between(run([("param:weight", 1, weight)]), run([("param:weight", 2, weight)])).origin
+    assert (origin.key.phase, origin.key.module, origin.output_name) == (
+        "weights",
+        "head",
+        "weight",
+    )
+
+
+def test_an_op_in_one_run_only(run: Run) -> None:
+    same = [("mm", 1), ("relu", 2)]
+    more = [("mm", 1), ("dropout", 7, {"code": "m.py:3"}), ("relu", 2)]
+    for a, b in ((run(more), run(same)), (run(same), run(more))):
+        found = between(a, b)
+        assert found.origin.kind == "structural"
+        assert found.origin.key.op == "aten.dropout.default"
+        assert found.origin.call_site == "m.py:3"
+        assert found.origin.other_op == "aten.relu.default"
+        assert found.counts == EventCounts(compared=3, identical=2, divergent=1)
+
+
+def test_one_run_ends_earlier(run: Run) -> None:
+    found = between(run([("mm", 1), ("relu", 2)]), run([("mm", 1)]))
+    assert (found.origin.kind, found.origin.other_op) == ("structural", None)
+
+
+def test_what_only_the_other_run_does_has_its_place_in_the_order(run: Run) -> None:
+    """It comes before the value that it changed, not after all of the first run."""
+    a = run([("mm", 1), ("relu", 2), ("sum", 3)])
+    b = run([("mm", 1), ("dropout", 7), ("relu", 8), ("sum", 9)])
+    assert between(a, b).origin.key.op == "aten.dropout.default"
+    c = run([("mm", 5), ("dropout", 7), ("relu", 8), ("sum", 9)])
+    assert between(a, c).origin.key.op == "aten.mm.default"
+
+
+def test_generator_states_alone_are_no_divergence(run: Run) -> None:
+    """A state that nobody draws from changes no result; neither does a seed."""
+    a = run([("seed:random.seed", 1), ("rng:python", 1), ("mm", 1)])
+    b = run([("seed:random.seed", 2), ("rng:python", 2), ("mm", 1), ("rng:numpy", 3)])
+    assert compare(a, b)[:2] == (None, EventCounts(1, 1, 0))
+
+
+def test_states_before_the_event_are_evidence(run: Run) -> None:
+    def events(state: int, value: int) -> list[Any]:
+        return [
+            ("rng:torch", 1),
+            ("mm", 1),
+            ("rng:torch", state, {"step": 1}),
+            ("dropout", value, {"step": 1, "flags": RANDOM}),
+            ("rng:numpy", state, {"step": 2}),
+        ]
+
+    found = between(run(events(2, 1)), run(events(3, 2)))
+    assert found.origin.key.op == "aten.dropout.default"
+    assert found.states == (("torch", 1),)
+
+
+SEED = "seed:torch.manual_seed"
+
+
+@pytest.mark.parametrize(
+    ("op", "columns"),
+    [
+        pytest.param("dropout", {"flags": RANDOM}, id="random-op"),
+        pytest.param("DataLoader", {"kind": "batch"}, id="batch"),
+    ],
+)
+def test_a_draw_leads_back_to_the_seed(run: Run, op: str, columns: dict[str, Any]) -> None:
+    def events(seed: int, value: int) -> list[Any]:
+        return [
+            ("seed:random.seed", 0, {"code": "train.py:1"}),
+            (SEED, seed, {"code": "train.py:2"}),
+            ("seed:numpy.random.seed", seed, {"code": "train.py:3"}),
+            ("mm", 1),
+            (op, value, columns),
+        ]
+
+    found = between(run(events(1, 1)), run(events(2, 2)))
+    assert found.origin.key.op == SEED
+    assert (found.origin.key.phase, found.origin.kind) == ("rng", "value")
+    assert found.origin.call_site == "train.py:2"
+    assert (found.i, found.j, found.value_i, found.value_j) == (1, 1, 4, 4)
+    assert found.counts == EventCounts(compared=2, identical=1, divergent=1)
+
+
+def test_another_path_leads_back_to_the_seed(run: Run) -> None:
+    a = run([(SEED, 1, {"code": "t.py:1"}), ("mm", 1), ("relu", 2)])
+    b = run([(SEED, 2, {"code": "t.py:1"}), ("mm", 1), ("gelu", 2)])
+    assert between(a, b).origin.key.op == SEED
+
+
+@pytest.mark.parametrize("seeded", [0, 1])
+def test_a_seeding_call_in_one_run_only(run: Run, seeded: int) -> None:
+    runs = []
+    for number in (0, 1):
+        call = [(SEED, 5, {"code": "t.py:4"})] if number == seeded else []
+        runs.append(run([*call, ("mm", 1), ("dropout", number, {"flags": RANDOM})]))
+    origin = between(*runs).origin
+    assert (origin.key.op, origin.call_site, origin.kind) == (SEED, "t.py:4", "value")
+
+
+def test_a_value_that_no_draw_feeds_stays_the_origin(run: Run) -> None:
+    """Other seeds were given, but nothing was drawn: the op diverged by itself."""
+    a = run([(SEED, 1), ("rng:torch", 1), ("index_put", 1)])
+    b = run([(SEED, 2), ("rng:torch", 2), ("index_put", 2)])
+    found = between(a, b)
+    assert found.origin.key.op == "aten.index_put.default"
+    assert found.states == (("torch", 0),)
+
+
+def test_a_seed_given_afterwards_is_not_the_origin(run: Run) -> None:
+    a = run([("dropout", 1, {"flags": RANDOM}), (SEED, 1)])
+    b = run([("dropout", 2, {"flags": RANDOM}), (SEED, 2)])
+    assert between(a, b).origin.key.op == "aten.dropout.default"
+
+
+def test_equal_seeds_leave_a_draw_the_origin(run: Run) -> None:
+    a = run([(SEED, 1), ("dropout", 1, {"flags": RANDOM})])
+    b = run([(SEED, 1), ("dropout", 2, {"flags": RANDOM})])
+    assert between(a, b).origin.key.op == "aten.dropout.default"
+
+
+def test_of_several_threads_the_earliest(run: Run) -> None:
+    """Nothing that came later can have fed it, however the other run interleaved."""
+    one, two = {"thread": 1}, {"thread": 2}
+    a = run([("mm", 1), ("add", 1, two), ("relu", 1, one), ("sum", 1)])
+    b = run([("relu", 2, one), ("mm", 1), ("add", 2, two), ("sum", 2)])
+    origin = between(a, b).origin
+    assert (origin.key.op, origin.key.thread, origin.event) == ("aten.add.default", 2, 1)
+
+
+def test_the_share_that_has_a_counterpart(run: Run) -> None:
+    a = run([("mm", 1), ("add", 2), ("relu", 3), ("sum", 4)])
+    assert compare(a, run([("mm", 1), ("add", 2), ("x", 3), ("y", 4)]))[2] == 0.5
+    assert compare(a, run([("x", 1)]))[2] == 0.0
+    assert compare(a, run([("rng:torch", 1)]))[2] == 0.0
