@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,14 +36,19 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     supports_higher_order_operators = True
 
-    def __init__(self, recorder: Recorder, thread: int) -> None:
+    def __init__(self, recorder: Recorder, thread: int, step: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.recorder = recorder
         self.thread = thread
         # (module path, entered during backward) of the modules now running, outermost first.
         self.stack: list[tuple[str, bool]] = []
         self.loading = 0
+        self.muted = False
+        # Steps of this thread: what other threads have done meanwhile depends on the weather.
+        self.step = step
         self.optimizing = 0
+        # True while an optimizer that was given a closure steps.
+        self.closure = False
         self.owner = ""
         self.sequence = _get_sequence_nr()
         self.bindings: dict[int, tuple[int, str]] = {}
@@ -66,7 +72,7 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         operator = recorder.operators.get(func)
         if operator is None:
             operator = recorder.operators[func] = Operator(func)
-        if operator.skip or not recorder.active:
+        if operator.skip or self.muted or not recorder.active:
             return func(*args, **kwargs) if kwargs else func(*args)
 
         index = recorder.next_index()
@@ -84,7 +90,7 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif stack:
             phase = FORWARD
             module = stack[-1][0]
-        elif self.optimizing:
+        elif self.optimizing and not (self.closure and torch.is_grad_enabled()):
             phase = OPTIMIZER
             module = self._of_optimizer(args)
         else:
@@ -116,6 +122,10 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         memory = recorder.memory
         if memory.unwritten and memory.read_by(operator, args, kwargs):
             flags |= TAINTED
+        readable = not operator.blind
+        if operator.partial and memory.unwritten and memory.holds(args[0]):
+            # Circular padding moves corners that it writes only later.
+            readable = operator.fills and not memory.holds(args[1])
         captured = bool(recorder.wanted) and recorder.wants(
             phase, module, operator.name, count, self
         )
@@ -126,13 +136,13 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **kwargs) if kwargs else func(*args)
 
         recorder.add_event(
-            (index, kind, recorder.step, phase, self.thread, site, count, code, cause, flags)
+            (index, kind, self.step, phase, self.thread, site, count, code, cause, flags)
         )
         if operator.empty:
             memory.made(result)
             return result
-        read = phase != OPTIMIZER or recorder.optimizer_ops or captured
-        self._outputs(operator, index, args, kwargs, result, read, captured)
+        read = readable and (phase != OPTIMIZER or recorder.optimizer_ops or captured)
+        self._outputs(operator, index, args, kwargs, result, read, captured, readable)
         return result
 
     def _outputs(
@@ -144,6 +154,7 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result: Any,
         read: bool,
         keep: bool,
+        whole: bool,
     ) -> None:
         """Fingerprint what the operator wrote: its mutable arguments, then its fresh results."""
         recorder = self.recorder
@@ -153,24 +164,24 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 args[at] if at < len(args) else kwargs.get(name) if kwargs is not None else None
             )
             if type(written) is _Tensor or type(written) is _Parameter:
-                recorder.add_tensor(index, position, written, read, keep)
+                recorder.add_tensor(index, position, written, read, keep, whole)
                 position += 1
             else:
                 for tensor in tensors_in(written):
-                    recorder.add_tensor(index, position, tensor, read, keep)
+                    recorder.add_tensor(index, position, tensor, read, keep, whole)
                     position += 1
         returns = operator.returns
         if returns is None:
             for tensor in tensors_in(result):
-                recorder.add_tensor(index, position, tensor, read, keep)
+                recorder.add_tensor(index, position, tensor, read, keep, whole)
                 position += 1
         elif returns:
             if type(result) is _Tensor:
-                recorder.add_tensor(index, position, result, read, keep)
+                recorder.add_tensor(index, position, result, read, keep, whole)
                 return
             for item in (result,) if operator.single else (result[at] for at in returns):
                 for tensor in tensors_in(item):
-                    recorder.add_tensor(index, position, tensor, read, keep)
+                    recorder.add_tensor(index, position, tensor, read, keep, whole)
                     position += 1
 
     def _of_node(self, node: Any) -> tuple[str, int | None]:
@@ -210,14 +221,19 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if len(first) != 1:
                 return ""
             first = first[0]
-        if isinstance(first, _Tensor):
-            owner = self.recorder.optimized.get(first.data_ptr())
-            if owner is not None:
-                self.owner = owner
+        if type(first) is _Tensor or type(first) is _Parameter:
+            try:
+                owner = self.recorder.optimized.get(first.data_ptr())
+            except RuntimeError:  # a sparse tensor has no address
+                return self.owner
+            # Memory of a tensor that is gone may be anybody's by now.
+            if owner is not None and owner[0]() is not None:
+                self.owner = owner[1]
         return self.owner
 
     def new_step(self) -> None:
-        """Restart the call counts; forget nodes that no graph of recent steps can hold."""
+        """Count a step, restart the call counts; forget nodes that no recent graph can hold."""
+        self.step += 1
         self.counts.clear()
         # An optimizer's step that raised, and was caught, had no end.
         self.optimizing = 0
@@ -238,7 +254,19 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
             yield from tensors_in(item)
 
 
-def paused() -> Any:
-    """A guard under which our own reading is not dispatched to any mode."""
-    guard: Callable[[], Any] = torch._C._DisableTorchDispatch
-    return guard()
+@contextmanager
+def paused() -> Iterator[None]:
+    """A guard under which our own reading reaches no mode and no subclass of the program's."""
+    with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
+        yield
+
+
+def unseen_by_dynamo(*functions: Any) -> None:
+    """Keep Dynamo from compiling our functions, or what they call, where a program's code runs.
+
+    Set once for the code, unlike `torch._dynamo.disable`, which costs microseconds a call.
+    """
+    frames = torch._C._dynamo.eval_frame
+    skip = frames._FrameAction.SKIP
+    for function in functions:
+        frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+import torch
+
 _PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
 
 
@@ -28,7 +30,7 @@ class Locator:
             {os.path.join(os.path.realpath(paths[k]), "") for k in ("purelib", "platlib")}  # noqa: PTH118
         )
         self._library = (
-            *(site + "torch" + os.sep for site in self._sites),
+            os.path.join(os.path.realpath(os.path.dirname(torch.__file__)), ""),  # noqa: PTH118, PTH120
             *(os.path.join(os.path.realpath(paths[k]), "") for k in ("stdlib", "platstdlib")),  # noqa: PTH118
         )
         self._shown: dict[str, str | None] = {}

@@ -6,6 +6,7 @@ import ctypes
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 if TYPE_CHECKING:
     from repro_audit.capture.operators import Operator
@@ -13,10 +14,12 @@ if TYPE_CHECKING:
 # Finite and huge in float32, float64 and bfloat16, NaN in float16: a read of it cannot pass for a
 # result, and it is not the zeros that fresh pages hold.
 _POISON = 0x7F
+# Freed storages are forgotten when this many have gathered.
+_FORGET_EVERY = 1024
 
 
 class UnwrittenMemory:
-    """Storages made by `empty*` and not yet overwritten in full, by address.
+    """Storages made by `empty*` and not yet overwritten in full.
 
     Partial writes leave a storage unwritten, so a reader of its written half is marked too: the
     mark is evidence beside a divergence, never a finding of its own. With `poison` the memory is
@@ -24,7 +27,10 @@ class UnwrittenMemory:
     """
 
     def __init__(self, *, poison: bool) -> None:
-        self.unwritten: dict[int, int] = {}
+        # By the address of torch's record of the storage: the weak reference keeps that record, so
+        # its address, unlike the memory's, is not used again while the entry is here.
+        self.unwritten: dict[int, StorageWeakRef] = {}
+        self._forget_at = _FORGET_EVERY
         self._poison = poison
 
     def made(self, result: Any) -> None:
@@ -37,7 +43,13 @@ class UnwrittenMemory:
         address, nbytes = storage.data_ptr(), storage.nbytes()
         if not address or not nbytes:
             return
-        self.unwritten[address] = nbytes
+        reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+        self.unwritten[reference.cdata] = reference
+        if len(self.unwritten) > self._forget_at:
+            for key, known in list(self.unwritten.items()):
+                if known.expired():  # type: ignore[no-untyped-call]
+                    self.unwritten.pop(key, None)
+            self._forget_at = len(self.unwritten) + _FORGET_EVERY
         if self._poison:
             ctypes.memset(address, _POISON, nbytes)
 
@@ -47,22 +59,32 @@ class UnwrittenMemory:
             return False
         written = {at for at, _ in operator.writes} if operator.fills else ()
         for at, value in enumerate(args):
-            if at not in written and self._holds(value):
+            if at not in written and self.holds(value):
                 return True
-        return bool(kwargs) and any(self._holds(value) for value in kwargs.values())
+        return bool(kwargs) and any(self.holds(value) for value in kwargs.values())
 
     def wrote(self, tensor: torch.Tensor) -> None:
         """Note that a tensor was produced or written: if it covers its storage, all is written."""
-        address = tensor.untyped_storage().data_ptr()
-        nbytes = self.unwritten.get(address)
-        if nbytes is not None and tensor.numel() * tensor.element_size() >= nbytes:
-            del self.unwritten[address]
+        storage = _storage(tensor)
+        if (
+            storage is not None
+            and storage._cdata in self.unwritten
+            and tensor.numel() * tensor.element_size() >= storage.nbytes()
+        ):
+            # Another thread may have been as fast.
+            self.unwritten.pop(storage._cdata, None)
 
-    def _holds(self, value: Any) -> bool:
+    def holds(self, value: Any) -> bool:
+        """True if a tensor, or one in a list, has memory that was not wholly written."""
         if isinstance(value, torch.Tensor):
-            return (
-                value.layout is torch.strided
-                and value.device.type == "cpu"
-                and value.untyped_storage().data_ptr() in self.unwritten
-            )
-        return isinstance(value, list | tuple) and any(self._holds(item) for item in value)
+            storage = _storage(value)
+            return storage is not None and storage._cdata in self.unwritten
+        return isinstance(value, list | tuple) and any(self.holds(item) for item in value)
+
+
+def _storage(tensor: torch.Tensor) -> torch.UntypedStorage | None:
+    """A tensor's storage; None for sparse, nested and wrapped ones, which have none."""
+    try:
+        return tensor.untyped_storage()
+    except (RuntimeError, NotImplementedError):
+        return None

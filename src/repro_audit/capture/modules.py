@@ -5,6 +5,8 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING
 
+from torch.nn.parameter import is_lazy
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -61,17 +63,20 @@ class ModuleNames:
         return entry[1], entry[2]
 
     def tensors(self, root: nn.Module) -> list[tuple[str, str, Tensor]]:
-        """(module path, name, tensor) of a root's parameters and buffers, in a fixed order."""
+        """(module path, name, tensor) of a root's parameters and buffers, in a fixed order.
+
+        Left out are those of lazy modules, which have no memory before their first forward.
+        """
         found = []
         seen: set[int] = set()
-        prefix = self._roots[root]
+        prefix = self.enter_root(root)
         for path, module in root.named_modules():
             full = _join(prefix, path)
             for name, tensor in (
                 *module._parameters.items(),
                 *module._buffers.items(),
             ):
-                if tensor is not None and id(tensor) not in seen:
+                if tensor is not None and id(tensor) not in seen and not is_lazy(tensor):
                     seen.add(id(tensor))
                     found.append((full, name, tensor))
         return found
@@ -86,8 +91,9 @@ class ModuleNames:
             full = _join(prefix, path)
             self._modules[id(module)] = (weakref.ref(module), full)
             for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-                if tensor is not None:
-                    self._owners.setdefault(id(tensor), (weakref.ref(tensor), full, name))
+                # An entry whose tensor is gone is that of another, which had this id before.
+                if tensor is not None and self.owner(tensor) is None:
+                    self._owners[id(tensor)] = (weakref.ref(tensor), full, name)
 
     def _distinct(self, name: str) -> str:
         count = self._classes.get(name, 0)

@@ -12,6 +12,23 @@ _OUTSIDE = frozenset({"lift_fresh", "set_"})
 _EMPTY = frozenset(
     {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"}
 )
+# What they give a tensor need not have been written: `resize_` may grow it, and `torch.load` of an
+# old file sets the storage before it reads the contents.
+_BLIND = frozenset({"resize_", "resize_as_", "set_"})
+# Overwrite some elements of their first argument; the others may never be written, nor be read.
+_PARTIAL = frozenset(
+    {
+        "_index_put_impl_",
+        "copy_",
+        "index_copy_",
+        "index_fill_",
+        "index_put_",
+        "masked_fill_",
+        "masked_scatter_",
+        "put_",
+        "scatter_",
+    }
+)
 # Overwrite their first argument without reading it.
 _FILLS = frozenset(
     {
@@ -37,6 +54,7 @@ _HIDDEN_WRITES = {
 # Results that are scratch for the backward, with padding that is never written (positions of the
 # results); two identical runs differ there.
 _SCRATCH = {
+    "_ctc_loss": (1,),
     "mkldnn_rnn_layer": (3,),
     "_cudnn_rnn": (3, 4),
     "cudnn_batch_norm": (3,),
@@ -48,10 +66,12 @@ class Operator:
     """How to record one overload. `returns` lists the result positions to fingerprint."""
 
     __slots__ = (
+        "blind",
         "empty",
         "fills",
         "name",
         "outside",
+        "partial",
         "random",
         "returns",
         "single",
@@ -63,6 +83,7 @@ class Operator:
         schema = getattr(func, "_schema", None)
         self.skip = False
         self.empty = self.fills = self.outside = self.random = False
+        self.blind = self.partial = False
         self.writes: tuple[tuple[int, str], ...] = ()
         self.returns: tuple[int, ...] | None = None
         self.single = False
@@ -76,6 +97,8 @@ class Operator:
         aten = namespace == "aten"
         self.empty = aten and base in _EMPTY
         self.fills = aten and base in _FILLS
+        self.blind = aten and base in _BLIND
+        self.partial = aten and base in _PARTIAL
         self.outside = aten and base in _OUTSIDE
         self.random = any(tag.name == "nondeterministic_seeded" for tag in func.tags)
         hidden = _HIDDEN_WRITES.get(base, ()) if aten else ()

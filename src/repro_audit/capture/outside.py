@@ -20,6 +20,8 @@ class Loaders:
         self._recorder = recorder
         self._iterator: Any = None
         self._next: Any = None
+        self._workers: Any = None
+        self._receive: Any = None
 
     def install(self) -> None:
         """Wrap the loaders' `__next__`."""
@@ -44,9 +46,27 @@ class Loaders:
 
         self._iterator.__next__ = observed_next
 
+        # What workers send is unpickled in the order in which it arrives, which differs from run to
+        # run; the batch, given out in order, holds it all.
+        self._workers = dataloader._MultiProcessingDataLoaderIter
+        self._receive = receive = self._workers._try_get_data
+
+        def muted_receive(iterator: Any, *args: Any, **kwargs: Any) -> Any:
+            mode = recorder.mode()
+            if mode is None:
+                return receive(iterator, *args, **kwargs)
+            mode.muted = True
+            try:
+                return receive(iterator, *args, **kwargs)
+            finally:
+                mode.muted = False
+
+        self._workers._try_get_data = muted_receive
+
     def uninstall(self) -> None:
-        """Give the loaders their `__next__` back."""
+        """Give the loaders their methods back."""
         self._iterator.__next__ = self._next
+        self._workers._try_get_data = self._receive
 
 
 def leaves(value: Any, name: str = "") -> list[tuple[str | None, torch.Tensor | bytes]]:
@@ -67,6 +87,9 @@ def leaves(value: Any, name: str = "") -> list[tuple[str | None, torch.Tensor | 
         ]
     if isinstance(value, str | bytes | int | float):
         return [(name or None, _plain([value]))]
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.ndarray) and not value.dtype.hasobject:
+        return [(name or None, _plain([value.dtype.str, value.shape, value.tobytes()]))]
     return []
 
 

@@ -6,6 +6,7 @@ import ctypes
 import itertools
 import os
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -20,10 +21,12 @@ from repro_audit.capture.dispatch import (
     KIND_RNG,
     PHASES,
     RNG,
+    TAINTED,
     WEIGHTS,
     OpMode,
     paused,
     tensors_in,
+    unseen_by_dynamo,
 )
 from repro_audit.capture.generators import Generators
 from repro_audit.capture.locations import Locator
@@ -104,7 +107,7 @@ class Recorder:
         self.names = ModuleNames()
         self.locator = Locator(bases, sink.code)
         self.memory = UnwrittenMemory(poison=poison)
-        self.optimized: dict[int, str] = {}
+        self.optimized: dict[int, tuple[weakref.ref[torch.Tensor], str]] = {}
         self.wanted = {
             (key.step, key.phase, key.module, key.op, key.call_index, key.thread) for key in capture
         }
@@ -126,7 +129,8 @@ class Recorder:
     def start(self) -> None:
         """Begin: enter the mode in this thread, hook modules, optimizers, loaders, generators."""
         self.active = True
-        self.enter_thread(0)
+        unseen_by_dynamo(OpMode.__torch_dispatch__)
+        self.enter_thread(0, 0)
         self._steps.install()
         self._loaders.install()
         self._threads.install()
@@ -167,9 +171,9 @@ class Recorder:
         """Hook NumPy's generators, imported after torch."""
         self._generators.install_numpy()
 
-    def enter_thread(self, number: int) -> None:
-        """Record the calling thread too, as thread `number`."""
-        mode = OpMode(self, number)
+    def enter_thread(self, number: int, step: int) -> None:
+        """Record the calling thread too, as thread `number`, begun in `step`."""
+        mode = OpMode(self, number, step)
         self._local.mode = mode
         self._modes.append(mode)
         mode.__enter__()  # type: ignore[no-untyped-call]
@@ -221,11 +225,20 @@ class Recorder:
             self._on_progress(self.step, self._events)
 
     def add_tensor(
-        self, index: int, position: int, tensor: torch.Tensor, read: bool, keep: bool
+        self,
+        index: int,
+        position: int,
+        tensor: torch.Tensor,
+        read: bool,
+        keep: bool,
+        whole: bool,
     ) -> None:
-        """Record one output of event `index`; fingerprint it if `read`, keep its bits if `keep`."""
+        """Record one output of event `index`; fingerprint it if `read`, keep its bits if `keep`.
+
+        `whole` says that the operator wrote all of it.
+        """
         self.sink.outputs.append(self._row(index, position, tensor, read, None))
-        if self.memory.unwritten and tensor.layout is torch.strided:
+        if whole and self.memory.unwritten and tensor.layout is torch.strided:
             self.memory.wrote(tensor)
         if keep:
             self._keep(index, 1, position, tensor)
@@ -250,16 +263,23 @@ class Recorder:
         count = mode.counts.get(place, 0)
         mode.counts[place] = count + 1
         keep = bool(self.wanted) and self.wants(phase, module, op, count, mode)
+        flags = 0
         with paused():
             for position, (name, value) in enumerate(outputs):
                 if isinstance(value, bytes):
                     spec = self._spec("python", (), "cpu")
                     self.sink.outputs.append((index, position, spec, value, name))
                     continue
-                self.sink.outputs.append(self._row(index, position, value, True, name))
+                # A cache of `torch.empty` may never be written, nor read, to its end.
+                read = kind != KIND_PARAM or self._written(value)
+                flags |= 0 if read else TAINTED
+                self.sink.outputs.append(self._row(index, position, value, read, name))
                 if keep:
                     self._keep(index, 1, position, value)
-        self.add_event((index, kind, self.step, phase, mode.thread, site, count, code, None, 0))
+        self.add_event((index, kind, mode.step, phase, mode.thread, site, count, code, None, flags))
+
+    def _written(self, value: torch.Tensor) -> bool:
+        return isinstance(value, torch.nn.Parameter) or not self.memory.holds(value)
 
     def batch(
         self, op: str, outputs: list[tuple[str | None, torch.Tensor | bytes]], code: int | None
@@ -287,10 +307,11 @@ class Recorder:
         self._generators.states()
 
     def end_step(self) -> None:
-        """Close the step: generator states, fresh call counts, progress."""
+        """Close the calling thread's step: generator states, fresh call counts, progress."""
         self.generator_states()
         self.step += 1
-        for mode in list(self._modes):
+        mode = self.mode()
+        if mode is not None:
             mode.new_step()
         self._on_progress(self.step, self._events)
 
@@ -305,7 +326,7 @@ class Recorder:
 
     def wants(self, phase: int, module: str, op: str, count: int, mode: OpMode) -> bool:
         """True if this event's tensors were asked for."""
-        return (self.step, PHASES[phase], module, op, count, mode.thread) in self.wanted
+        return (mode.step, PHASES[phase], module, op, count, mode.thread) in self.wanted
 
     def take_inputs(self, index: int, args: Any, kwargs: Any) -> None:
         """Fingerprint an operator's tensor arguments before it runs."""
@@ -332,19 +353,25 @@ class Recorder:
         digest = None
         if read:
             try:
-                digest = engine.tensor_digest(tensor)
+                if type(tensor) is torch.Tensor or type(tensor) is torch.nn.Parameter:
+                    digest = engine.tensor_digest(tensor)
+                else:
+                    with paused():
+                        digest = engine.tensor_digest(tensor)
             except UnsupportedTensorError as error:
                 self.unobserved[str(error)] += 1
-        key = (tensor.dtype, tensor.shape, tensor.device)
         try:
-            spec = self._specs[key]
-        except KeyError:
-            spec = self._specs[key] = self._spec(
-                str(tensor.dtype).removeprefix("torch."),
-                tuple(int(size) for size in tensor.shape),
-                str(tensor.device),
-            )
+            key = (tensor.dtype, tensor.shape, tensor.device)
+            spec = self._specs.get(key)
+            if spec is None:
+                spec = self._specs[key] = self._spec_of(tensor, tuple(map(int, tensor.shape)))
+        except (AttributeError, RuntimeError, TypeError):
+            # The shape of a nested tensor is no list of numbers.
+            spec = self._spec_of(tensor, ())
         return (index, position, spec, digest, name)
+
+    def _spec_of(self, tensor: torch.Tensor, shape: tuple[int, ...]) -> int:
+        return self._spec(str(tensor.dtype).removeprefix("torch."), shape, str(tensor.device))
 
     def _spec(self, dtype: str, shape: tuple[int, ...], device: str) -> int:
         return self.sink.spec(dtype, shape, device)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import sys
+import warnings
 import weakref
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,11 +15,21 @@ from torch._C import _current_autograd_node
 from torch.nn.modules import module as hooks
 from torch.optim import optimizer as optimizers
 
+from repro_audit.capture.dispatch import paused, unseen_by_dynamo
 from repro_audit.capture.outside import leaves
 
 if TYPE_CHECKING:
     from repro_audit.capture.dispatch import OpMode
     from repro_audit.capture.recorder import Recorder
+
+_PLAIN = (torch.Tensor, nn.Parameter)
+_COMPILE_WARNING = r"Using `torch\.compile\(module\)` when there are global hooks on modules"
+
+
+# Steps of one optimizer without another that was constructed, before that counts as unused.
+_PATIENCE = 10
+# Functions of torch.nn.Module that run a module's hooks.
+_CALLERS = frozenset({"_call_impl", "inner"})
 
 
 class StepLimitExit(SystemExit):
@@ -28,8 +40,8 @@ class Steps:
     """Counts steps: one ends when every optimizer in use has stepped; else by the root's forward.
 
     A program with two optimizers (a GAN) makes one step when both have stepped. One that is
-    constructed but never used is left out once another has stepped twice without it. Without any
-    optimizer, a step begins with each forward of the first root module.
+    constructed but never used is left out once another has stepped ten times without it. Without
+    any optimizer, a step begins with each forward of the first root module.
     """
 
     def __init__(self, recorder: Recorder, *, limit: int | None, automatic: bool) -> None:
@@ -43,6 +55,7 @@ class Steps:
         self._constructed = False
         self._stepped: weakref.WeakSet[Any] = weakref.WeakSet()
         self._ever: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._waiting = 0
         self._pacer: weakref.ref[nn.Module] | None = None
         self._forwards = 0
         self._weighed: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -57,7 +70,10 @@ class Steps:
             init(optimizer, *args, **kwargs)
             noted(optimizer)
 
+        # The hooks it warns of are ours.
+        warnings.filterwarnings("ignore", message=_COMPILE_WARNING)
         optimizers.Optimizer.__init__ = observed_init  # type: ignore[method-assign,assignment]
+        unseen_by_dynamo(Steps._enter, Steps._leave, Steps._before_step, Steps._after_step)
         self._handles = [
             hooks.register_module_forward_pre_hook(self._enter),
             # always_call: a checkpoint ends its recompute by an exception inside a module.
@@ -94,7 +110,7 @@ class Steps:
             return
         path = recorder.names.enter_root(module)
         if not backward:
-            self._enter_root(module, args, mode)
+            self._enter_root(module, (args, _keywords(sys._getframe(1))), mode)
         stack.append((path, backward))
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -105,7 +121,7 @@ class Steps:
         if mode is not None and mode.stack:
             mode.stack.pop()
 
-    def _enter_root(self, root: nn.Module, args: Any, mode: OpMode) -> None:
+    def _enter_root(self, root: nn.Module, inputs: tuple[Any, Any], mode: OpMode) -> None:
         recorder = self._recorder
         if self._pacer is None:
             self._pacer = weakref.ref(root)
@@ -119,7 +135,9 @@ class Steps:
             for module, name, tensor in recorder.names.tensors(root):
                 recorder.parameter(module, name, tensor, code)
         # `.numpy()` writes and foreign memory are invisible to the dispatcher; here they show.
-        recorder.batch(f"inputs:{type(root).__name__}", leaves(args), code)
+        arguments, keywords = inputs
+        named = [*leaves(arguments), *leaves(keywords)]
+        recorder.batch(f"inputs:{type(root).__name__}", named, code)
 
     # -- optimizers -----------------------------------------------------------------------------
 
@@ -128,44 +146,51 @@ class Steps:
         self._constructed = True
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
         recorder = self._recorder
         mode = recorder.mode()
         if mode is None or not recorder.active:
             return
         mode.optimizing += 1
         mode.owner = ""
-        optimized = {}
-        for tensor, owner in self._tensors(optimizer):
-            label = owner[0]
-            optimized[tensor.data_ptr()] = label
-            if tensor.grad is not None and tensor.grad.layout is torch.strided:
-                optimized[tensor.grad.data_ptr()] = label
-            for state in optimizer.state.get(tensor, {}).values():
-                if isinstance(state, torch.Tensor) and state.layout is torch.strided:
-                    optimized[state.data_ptr()] = label
+        # `args` begins with the optimizer itself.
+        mode.closure = len(args) > 1 or kwargs.get("closure") is not None
+        optimized: dict[int, tuple[weakref.ref[torch.Tensor], str]] = {}
+        with paused():
+            for tensor, (label, _) in self._tensors(optimizer):
+                for found in (tensor, tensor.grad, *optimizer.state.get(tensor, {}).values()):
+                    # Sparse and wrapped tensors have no address.
+                    if type(found) in _PLAIN and found.layout is torch.strided:
+                        optimized[found.data_ptr()] = (weakref.ref(found), label)
         recorder.optimized = optimized
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
         recorder = self._recorder
         mode = recorder.mode()
         if mode is None or not recorder.active:
             return
         mode.optimizing = max(0, mode.optimizing - 1)
         code = recorder.locator.number(sys._getframe(1))
-        named = [(owner, tensor) for tensor, owner in self._tensors(optimizer)]
+        with paused():
+            named = [(owner, tensor) for tensor, owner in self._tensors(optimizer)]
         # The order of parameters is the optimizer's business; that of our events must not be.
         for (module, name), tensor in sorted(named, key=lambda item: item[0]):
             recorder.parameter(module, name, tensor, code)
         self._optimizers.add(optimizer)
         self._constructed = True
-        again = optimizer in self._stepped
+        # A critic may step several times before its generator first does.
+        self._waiting += optimizer in self._stepped
         self._stepped.add(optimizer)
         self._ever.add(optimizer)
-        if again:
+        if self._waiting >= _PATIENCE:
             for idle in [o for o in self._optimizers if o not in self._ever]:
                 self._optimizers.discard(idle)
         if self._automatic and all(o in self._stepped for o in self._optimizers):
             self._stepped.clear()
+            self._waiting = 0
             self._end_step()
 
     def _tensors(self, optimizer: Any) -> list[tuple[torch.Tensor, tuple[str, str]]]:
@@ -185,3 +210,8 @@ class Steps:
             self.limit_reached = True
             recorder.stop()
             raise StepLimitExit(0)
+
+
+def _keywords(caller: FrameType) -> Any:
+    """The keyword arguments of a module's call: torch hands a global hook only the others."""
+    return caller.f_locals.get("kwargs") if caller.f_code.co_name in _CALLERS else None

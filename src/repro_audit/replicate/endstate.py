@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from repro_audit.errors import UnsupportedTensorError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,14 +33,20 @@ class EndState:
 
     def write(self, path: Path) -> None:
         """Write `{item: digest}` as JSON: tensors in order of registration, generator states."""
+        from torch.nn.parameter import is_lazy
+
         from repro_audit import engine
         from repro_audit.capture.generators import states
 
         items: dict[str, str] = {}
         for number, (name, tensor) in enumerate(self._tensors.values()):
+            if is_lazy(tensor):
+                continue
             shape = ",".join(str(size) for size in tensor.shape)
             label = f"tensor {number}: {name} {tensor.dtype}[{shape}]"
-            items[label] = engine.tensor_digest(tensor.detach()).hex()
+            # Lazy, meta and sparse tensors have no bits of their own to end in.
+            with contextlib.suppress(UnsupportedTensorError):
+                items[label] = engine.tensor_digest(tensor.detach()).hex()
         for name, digest in states():
             items[f"generator {name}"] = digest.hex()
         path.write_text(json.dumps(items, indent=0), encoding="utf-8")

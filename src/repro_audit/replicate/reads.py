@@ -6,6 +6,7 @@ import os
 import sys
 import sysconfig
 import time
+from pathlib import Path
 from typing import Any
 
 _MOST = 100
@@ -25,7 +26,8 @@ class Reads:
         self._since = since
         self._began = time.time()
         stdlib = sysconfig.get_paths()["stdlib"]
-        self._skip = (stdlib, sys.prefix, own, "/proc/", "/sys/", "/dev/")
+        ours = str(Path(__file__).resolve().parent.parent)
+        self._skip = (stdlib, sys.prefix, own, ours, "/proc/", "/sys/", "/dev/")
 
     def install(self) -> None:
         """Begin to note."""

@@ -1,0 +1,123 @@
+"""Memory of `torch.empty`: who reads it, and what must not be mistaken for a result."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+def taints(run):
+    return [e.op for e in run.seen if e.tainted]
+
+
+def test_a_reader_of_unwritten_memory_is_marked(record):
+    def work():
+        torch.empty(4) + 1
+        torch.empty(4).fill_(1).add(1)
+        torch.zeros(4) + 1
+
+    run = record(work)
+    assert taints(run) == ["aten.add.Tensor"]
+    assert run.ops("aten.add.Tensor", tainted=True)[0].call_index == 0
+
+
+def test_freed_memory_is_nobodys(record):
+    def work():
+        for _ in range(3000):
+            torch.empty(16)
+        for _ in range(50):
+            torch.ones(4).mul(2)
+            torch.arange(16).view(4, 4).sum()
+
+    run = record(work)
+    assert taints(run) == []
+    assert len(run.recorder.memory.unwritten) < 3000
+
+
+def test_poison_changes_what_unwritten_memory_gives(record):
+    def work():
+        return torch.empty(8, dtype=torch.uint8).clone(), torch.zeros(8).clone()
+
+    unwritten, zeros = record(work, poison=True).result
+    assert unwritten.tolist() == [0x7F] * 8
+    assert zeros.tolist() == [0.0] * 8
+
+
+def cache():
+    # Rows that are never read may hold anything.
+    rows = torch.empty(64, 4)
+    rows.index_copy_(0, torch.arange(3), torch.ones(3, 4))
+    rows[torch.tensor([4])] = 2.0
+    rows.scatter_(0, torch.zeros(1, 4, dtype=torch.long), 1.0)
+    return rows[:3].clone()
+
+
+def buffer():
+    class Cached(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("cache", torch.empty(64))
+
+        def forward(self, x):
+            self.cache[:4] = x
+            return self.cache[:4] * 2
+
+    return Cached()(torch.ones(4))
+
+
+def resized():
+    return torch.zeros(2).resize_(64).fill_(1)
+
+
+def circular():
+    return nn.Conv2d(1, 1, 3, padding=2, padding_mode="circular")(torch.ones(1, 1, 6, 6))
+
+
+def ctc():
+    scores = torch.randn(12, 3, 7).log_softmax(2).requires_grad_()
+    F.ctc_loss(
+        scores, torch.full((3, 5), 2), torch.tensor([12, 9, 8]), torch.tensor([5, 3, 2])
+    ).backward()
+    return scores.grad
+
+
+def old_file():
+    file = io.BytesIO()
+    torch.save({"w": torch.ones(64)}, file, _use_new_zipfile_serialization=False)
+    file.seek(0)
+    return torch.load(file)["w"]
+
+
+@pytest.mark.parametrize("work", [cache, buffer, resized, circular, ctc, old_file])
+def test_what_is_never_written_nor_read_is_not_fingerprinted(record, work):
+    def after(filling):
+        # Free memory of many sizes, with other contents: `empty` is likely to get it back.
+        for size in (16, 64, 256, 400, 1024, 4096):
+            held = [torch.full((size // 4,), filling) for _ in range(8)]
+            del held
+        torch.manual_seed(0)
+        return work()
+
+    one, other = record(lambda: after(1.5)), record(lambda: after(-3.0))
+    assert torch.equal(one.result, other.result)
+    skip = {"aten.full.default"}
+    assert [v for v in one.values() if v[0][3] not in skip] == [
+        v for v in other.values() if v[0][3] not in skip
+    ]
+
+
+def test_an_event_asked_for_keeps_its_bits(record):
+    from repro_audit.model import SiteKey
+
+    def work():
+        return torch.arange(4.0) * 2
+
+    key = SiteKey(0, "forward", "", "aten.mul.Tensor", 0, 0)
+    run = record(work, capture=(key,))
+    (event,) = run.ops("aten.mul")
+    assert run.sink.payloads[event.index, 1, 0] == run.result.numpy().tobytes()
+    assert [row[0] for row in run.sink.kept["i"]] == [event.index]
