@@ -247,3 +247,36 @@ def test_a_tensor_with_a_dead_ones_id_is_named(record):
 
     owners = [e.module for e in record(work).ops("aten.detach", phase="backward")]
     assert "" not in owners
+
+
+@pytest.mark.parametrize(
+    ("critic", "idle", "steps"),
+    [(5, 0, 3), (1, 1, 5)],
+    ids=["a critic steps five times", "an optimizer is never used"],
+)
+def test_a_step_waits_for_all_optimizers_in_use(record, critic, idle, steps):
+    parameters = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+
+    def train():
+        first = torch.optim.SGD([parameters[0]], lr=0.1)
+        second = torch.optim.SGD([parameters[1]], lr=0.1)
+        for _ in range(3 if not idle else 15):
+            for _ in range(critic):
+                parameters[0].grad = torch.ones(2)
+                first.step()
+            if not idle:
+                parameters[1].grad = torch.ones(2)
+                second.step()
+
+    # The unused one is waited for ten times: the eleventh call ends a step, then each further one.
+    assert record(train).recorder.step == steps
+
+
+def test_keyword_inputs_of_the_root_are_its_batch(record):
+    class Root(nn.Module):
+        def forward(self, x, *, mask):
+            return x * mask
+
+    seen = record(lambda: Root()(torch.ones(2), mask=torch.zeros(2)))
+    (batch,) = seen.ops("inputs:Root")
+    assert [name for *_, name in batch.outputs] == ["0", "mask"]
