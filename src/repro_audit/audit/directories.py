@@ -33,6 +33,10 @@ def create(root: Path, target: Target) -> Path:
             if sum(found == number for found, _ in numbered(root)) == 1:
                 return directory
             directory.rmdir()
+    except FileExistsError as error:
+        raise UsageError(
+            f"cannot write audits to {root}: it is a file. Move it out of the way."
+        ) from error
     except OSError as error:
         raise UsageError(
             f"cannot write audits to {root}: {error.strerror or error}. "

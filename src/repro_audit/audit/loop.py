@@ -32,7 +32,7 @@ def run_audit(request: AuditRequest, progress: Progress) -> Audit:
     directory = directories.create(request.root, request.target)
     session = Session(request, directory, progress)
     session.total += int(request.confirm and request.mode == "controlled")
-    end_state = directory / "run-1.end.json" if request.self_check else None
+    end_state = directory.resolve() / "run-1.end.json" if request.self_check else None
     runs = [session.observed("run-1", end_state=None if end_state is None else str(end_state))]
     _check_device(request, runs[0])
     reason = no_events(runs[0])

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from repro_audit import engine
 from repro_audit.audit.request import AuditRequest, Progress
-from repro_audit.audit.session import Session
+from repro_audit.audit.session import Session, no_events
 from repro_audit.control.manifest import collect
-from repro_audit.errors import UsageError
+from repro_audit.errors import InconclusiveError, ProgramFailedError, UsageError
 from repro_audit.model import Plan, RunInfo, Target
 from repro_audit.replicate.plan import plan_to_json
 from repro_audit.trace import Writer
@@ -36,8 +36,14 @@ def record_run(request: AuditRequest, output: Path, force: bool, progress: Progr
     try:
         with tempfile.TemporaryDirectory(prefix="repro-audit-") as folder:
             session = Session(replace(request, runs=1), Path(folder), progress, echo=True)
-            finished = session.observed("run-1", trace=str(partial.resolve()))
+            try:
+                finished = session.observed("run-1", trace=str(partial.resolve()))
+            except ProgramFailedError as error:
+                raise _without_words(error) from error
         finished.trace.close()
+        reason = no_events(finished)
+        if reason is not None:
+            raise InconclusiveError(f"{reason}: there is nothing to record")
         partial.replace(output)
     finally:
         partial.unlink(missing_ok=True)
@@ -46,6 +52,13 @@ def record_run(request: AuditRequest, output: Path, force: bool, progress: Progr
     return replace(
         finished.info, trace=str(output), manifest={**finished.info.manifest, "steps": steps}
     )
+
+
+def _without_words(error: ProgramFailedError) -> ProgramFailedError:
+    """The same without what the program printed: it was passed on, and our copy is gone."""
+    first, *_, last = str(error).splitlines()
+    first = first.removesuffix(":")
+    return ProgramFailedError(f"{first}. {last}" if last.startswith("--") else first)
 
 
 def record(
@@ -129,7 +142,7 @@ class Recording:
                 "events": self._recorder.events,
                 "steps": self._recorder.step,
                 "outcome": "finished" if kind is None else "raised",
-                "exit_code": 0,
+                "exit_code": 0 if kind is None else 1,
                 "error": None if kind is None else f"{kind.__name__}: {error}",
                 "unobserved": dict(self._recorder.unobserved),
                 "stale_reads": [],

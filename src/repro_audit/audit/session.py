@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from repro_audit.audit.request import AuditRequest, Progress
-from repro_audit.errors import TraceError, UsageError
+from repro_audit.errors import InconclusiveError, TraceError
 from repro_audit.model import Plan, RunInfo
-from repro_audit.replicate import isolate, launch
+from repro_audit.replicate import isolate, launch, ours
 from repro_audit.trace import Trace
 
 # Any seed but the controlled one; fixed, so that a confirming run can itself be repeated.
@@ -64,7 +64,7 @@ class Session:
         """Run under observation. Raises as the program, or what became of its trace, demands."""
         plan = self.plan(name, **changes)
         outcome = self._launch(plan)
-        trace = Trace.open(Path(plan.trace))
+        trace = _opened(plan)
         info = RunInfo(
             name=name,
             trace=_shown(Path(plan.trace)),
@@ -105,9 +105,13 @@ class Session:
         finally:
             self._progress.finish()
         self._done += 1
+        if not (outcome.out.exists() and outcome.err.exists()):
+            raise InconclusiveError(
+                f"{self.directory} was removed while {plan.run} ran. "
+                "Let the program keep its hands off .repro-audit, and run it again."
+            )
         if outcome.timed_out or outcome.returncode != 0:
-            _raise_usage(Path(plan.trace))
-            raise launch.failure(outcome, plan)
+            raise ours.found(plan) or launch.failure(outcome, plan)
         return outcome
 
 
@@ -123,14 +127,19 @@ def no_events(finished: Finished) -> str | None:
 _RNG = 3
 
 
-def _raise_usage(path: Path) -> None:
-    """Raise what the run's own process found wrong with what was asked for, if it did."""
-    try:
-        closing = Trace.open(path).closing
-    except TraceError:
-        return
-    if closing.get("outcome") == "usage":
-        raise UsageError(str(closing["error"]))
+def _opened(plan: Plan) -> Trace:
+    """The trace of a run whose process ended with 0."""
+    path = Path(plan.trace)
+    if not path.exists():
+        raise ours.removed(plan)
+    partial = Trace.open(path, partial=True)
+    partial.close()
+    if not partial.closing:
+        raise TraceError(
+            f"{plan.target.label} ({plan.run}) ended before its trace was whole. "
+            "Let it return or leave by sys.exit(), not by os._exit() or os.exec*()."
+        )
+    return Trace.open(path)
 
 
 def _digest(path: Path) -> str | None:

@@ -10,6 +10,7 @@ square of its floating-point tensors.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -32,10 +33,16 @@ def run_model(target: Target, *, steps: int | None, device: str | None) -> None:
     module = _load(target)
     import torch
 
-    build = getattr(module, target.name if target.kind == "class" else "build_model")
-    model = build()
+    if target.kind == "class":
+        model = _made(getattr(module, target.name), target)
+    else:
+        model = module.build_model()
     if not isinstance(model, torch.nn.Module):
-        raise UsageError(f"{target.label} gave a {type(model).__name__}, not a torch.nn.Module")
+        source = target.name if target.kind == "class" else "build_model()"
+        raise UsageError(
+            f"{source} of {target.path} gave a {type(model).__name__}, not a torch.nn.Module. "
+            "Let it give the model."
+        )
     inputs = _inputs(module, target)
     if device is not None:
         model = model.to(device)
@@ -45,6 +52,18 @@ def run_model(target: Target, *, steps: int | None, device: str | None) -> None:
     default = STEPS_WITHOUT if optimizer is None else STEPS_WITH_OPTIMIZER
     for _ in range(steps or default):
         _step(model, inputs, loss_of, optimizer)
+
+
+def _made(cls: Any, target: Target) -> Any:
+    try:
+        inspect.signature(cls).bind()
+    except TypeError as error:
+        raise UsageError(
+            f"{target.name}() cannot be made without its arguments: {error}. "
+            f"Make it in a function build_model() of {target.path}, and audit that: "
+            f"repro-audit {target.path}"
+        ) from error
+    return cls()
 
 
 def _step(
@@ -71,7 +90,7 @@ def _load(target: Target) -> Any:
     path = os.path.abspath(target.path)  # noqa: PTH100 - resolve() would follow a link
     sys.argv = [target.path, *target.args]
     if not sys.flags.safe_path:
-        sys.path[0] = os.path.dirname(os.path.realpath(path))  # noqa: PTH120
+        sys.path.insert(0, os.path.dirname(os.path.realpath(path)))  # noqa: PTH120
     name = os.path.splitext(os.path.basename(path))[0]  # noqa: PTH119, PTH122
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
