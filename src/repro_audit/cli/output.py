@@ -123,6 +123,11 @@ def show(audit: Audit, format_: str) -> None:
         with console.capture() as captured:
             render(audit, console)
         text = captured.get()
+    say(text)
+
+
+def say(text: str) -> None:
+    """Write to standard output; a reader that has gone away changes nothing."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

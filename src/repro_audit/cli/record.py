@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from repro_audit.cli.output import ensure_writable
+from repro_audit.cli.output import ensure_writable, say
 from repro_audit.cli.program import ProgramCommand, program_options, request_of
 from repro_audit.cli.progress import progress
 
@@ -30,7 +30,7 @@ Example:
     help="The trace to write, such as train.audit.",
 )
 @click.option("--force", "-f", is_flag=True, help="Overwrite FILE.")
-@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+@click.option("--quiet", "-q", is_flag=True, help="Print only what the program prints.")
 def record(*, output: Path, force: bool, quiet: bool, **settings: Any) -> int:
     """Run TARGET once and keep its trace.
 
@@ -45,5 +45,5 @@ def record(*, output: Path, force: bool, quiet: bool, **settings: Any) -> int:
         record_run(request, output, force, shown)
     if not quiet:
         name = shlex.quote(str(output))
-        click.echo(f"RECORDED  {output}\n  compare  repro-audit compare {name} OTHER.audit")
+        say(f"RECORDED  {output}\n  compare  repro-audit compare {name} OTHER.audit\n")
     return 0

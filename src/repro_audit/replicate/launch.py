@@ -125,7 +125,9 @@ def failure(outcome: Outcome, plan: Plan) -> ProgramFailedError:
     what = f"{plan.target.label} ({outcome.run})"
     if outcome.timed_out:
         first = f"{what} did not end within {outcome.timeout:g} s"
-        last = "--steps N ends it after N steps, --timeout S waits longer."
+        last = "--timeout S waits longer."
+        if plan.steps is None:
+            last = f"--steps N ends it after N steps, {last}"
     elif outcome.signal is not None:
         hint = _HINTS.get(outcome.signal)
         first = f"{what} was killed by {outcome.signal}" + (f" ({hint})" if hint else "")

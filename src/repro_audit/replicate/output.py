@@ -13,7 +13,10 @@ from typing import TextIO
 _MOST_LINES = 24
 _MOST_BYTES = 1 << 16
 _PLAIN_LINES = 10
-_FIRST = re.compile(r"^(Traceback \(most recent call last\):|Fatal Python error: .*)$")
+_FIRST = re.compile(
+    r"^(Traceback \(most recent call last\):|Fatal Python error: .*"
+    r"|  \+ Exception Group Traceback \(most recent call last\):)$"
+)
 # What Python puts between the tracebacks of a chain of exceptions.
 _CHAIN = (
     "The above exception was the direct cause of the following exception:",
