@@ -10,11 +10,8 @@ the least and the greatest. The ratio to the read is taken within each repeat, t
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,20 +19,11 @@ from typing import Any
 
 import torch
 
-from repro_audit import __version__, _engine, engine
+from provenance import provenance
+from repro_audit import _engine, engine
 
 FLOAT32 = engine.TAGS["float32"]
 LEAST_SECONDS = 0.02  # of one timing: small inputs are digested many times
-
-
-def processor() -> str:
-    """The CPU's name, as the kernel tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def seconds(call: Callable[[], object], times: int) -> float:
@@ -121,19 +109,7 @@ def main() -> None:
         print(f"{name:<32}{micros:>7.3f} us")
     if args.json:
         report = {
-            "command": " ".join(["python", *sys.argv]),
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "machine": {
-                "processor": processor(),
-                "cpus": _engine.usable_cpus(),
-                "system": f"{platform.system()} {platform.machine()}",
-            },
-            "versions": {
-                "repro_audit": __version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-            "engine": engine.info(),
+            **provenance(),
             "unit": "GB/s; calls in microseconds",
             "sizes": rows,
             "calls": calls,

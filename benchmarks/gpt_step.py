@@ -11,12 +11,9 @@ with a bootstrap interval of 95%.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
 import random
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,7 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._debug_mode import DebugMode
 
-from repro_audit import engine
+from provenance import provenance
 from repro_audit.capture import Recorder
 from repro_audit.trace import Writer
 
@@ -147,14 +144,8 @@ def main() -> None:
     print(f"  events {events['count']}, trace {events['bytes'] / events['count']:.0f} bytes/event")
     if options.json is not None:
         document = {
-            "command": " ".join(["python", *sys.argv]),
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "machine": {
-                "processor": platform.machine(),
-                "threads": torch.get_num_threads(),
-                "torch": torch.__version__,
-                "engine": engine.info(),
-            },
+            **provenance(),
+            "threads": torch.get_num_threads(),
             "vocabulary": options.vocabulary,
             "rounds": len(rounds),
             "median_low_high": results,
