@@ -105,9 +105,9 @@ def test_what_diverges_as_is(
 @pytest.mark.parametrize(
     ("phase", "module", "op", "line"),
     [
-        ("forward", "blocks.2.fragile", "planted.pass_through.default", 66),
+        ("forward", "blocks.2.fragile", "planted.pass_through.default", 69),
         ("backward", "blocks.2.fragile", "planted.pass_back.default", None),
-        ("optimizer", "blocks.2.inner", "planted.apply.default", 91),
+        ("optimizer", "blocks.2.inner", "planted.apply.default", 94),
     ],
 )
 def test_planted_fault(
@@ -129,4 +129,19 @@ def test_planted_fault(
         assert origin["call_site"].endswith(f"planted.py:{line}")
     if phase == "backward":
         assert origin["caused_by"]["op"] == "planted.pass_through.default"
-        assert origin["caused_by"]["call_site"].endswith("planted.py:66")
+        assert origin["caused_by"]["call_site"].endswith("planted.py:69")
+
+
+def test_a_divergence_stands_where_looking_closer_fails(audit, tmp_path) -> None:
+    result = audit(
+        "tests/programs/planted.py",
+        PLANT_COUNTER=str(tmp_path / "count"),
+        PLANT_PHASE="forward",
+        PLANT_STEP="1",
+        PLANT_ELEMENTS="1",
+        PLANT_ENDS_AT="2",
+    )
+    assert (result.code, result.report["verdict"]) == (1, "divergent")
+    assert named(result.origin)[1:] == ("blocks.2.fragile", "planted.pass_through.default")
+    assert result.origin["ulp"] is None
+    assert "RA105" in [warning["code"] for warning in result.report["warnings"]]

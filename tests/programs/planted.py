@@ -2,7 +2,8 @@
 
 The fault acts in every second process (counted in the file PLANT_COUNTER), in block 2, in the phase
 PLANT_PHASE (forward, backward, optimizer), at step PLANT_STEP, and changes PLANT_ELEMENTS elements:
-one, or two whose changes an XOR of the bits would cancel.
+one, or two whose changes an XOR of the bits would cancel. From process PLANT_ENDS_AT on the program
+fails.
 """
 
 import os
@@ -14,6 +15,8 @@ from torch import nn
 counter = Path(os.environ["PLANT_COUNTER"])
 process = int(counter.read_text()) if counter.exists() else 0
 counter.write_text(str(process + 1))
+if process >= int(os.environ.get("PLANT_ENDS_AT", "1000")):
+    raise SystemExit(7)
 PHASE = os.environ["PLANT_PHASE"]
 STEP = int(os.environ["PLANT_STEP"])
 ELEMENTS = int(os.environ["PLANT_ELEMENTS"])

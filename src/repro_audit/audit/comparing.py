@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,12 @@ def compare_traces(paths: Sequence[Path]) -> Audit:
     """
     if len(paths) < 2:
         raise UsageError("compare needs two recordings: repro-audit compare A.audit B.audit")
-    traces = [Trace.open(path) for path in paths]
+    with contextlib.ExitStack() as opened:
+        traces = [opened.enter_context(contextlib.closing(Trace.open(path))) for path in paths]
+        return _compared(paths, traces)
+
+
+def _compared(paths: Sequence[Path], traces: Sequence[Trace]) -> Audit:
     runs = tuple(
         RunInfo(
             name=str(path),

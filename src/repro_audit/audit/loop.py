@@ -11,11 +11,11 @@ from repro_audit import engine
 from repro_audit.audit import directories, selfcheck
 from repro_audit.audit.request import AuditRequest, Progress
 from repro_audit.audit.session import Finished, Session, no_events
-from repro_audit.audit.zoom import zoom
+from repro_audit.audit.zoom import Closer, zoom
 from repro_audit.diagnose import manifests
 from repro_audit.diagnose.causes import classify
 from repro_audit.diagnose.origin import compare
-from repro_audit.diagnose.runs import compare_runs
+from repro_audit.diagnose.runs import Outcomes, compare_runs
 from repro_audit.errors import InterruptedRunError, ReproAuditError, UsageError
 from repro_audit.model import Audit, Confirmation, EventCounts, Observed, Warn
 
@@ -30,7 +30,12 @@ def run_audit(request: AuditRequest, progress: Progress) -> Audit:
     TraceError or InterruptedRunError; whatever was written stays in the audit's directory.
     """
     directory = directories.create(request.root, request.target)
-    session = Session(request, directory, progress)
+    with Session(request, directory, progress) as session:
+        return _audit(session)
+
+
+def _audit(session: Session) -> Audit:
+    request, directory = session.request, session.directory
     session.total += int(request.confirm and request.mode == "controlled")
     end_state = directory.resolve() / "run-1.end.json" if request.self_check else None
     runs = [session.observed("run-1", end_state=None if end_state is None else str(end_state))]
@@ -55,7 +60,7 @@ def run_audit(request: AuditRequest, progress: Progress) -> Audit:
         directory=str(directory),
     )
     if outcomes.divergence is not None:
-        closer = zoom(session, outcomes.divergence, outcomes.sightings)
+        closer = _zoom(session, outcomes)
         audit = replace(
             audit,
             verdict="divergent",
@@ -75,6 +80,19 @@ def run_audit(request: AuditRequest, progress: Progress) -> Audit:
     return replace(audit, runs=_with_steps(runs), warnings=tuple(warnings))
 
 
+def _zoom(session: Session, outcomes: Outcomes) -> Closer:
+    """Look closer; what was found stands even where that fails."""
+    assert outcomes.divergence is not None
+    try:
+        return zoom(session, outcomes.divergence, outcomes.sightings)
+    except InterruptedRunError:
+        raise
+    except ReproAuditError as error:
+        warning = Warn("RA105", f"looking closer did not end well: {_first_line(error)}")
+        origin = outcomes.divergence.origin
+        return Closer(outcomes.divergence, origin, None, outcomes.sightings, [warning])
+
+
 def _confirm(session: Session, first: Finished) -> tuple[Confirmation | None, list[Warn]]:
     """One run as-is, compared with the first controlled one."""
     try:
@@ -82,13 +100,17 @@ def _confirm(session: Session, first: Finished) -> tuple[Confirmation | None, li
     except InterruptedRunError:
         raise
     except ReproAuditError as error:
-        text = str(error).splitlines()[0].rstrip(":")
-        return None, [Warn("RA104", f"the confirming run, as-is, did not end well: {text}")]
+        said = f"the confirming run, as-is, did not end well: {_first_line(error)}"
+        return None, [Warn("RA104", said)]
     divergence, counts, _ = compare(first.trace, run.trace)
     if divergence is None:
         return Confirmation(run.info, True, counts), []
     cause = classify(divergence, None)
     return Confirmation(run.info, False, counts, divergence.origin, cause), []
+
+
+def _first_line(error: ReproAuditError) -> str:
+    return str(error).splitlines()[0].rstrip(":")
 
 
 def _check_device(request: AuditRequest, run: Finished) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -28,7 +29,10 @@ class Finished:
 
 
 class Session:
-    """Launches the runs of one audit into its directory, one after the other."""
+    """Launches the runs of one audit into its directory, one after the other.
+
+    A context: at its end the traces that its runs left are closed.
+    """
 
     def __init__(
         self, request: AuditRequest, directory: Path, progress: Progress, *, echo: bool = False
@@ -40,6 +44,13 @@ class Session:
         self._echo = echo
         self._done = 0
         self._began = time.time()
+        self._traces = contextlib.ExitStack()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._traces.close()
 
     def plan(self, name: str, **changes: Any) -> Plan:
         """The plan of a run under this audit's controls, with some of it changed."""
@@ -65,6 +76,7 @@ class Session:
         plan = self.plan(name, **changes)
         outcome = self._launch(plan)
         trace = _opened(plan)
+        self._traces.callback(trace.close)
         info = RunInfo(
             name=name,
             trace=_shown(Path(plan.trace)),
