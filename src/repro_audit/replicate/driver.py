@@ -45,6 +45,7 @@ def run_model(target: Target, *, steps: int | None, device: str | None) -> None:
         )
     inputs = _inputs(module, target)
     if device is not None:
+        _check_device(device)
         model = model.to(device)
         inputs = _moved(inputs, device)
     optimizer = module.build_optimizer(model) if hasattr(module, "build_optimizer") else None
@@ -64,6 +65,19 @@ def _made(cls: Any, target: Target) -> Any:
             f"repro-audit {target.path}"
         ) from error
     return cls()
+
+
+def _check_device(device: str) -> None:
+    """Raise UsageError where torch has no such device here."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UsageError(
+            f"torch has no device {device} here: {reason}. Leave --device out, or use --device cpu."
+        ) from error
 
 
 def _step(
