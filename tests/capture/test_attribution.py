@@ -76,12 +76,12 @@ def test_backward_ops_belong_to_the_forward_op_that_caused_them(record):
 
 
 @pytest.mark.parametrize("options", [{"foreach": False}, {"foreach": True}, {"fused": True}])
-def test_parameters_are_recorded_at_the_start_and_after_each_step(record, options):
+def test_parameters_are_recorded_at_the_start_after_each_step_and_at_the_end(record, options):
     run = record(lambda: train(**options))
     weights = [(e.step, e.module, e.op) for e in run.seen if e.kind == "param"]
     names = [("block.1", "bias"), ("block.1", "weight"), ("first", "bias"), ("first", "weight")]
     assert sorted(weights) == sorted(
-        (step, module, f"param:{name}") for step in (0, 0, 1) for module, name in names
+        (step, module, f"param:{name}") for step in (0, 0, 1, 2) for module, name in names
     )
     assert {e.digests[0] for e in run.seen if e.phase == "optimizer" and e.outputs} <= {None}
 

@@ -120,4 +120,8 @@ def test_an_event_asked_for_keeps_its_bits(record):
     run = record(work, capture=(key,))
     (event,) = run.ops("aten.mul")
     assert run.sink.payloads[event.index, 1, 0] == run.result.numpy().tobytes()
-    assert [row[0] for row in run.sink.kept["i"]] == [event.index]
+    # The tensor, and the numbers beside it.
+    assert [(row[0], row[4]) for row in run.sink.kept["i"]] == [
+        (event.index, None),
+        (event.index, "arguments"),
+    ]

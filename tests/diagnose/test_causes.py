@@ -83,13 +83,27 @@ def test_a_draw_from_a_generator_of_its_own(run: Run) -> None:
     assert cause(run([(op, 1, DRAW)]), run([(op, 2, DRAW)])).cls == "unseeded-rng"
 
 
-@pytest.mark.parametrize("call", ["torch.manual_seed", "random.seed", "numpy.random.seed"])
-def test_another_seed(run: Run, call: str) -> None:
-    a = run([(f"seed:{call}", 1), ("dropout", 1, DRAW)])
-    b = run([(f"seed:{call}", 2), ("dropout", 2, DRAW)])
+@pytest.mark.parametrize(
+    ("call", "fed"),
+    [
+        ("torch.manual_seed", ("dropout", 1, DRAW)),
+        ("random.seed", ("DataLoader", 1, BATCH)),
+        ("numpy.random.seed", ("DataLoader", 1, BATCH)),
+    ],
+)
+def test_another_seed(run: Run, call: str, fed: tuple) -> None:
+    op, _, *options = fed
+    a = run([(f"seed:{call}", 1), (op, 1, *options)])
+    b = run([(f"seed:{call}", 2), (op, 2, *options)])
     found = cause(a, b)
     assert found.cls == "unseeded-rng"
     assert call in found.evidence[0]
+
+
+def test_a_draw_of_torchs_is_not_blamed_on_another_generators_seed(run: Run) -> None:
+    a = run([("seed:random.seed", 1), ("rng:torch", 1), ("dropout", 1, DRAW)])
+    b = run([("seed:random.seed", 2), ("rng:torch", 2), ("dropout", 2, DRAW)])
+    assert "not seeded before this draw" in cause(a, b).evidence[0]
 
 
 def test_a_seed_in_one_run_only(run: Run) -> None:

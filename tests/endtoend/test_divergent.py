@@ -145,3 +145,18 @@ def test_a_divergence_stands_where_looking_closer_fails(audit, tmp_path) -> None
     assert named(result.origin)[1:] == ("blocks.2.fragile", "planted.pass_through.default")
     assert result.origin["ulp"] is None
     assert "RA105" in [warning["code"] for warning in result.report["warnings"]]
+
+
+def test_a_write_behind_torchs_back_shows_at_the_end(audit) -> None:
+    result = audit("tests/programs/written_outside.py")
+    assert result.code == 1
+    assert named(result.origin) == ("weights", "1", "param:bias")
+
+
+def test_another_number_is_another_input(audit) -> None:
+    result = audit("tests/programs/another_number.py")
+    assert result.code == 1
+    assert named(result.origin) == ("forward", "", "aten.mul.Tensor")
+    assert result.origin["inputs_identical"] is False
+    assert result.report["cause"]["class"] == "unknown"
+

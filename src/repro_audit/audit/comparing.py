@@ -30,6 +30,12 @@ def compare_traces(paths: Sequence[Path]) -> Audit:
         return _compared(paths, traces)
 
 
+def _same_source(traces: Sequence[Trace]) -> bool:
+    """True if all were recorded from the same file, byte by byte: then a path differs."""
+    sources = {trace.manifest.get("target", {}).get("sha256") for trace in traces}
+    return len(sources) == 1 and None not in sources
+
+
 def _compared(paths: Sequence[Path], traces: Sequence[Trace]) -> Audit:
     runs = tuple(
         RunInfo(
@@ -44,7 +50,7 @@ def _compared(paths: Sequence[Path], traces: Sequence[Trace]) -> Audit:
     reason = None
     if outcomes.counts.compared == 0:
         verdict, reason = "inconclusive", "the recordings hold no event with a fingerprint"
-    elif outcomes.aligned < _SAME_PROGRAM:
+    elif outcomes.aligned < _SAME_PROGRAM and not _same_source(traces):
         verdict = "different-program"
         reason = f"only {outcomes.aligned:.0%} of their events have a counterpart"
     elif outcomes.divergence is not None:

@@ -159,9 +159,17 @@ def _warnings(runs: Sequence[Finished]) -> list[Warn]:
                 )
             )
             break
+    if _printed_identical(runs) is False:
+        found.append(Warn("RA106", f"the runs printed different things; compare {_logs(runs)}"))
     for reason, times in sorted(runs[0].trace.closing.get("unobserved", {}).items()):
         found.append(Warn("RA102", f"{times:,} tensors have no fingerprint. {reason}"))
     return found
+
+
+def _logs(runs: Sequence[Finished]) -> str:
+    """The logs of the first run and the first that printed something else."""
+    other = next(run for run in runs if run.info.printed != runs[0].info.printed)
+    return " and ".join(str(Path(run.info.trace).with_suffix(".out")) for run in (runs[0], other))
 
 
 def _printed_identical(runs: Sequence[Finished]) -> bool | None:

@@ -50,7 +50,7 @@ def zoom(session: Session, divergence: Divergence, sightings: tuple[Sighting, ..
         if found is not None:
             tally.add(found.origin)
         seen = look(one.trace, other.trace, origin.key)
-        if seen is None or not seen.differs:
+        if seen is None or not seen.differs or not (seen.inputs_identical or _same(found, origin)):
             continue
         origin = replace(
             origin,
@@ -70,6 +70,19 @@ def zoom(session: Session, divergence: Divergence, sightings: tuple[Sighting, ..
     return Closer(divergence, origin, None, tally.sightings(), [warning])
 
 
+def _same(found: Divergence | None, origin: Origin) -> bool:
+    """True if a pair first diverged at the origin's site: figures of what follows mean little."""
+    if found is None:
+        return False
+    mine, other = found.origin.key, origin.key
+    return (mine.step, mine.phase, mine.module, mine.op) == (
+        other.step,
+        other.phase,
+        other.module,
+        other.op,
+    )
+
+
 def _is_parameter(divergence: Divergence) -> bool:
     i = divergence.i
     return (
@@ -85,6 +98,9 @@ def _open_optimizer(session: Session, divergence: Divergence, tally: _Tally) -> 
         if found is None:
             continue
         key = found.origin.key
+        if key == divergence.origin.key:
+            # No operator inside the step differed before it: what changed it is no operator.
+            return divergence
         if key.step == divergence.origin.key.step and not _is_parameter(found):
             refined = replace(found, counts=divergence.counts)
             tally.refine(divergence.origin.key, found.origin)

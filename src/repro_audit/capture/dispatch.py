@@ -95,11 +95,8 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             module = self._of_optimizer(args)
         else:
             module = ""
-            if self.loading:
+            if self.loading or operator.outside:
                 phase = DATA
-            elif operator.outside:
-                phase = DATA
-                kind = KIND_BATCH
             elif operator.writes and args and type(args[0]) is _Parameter:
                 phase = WEIGHTS
                 owner = recorder.names.owner(args[0])
@@ -107,6 +104,8 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             else:
                 phase = FORWARD
 
+        if operator.outside and phase != OPTIMIZER:
+            kind = KIND_BATCH
         sequence = _get_sequence_nr()
         if sequence != self.sequence:
             self._bind(sequence, index, module)
@@ -129,9 +128,8 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         captured = bool(recorder.wanted) and recorder.wants(
             phase, module, operator.name, count, self
         )
-        if captured:
+        if captured and recorder.take_inputs(index, operator, args, kwargs):
             flags |= INPUTS
-            recorder.take_inputs(index, args, kwargs)
 
         result = func(*args, **kwargs) if kwargs else func(*args)
 

@@ -55,6 +55,10 @@ class ModuleNames:
             self._modules[id(module)] = (weakref.ref(module), known)
         return known
 
+    def roots(self) -> list[nn.Module]:
+        """The roots that are still there, by name."""
+        return sorted(self._roots, key=lambda root: self._roots[root])
+
     def owner(self, tensor: Tensor) -> tuple[str, str] | None:
         """(module path, name) of a parameter or buffer of a named tree."""
         entry = self._owners.get(id(tensor))

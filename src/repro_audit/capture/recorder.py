@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import itertools
 import os
 import threading
@@ -28,7 +29,7 @@ from repro_audit.capture.dispatch import (
     tensors_in,
     unseen_by_dynamo,
 )
-from repro_audit.capture.generators import Generators
+from repro_audit.capture.generators import Generators, digest_of
 from repro_audit.capture.locations import Locator
 from repro_audit.capture.memory import UnwrittenMemory
 from repro_audit.capture.modules import ModuleNames
@@ -142,6 +143,7 @@ class Recorder:
         """End: record generator states a last time, unhook everything, flush. Idempotent."""
         if not self.active:
             return
+        self._weigh_all()
         self.generator_states()
         self.active = False
         self._generators.uninstall()
@@ -298,6 +300,15 @@ class Recorder:
         for module, name, tensor in self.names.tensors(root):
             self.parameter(module, name, tensor, None)
 
+    def _weigh_all(self) -> None:
+        """Record what the models that are still there end with: `.numpy()` writes show here."""
+        mode = self.mode()
+        if mode is not None and mode.thread == 0:
+            # Which models are still there must not depend on when garbage was last collected.
+            gc.collect()
+            for root in self.names.roots():
+                self.weigh(root)
+
     def generator(self, op: str, digest: bytes, code: int | None = None) -> None:
         """Record a generator's state, or the seed it was given."""
         self.add(KIND_RNG, RNG, op, [(None, digest)], code=code)
@@ -328,11 +339,23 @@ class Recorder:
         """True if this event's tensors were asked for."""
         return (mode.step, PHASES[phase], module, op, count, mode.thread) in self.wanted
 
-    def take_inputs(self, index: int, args: Any, kwargs: Any) -> None:
-        """Fingerprint an operator's tensor arguments before it runs."""
-        for position, tensor in enumerate(tensors_in((args, kwargs or {}))):
+    def take_inputs(self, index: int, operator: Operator, args: Any, kwargs: Any) -> bool:
+        """Fingerprint an operator's arguments before it runs: tensors one by one, numbers together.
+
+        What it overwrites unread is no input. False for an operator that brings memory in: what
+        it is given is what it returns.
+        """
+        if operator.outside:
+            return False
+        read = (args[1:] if operator.fills else args, kwargs or {})
+        position = -1
+        for position, tensor in enumerate(tensors_in(read)):
             self.sink.inputs.append(self._row(index, position, tensor, True, None))
             self._keep(index, 0, position, tensor)
+        spec = self._spec("python", (), "cpu")
+        digest = digest_of(_plain_arguments(read))
+        self.sink.inputs.append((index, position + 1, spec, digest, "arguments"))
+        return True
 
     def _keep(self, index: int, role: int, position: int, tensor: torch.Tensor) -> None:
         if tensor.layout is not torch.strided or tensor.numel() == 0 or tensor.is_meta:
@@ -375,3 +398,14 @@ class Recorder:
 
     def _spec(self, dtype: str, shape: tuple[int, ...], device: str) -> int:
         return self.sink.spec(dtype, shape, device)
+
+
+def _plain_arguments(value: Any) -> Any:
+    """An operator's arguments that are no tensors, in their places; objects by their type alone."""
+    if isinstance(value, list | tuple):
+        return [_plain_arguments(item) for item in value]
+    if isinstance(value, dict):
+        return [(name, _plain_arguments(value[name])) for name in sorted(value)]
+    if isinstance(value, str | bytes | bool | int | float | complex | torch.dtype | torch.device):
+        return value
+    return type(value).__name__

@@ -130,7 +130,8 @@ class Steps:
                 self._end_step()
             self._forwards += 1
         code = recorder.locator.number(sys._getframe(2))
-        if root not in self._weighed:
+        # Which of several threads is first is chance; the end of the run records all roots anyway.
+        if root not in self._weighed and mode.thread == 0:
             self._weighed.add(root)
             for module, name, tensor in recorder.names.tensors(root):
                 recorder.parameter(module, name, tensor, code)

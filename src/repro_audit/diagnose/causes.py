@@ -186,6 +186,18 @@ def _drawn_from(case: Case, generator: str) -> bool:
     return len(set(seen)) > 1
 
 
+def _path(case: Case) -> Cause | None:
+    """Another path: chosen by a generator that was drawn from and not, or differently, seeded."""
+    if case.divergence.origin.kind != "structural":
+        return None
+    for generator in ("numpy", "python"):
+        if _drawn_from(case, generator):
+            cause = _generator(case, generator)
+            if cause is not None:
+                return cause
+    return None
+
+
 def _op_itself(case: Case) -> Cause | None:
     """Same inputs, another output, no draw: whatever it is, it happens inside the op."""
     zoomed = case.zoomed
@@ -256,5 +268,6 @@ _RULES: tuple[Callable[[Case], Cause | None], ...] = (
     _nondeterministic_op,
     _unwritten_memory,
     _batch,
+    _path,
     _op_itself,
 )

@@ -101,16 +101,28 @@ def _divergence(
         )
     origin = replace(origin, caused_by=_caused_by(trace, event))
     seeding, states = _generators_before(a, b, i, j)
-    fed_by_draws = (
-        origin.kind == "structural"
-        or bool(trace.flags[at] & RANDOM)
-        or trace.kind[at] == _BATCH_KIND
-    )
-    if seeding is not None and fed_by_draws:
+    if seeding is not None and _fed_by(trace, at, origin, _seed_op(a, b, seeding)):
         x, y = seeding
         seed_event = a.event(x) if x is not None else b.event(y or 0)
         return Divergence(a, b, _at(seed_event), x, y, i, j, counts, states)
     return Divergence(a, b, origin, i, j, i, j, counts, states)
+
+
+def _seed_op(a: Trace, b: Trace, seeding: tuple[int | None, int | None]) -> str:
+    x, y = seeding
+    return a.site_name(x)[1] if x is not None else b.site_name(y or 0)[1]
+
+
+def _fed_by(trace: Trace, at: int, origin: Origin, seed: str) -> bool:
+    """Could the draws behind this event come from the generator that `seed` seeds?
+
+    torch's own draws come from torch's generator, or from one of the program's own; what comes in
+    from outside, or decides a path, may come from any.
+    """
+    if origin.kind == "structural" or trace.kind[at] == _BATCH_KIND:
+        return True
+    drawn = bool(trace.flags[at] & RANDOM) and ".generator" not in trace.site_name(at)[1]
+    return drawn and seed.startswith("seed:torch.")
 
 
 def _at(event: Event) -> Origin:

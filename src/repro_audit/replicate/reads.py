@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import sysconfig
 import time
@@ -46,8 +47,8 @@ class Reads:
         if writing or path in self.stale or self._since is None:
             return
         try:
-            changed = os.stat(path).st_mtime  # noqa: PTH116 - an audit hook must stay light
+            found = os.stat(path)  # noqa: PTH116 - an audit hook must stay light
         except OSError:
             return
-        if self._since <= changed < self._began:
+        if stat.S_ISREG(found.st_mode) and self._since <= found.st_mtime < self._began:
             self.stale.append(path)
