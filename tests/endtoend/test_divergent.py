@@ -159,4 +159,3 @@ def test_another_number_is_another_input(audit) -> None:
     assert named(result.origin) == ("forward", "", "aten.mul.Tensor")
     assert result.origin["inputs_identical"] is False
     assert result.report["cause"]["class"] == "unknown"
-
