@@ -222,3 +222,26 @@ def test_a_device_that_is_not_there(audit, program) -> None:
     assert result.code == 2
     assert "torch has no device cuda here" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_what_other_processes_and_pools_do_is_said_to_be_unobserved(audit, program) -> None:
+    program(
+        "train.py",
+        """
+        import multiprocessing.pool, subprocess, sys
+        import torch
+
+        def double(x):
+            return float((x * 2).sum())
+
+        with multiprocessing.pool.ThreadPool(2) as pool:
+            print(sum(pool.map(double, [torch.ones(50)] * 8)))
+        subprocess.run([sys.executable, "-c", "pass"])
+        subprocess.run(["true"])
+        torch.nn.Linear(2, 2)(torch.ones(2))
+        """,
+    )
+    result = audit("train.py", "--no-confirm")
+    assert result.code == 0
+    assert "a thread of multiprocessing.pool" in result.stdout
+    assert "RA107   the program started 1 Python processes" in result.stdout

@@ -11,7 +11,7 @@ from repro_audit.diagnose import manifests
 from repro_audit.diagnose.causes import classify
 from repro_audit.diagnose.runs import compare_runs
 from repro_audit.errors import UsageError
-from repro_audit.model import Audit, RunInfo, Verdict
+from repro_audit.model import Audit, RunInfo, Verdict, Warn
 from repro_audit.trace import Trace
 
 # With fewer events in common than this share, two recordings are of different programs.
@@ -68,6 +68,11 @@ def _compared(paths: Sequence[Path], traces: Sequence[Trace]) -> Audit:
         origin=None if divergence is None else divergence.origin,
         cause=None if divergence is None else classify(divergence, None),
         sightings=outcomes.sightings if divergence is not None else (),
+        warnings=tuple(
+            Warn("RA108", f"{path} ends early: {trace.closing.get('error')}")
+            for path, trace in zip(paths, traces, strict=True)
+            if trace.closing.get("outcome") == "raised"
+        ),
         manifest_differences=manifests.differences(
             {run.name: trace.manifest for run, trace in zip(runs, traces, strict=True)}
         ),

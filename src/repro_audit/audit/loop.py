@@ -162,7 +162,11 @@ def _warnings(runs: Sequence[Finished]) -> list[Warn]:
     if _printed_identical(runs) is False:
         found.append(Warn("RA106", f"the runs printed different things; compare {_logs(runs)}"))
     for reason, times in sorted(runs[0].trace.closing.get("unobserved", {}).items()):
-        found.append(Warn("RA102", f"{times:,} tensors have no fingerprint. {reason}"))
+        found.append(Warn("RA102", f"not observed, {times:,} times: {reason}"))
+    processes = runs[0].trace.closing.get("processes", 0)
+    if processes:
+        said = f"the program started {processes:,} Python processes, which were not observed"
+        found.append(Warn("RA107", said))
     return found
 
 

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from repro_audit.capture.recorder import Recorder
 
 # Their threads take work in the order of its arrival, which differs from run to run.
-_POOLS = ("concurrent.futures.thread", "torch.utils.data._utils.pin_memory")
+_POOLS = (
+    "concurrent.futures.thread",
+    "multiprocessing.pool",
+    "torch.utils.data._utils.pin_memory",
+)
+# An executor's tasks are observed one by one; this pool's are not.
+_UNOBSERVED_POOL = "multiprocessing.pool"
 
 
 class Threads:
@@ -36,6 +42,8 @@ class Threads:
         @functools.wraps(start)
         def observed_start(thread: threading.Thread, *args: Any, **kwargs: Any) -> None:
             target = getattr(thread, "_target", None)
+            if recorder.active and getattr(target, "__module__", None) == _UNOBSERVED_POOL:
+                recorder.unobserved["a thread of multiprocessing.pool"] += 1
             if recorder.active and getattr(target, "__module__", None) not in _POOLS:
                 run = self._observed(thread.run)
 

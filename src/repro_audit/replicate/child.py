@@ -40,6 +40,7 @@ from repro_audit.model import Plan
 from repro_audit.replicate import driver, ours, runner
 from repro_audit.replicate.endstate import EndState
 from repro_audit.replicate.plan import plan_from_json, plan_to_json
+from repro_audit.replicate.processes import Processes
 from repro_audit.replicate.reads import Reads
 from repro_audit.trace import Writer
 
@@ -113,6 +114,7 @@ class Run:
         self.writer: Writer | None = None
         self._process = os.getpid()
         self.end_state = EndState() if plan.end_state else None
+        self.processes = Processes()
         self.reads = Reads(since=plan.since, own=str(Path(plan.progress).parent))
 
     def prepare(self) -> None:
@@ -125,6 +127,8 @@ class Run:
         if plan.poison:
             perturb.reverse_listings()
         self.reads.install()
+        if plan.observe:
+            self.processes.install()
         when_imported("torch", self._torch_imported)
         when_imported("numpy.random", self._numpy_imported)
 
@@ -208,6 +212,7 @@ class Run:
                 "error": error,
                 "unobserved": dict(recorder.unobserved) if recorder is not None else {},
                 "stale_reads": self.reads.stale,
+                "processes": self.processes.started,
             },
         )
 
