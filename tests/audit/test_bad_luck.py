@@ -244,4 +244,4 @@ def test_what_other_processes_and_pools_do_is_said_to_be_unobserved(audit, progr
     result = audit("train.py", "--no-confirm")
     assert result.code == 0
     assert "a thread of multiprocessing.pool" in result.stdout
-    assert "RA107   the program started 1 Python processes" in result.stdout
+    assert "RA107   Python processes that the program started, not observed: 1" in result.stdout

@@ -165,7 +165,7 @@ def _warnings(runs: Sequence[Finished]) -> list[Warn]:
         found.append(Warn("RA102", f"not observed, {times:,} times: {reason}"))
     processes = runs[0].trace.closing.get("processes", 0)
     if processes:
-        said = f"the program started {processes:,} Python processes, which were not observed"
+        said = f"Python processes that the program started, not observed: {processes:,}"
         found.append(Warn("RA107", said))
     return found
 
