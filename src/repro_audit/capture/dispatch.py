@@ -31,7 +31,7 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     The program's operator runs exactly as it would have: arguments are passed on untouched, the
     result is returned untouched, and nothing is read from a device or drawn from a generator.
-    Cost: 5-8 µs an operator, plus reading what it wrote once.
+    Cost: some microseconds an operator, plus reading what it wrote once; docs/performance.md.
     """
 
     supports_higher_order_operators = True

@@ -26,7 +26,7 @@ def digest_of(value: Any) -> bytes:
 def states() -> list[tuple[str, bytes]]:
     """(name, digest) of the global generators of torch (CPU), Python and, if imported, NumPy.
 
-    Reads without drawing. About 60 µs.
+    Reads without drawing.
     """
     with paused():
         found = [("torch", engine.tensor_digest(torch.default_generator.get_state()))]

@@ -18,7 +18,7 @@ class Locator:
 
     Paths below one of `bases` are written relative to it, those of installed packages relative to
     their site directory, so that traces from two checkouts compare. Files are classified once each;
-    a look-up costs about 60 ns a frame.
+    a look-up costs one dictionary access a frame.
     """
 
     def __init__(self, bases: tuple[str, ...], register: Callable[[str], int]) -> None:

@@ -29,7 +29,7 @@ class Trace:
     """A whole trace, opened read-only by `Trace.open`.
 
     `kind`, `step`, `phase`, `thread`, `site`, `call_index` and `flags` are arrays over the events
-    in order of execution. 1M events load in about 3 s and take some 150 MB.
+    in order of execution, all read on opening; time and memory grow with the number of events.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:

@@ -21,7 +21,7 @@ class Writer:
     """A trace being written. `events`, `outputs` and `inputs` take rows as the schema has them.
 
     Rows are appended to the lists by capture and written by `flush`, which clears them in place;
-    about 1 µs a row. The file is not a trace until `close`: a reader refuses it before. Numbers,
+    in one transaction. The file is not a trace until `close`: a reader refuses it before. Numbers,
     `payload` and `flush` may be used from several threads. Raises TraceError where `path` exists
     or cannot be written, be it later on: a full disk.
     """
