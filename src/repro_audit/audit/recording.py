@@ -78,8 +78,8 @@ def record(
     ```
     `model`'s parameters are recorded at the start and, where no `optimizer` is given, after each
     step; an optimizer's after each of its steps. Seeds and switches are left as they are. Costs
-    some microseconds an op and one read of what it wrote. Raises UsageError where `path` exists and `force` is
-    not given, and where a recording is under way.
+    some microseconds an op and one read of what it wrote. Raises UsageError where `path` exists and
+    `force` is not given, and where a recording is under way.
     """
     return Recording(Path(path), model=model, optimizer=optimizer, force=force)
 
