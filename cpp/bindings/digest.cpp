@@ -120,7 +120,7 @@ py::tuple multiset(u64 address, const py::object& sizes, const py::object& strid
   Lanes sum;
   {
     const Release release(view.nbytes());
-    sum = multiset_lanes(MultisetKeys::of(key), view, threads);
+    sum = multiset_lanes(active(), MultisetKeys::of(key), view, threads);
   }
   return pair(sum);
 }

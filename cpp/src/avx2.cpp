@@ -167,6 +167,7 @@ u64 read_sum(const u8* p, u64 nbytes) {
 
 }  // namespace
 
-const Kernels kAvx2 = {"avx2", supported, words, blocks, equal_prefix, read_sum};
+const Kernels kAvx2 = {"avx2",   supported,         words,  blocks, equal_prefix,
+                       read_sum, portable_multiset, nullptr};
 
 }  // namespace repro_audit

@@ -7,7 +7,8 @@ namespace {
 
 // Fastest first.
 constexpr const Kernels* kTable[] = {
-#if defined(REPRO_AUDIT_AVX2)
+#if defined(REPRO_AUDIT_X86)
+    &kAvx512,
     &kAvx2,
 #endif
     &kPortable,

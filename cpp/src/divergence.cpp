@@ -18,14 +18,24 @@ constexpr u64 kCloseLook = 256;
 
 bool contiguous(const Strided& view) { return view.sizes.size() == 1 && view.strides[0] == 1; }
 
+// With vectors the look may be longer: equal pairs cost them little.
+constexpr u64 kVectorLook = 32768;
+
 template <class Format>
-void compare_run(const Kernels& kernels, const u8* a, const u8* b, u64 first, u64 count,
+void compare_run(const Kernels& kernels, Tag tag, const u8* a, const u8* b, u64 first, u64 count,
                  Divergence& result) {
   using Bits = typename Format::Bits;
   u64 i = 0;
   while (i < count) {
     const u64 at = i * sizeof(Bits);
     i += kernels.equal_prefix(a + at, b + at, (count - i) * sizeof(Bits)) / sizeof(Bits);
+    if (kernels.divergence != nullptr) {
+      const u64 look = std::min(count - i, kVectorLook / sizeof(Bits));
+      const u64 offset = i * sizeof(Bits);
+      const u64 taken = kernels.divergence(tag, a + offset, b + offset, first + i, look, result);
+      i += taken;
+      if (taken != 0) continue;
+    }
     const u64 end = std::min(count, i + kCloseLook / sizeof(Bits));
     for (; i < end; ++i) {
       Bits x;
@@ -58,11 +68,11 @@ template <class Narrow>
 using Rounding = void (*)(const u8*, u64, u8*);
 
 template <class Format>
-Divergence compare_share(const Kernels& kernels, const Strided& a, const Strided& b, u64 from,
-                         u64 to, Rounding<Format> rounding) {
+Divergence compare_share(const Kernels& kernels, Tag tag, const Strided& a, const Strided& b,
+                         u64 from, u64 to, Rounding<Format> rounding) {
   Divergence result;
   if (contiguous(a) && contiguous(b) && rounding == nullptr) {
-    compare_run<Format>(kernels, a.data + from * a.itemsize, b.data + from * b.itemsize, from,
+    compare_run<Format>(kernels, tag, a.data + from * a.itemsize, b.data + from * b.itemsize, from,
                         to - from, result);
   } else {
     alignas(64) u8 buffer_a[kChunk * 8];
@@ -76,7 +86,7 @@ Divergence compare_share(const Kernels& kernels, const Strided& a, const Strided
         rounding(x, count, rounded);
         x = rounded;
       }
-      compare_run<Format>(kernels, x, y, first, count, result);
+      compare_run<Format>(kernels, tag, x, y, first, count, result);
     }
   }
   result.numel = to - from;
@@ -121,7 +131,7 @@ bool compare(const Kernels& kernels, const Strided& given_a, Tag tag_a, const St
       const FloatMode thread_mode;
       const u64 from = std::min(numel, part * step);
       shares[part] =
-          compare_share<Format>(kernels, a, b, from, std::min(numel, from + step), rounding);
+          compare_share<Format>(kernels, tag_b, a, b, from, std::min(numel, from + step), rounding);
     });
     for (const Divergence& share : shares) result.merge(share);
   });

@@ -6,6 +6,8 @@
 #include <cstddef>
 
 #include "keys.hpp"
+#include "repro_audit/multiset.hpp"
+#include "repro_audit/ulp.hpp"
 
 namespace repro_audit {
 
@@ -26,11 +28,23 @@ struct Kernels {
 
   // Sum of the whole 64-bit words of `nbytes` bytes.
   u64 (*read_sum)(const u8* p, u64 nbytes);
+
+  // Multiset lanes of `count` elements of `itemsize` bytes (1, 2, 4, 8 or 16), one after another.
+  Lanes (*multiset)(const u8* p, u64 count, u64 itemsize, const MultisetKeys& keys);
+
+  // Adds pairs `first` ... `first + count - 1` of elements of dtype `tag` to `result`, which holds
+  // earlier pairs only, but for numel and the histogram's share of equal pairs. Returns `count`, or
+  // 0 for a dtype that this row has no vectors for. Null where it has none at all.
+  u64 (*divergence)(Tag tag, const u8* a, const u8* b, u64 first, u64 count, Divergence& result);
 };
 
+// Multiset lanes in plain C++, for rows without vectors of their own.
+Lanes portable_multiset(const u8* p, u64 count, u64 itemsize, const MultisetKeys& keys);
+
 extern const Kernels kPortable;
-#if defined(REPRO_AUDIT_AVX2)
+#if defined(REPRO_AUDIT_X86)
 extern const Kernels kAvx2;
+extern const Kernels kAvx512;
 #endif
 
 }  // namespace repro_audit

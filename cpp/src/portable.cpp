@@ -54,8 +54,48 @@ u64 read_sum(const u8* p, u64 nbytes) {
   return sum;
 }
 
+template <class Bits>
+Lanes multiset_of(const u8* p, u64 count, const MultisetKeys& keys) {
+  Lanes sum;
+  for (u64 i = 0; i < count; ++i) {
+    Bits bits;
+    std::memcpy(&bits, p + i * sizeof bits, sizeof bits);
+    MultisetElement element;
+    if constexpr (sizeof bits == 8) {
+      element.absorb(static_cast<u32>(bits), static_cast<u32>(bits >> 32), keys, sum);
+    } else {
+      element.absorb(bits, 0, keys, sum);
+    }
+  }
+  return sum;
+}
+
+Lanes multiset_of_pairs(const u8* p, u64 count, const MultisetKeys& keys) {
+  Lanes sum;
+  for (u64 i = 0; i < count; ++i) {
+    u64 bits[2];
+    std::memcpy(bits, p + i * sizeof bits, sizeof bits);
+    MultisetElement element;
+    for (const u64 half : bits) {
+      element.absorb(static_cast<u32>(half), static_cast<u32>(half >> 32), keys, sum);
+    }
+  }
+  return sum;
+}
+
 }  // namespace
 
-const Kernels kPortable = {"portable", supported, words, blocks, equal_prefix, read_sum};
+Lanes portable_multiset(const u8* p, u64 count, u64 itemsize, const MultisetKeys& keys) {
+  switch (itemsize) {
+    case 1: return multiset_of<u8>(p, count, keys);
+    case 2: return multiset_of<u16>(p, count, keys);
+    case 4: return multiset_of<u32>(p, count, keys);
+    case 8: return multiset_of<u64>(p, count, keys);
+    default: return multiset_of_pairs(p, count, keys);
+  }
+}
+
+const Kernels kPortable = {"portable", supported,         words,  blocks, equal_prefix,
+                           read_sum,   portable_multiset, nullptr};
 
 }  // namespace repro_audit

@@ -129,45 +129,6 @@ Lanes summed(unsigned parts, const Part& work) {
   return total;
 }
 
-template <class Bits>
-Lanes multiset_of(const u8* p, u64 count, const MultisetKeys& keys) {
-  Lanes sum;
-  for (u64 i = 0; i < count; ++i) {
-    Bits bits;
-    std::memcpy(&bits, p + i * sizeof bits, sizeof bits);
-    MultisetElement element;
-    if constexpr (sizeof bits == 8) {
-      element.absorb(static_cast<u32>(bits), static_cast<u32>(bits >> 32), keys, sum);
-    } else {
-      element.absorb(bits, 0, keys, sum);
-    }
-  }
-  return sum;
-}
-
-Lanes multiset_of_pairs(const u8* p, u64 count, const MultisetKeys& keys) {
-  Lanes sum;
-  for (u64 i = 0; i < count; ++i) {
-    u64 bits[2];
-    std::memcpy(bits, p + i * sizeof bits, sizeof bits);
-    MultisetElement element;
-    for (const u64 half : bits) {
-      element.absorb(static_cast<u32>(half), static_cast<u32>(half >> 32), keys, sum);
-    }
-  }
-  return sum;
-}
-
-Lanes multiset_run(const u8* p, u64 nbytes, u64 itemsize, const MultisetKeys& keys) {
-  switch (itemsize) {
-    case 1: return multiset_of<u8>(p, nbytes, keys);
-    case 2: return multiset_of<u16>(p, nbytes / 2, keys);
-    case 4: return multiset_of<u32>(p, nbytes / 4, keys);
-    case 8: return multiset_of<u64>(p, nbytes / 8, keys);
-    default: return multiset_of_pairs(p, nbytes / 16, keys);
-  }
-}
-
 }  // namespace
 
 u64 Strided::numel() const {
@@ -254,7 +215,8 @@ Lanes strided_lanes(const Kernels& kernels, const KeyTable& keys, const Strided&
   });
 }
 
-Lanes multiset_lanes(const MultisetKeys& keys, const Strided& given, unsigned threads) {
+Lanes multiset_lanes(const Kernels& kernels, const MultisetKeys& keys, const Strided& given,
+                     unsigned threads) {
   if (given.numel() == 0) return {};
   const Strided view = reordered(given);
   if (view.sizes.size() == 1 && view.strides[0] == 1) {
@@ -263,15 +225,14 @@ Lanes multiset_lanes(const MultisetKeys& keys, const Strided& given, unsigned th
     return summed(shares, [&](unsigned part) {
       const u64 from = std::min(view.sizes[0], part * step);
       const u64 count = std::min(view.sizes[0] - from, step);
-      return multiset_run(view.data + from * view.itemsize, count * view.itemsize, view.itemsize,
-                          keys);
+      return kernels.multiset(view.data + from * view.itemsize, count, view.itemsize, keys);
     });
   }
   const unsigned parts = worth_threads(view.nbytes(), threads);
   return summed(parts, [&](unsigned part) {
     Lanes sum;
     for_each_run(view, part, parts, [&](const u8* p, u64 nbytes, u64) {
-      sum += multiset_run(p, nbytes, view.itemsize, keys);
+      sum += kernels.multiset(p, nbytes / view.itemsize, view.itemsize, keys);
     });
     return sum;
   });

@@ -36,6 +36,7 @@ Lanes strided_lanes(const Kernels& kernels, const KeyTable& keys, const Strided&
                     unsigned threads);
 
 // Multiset lanes of the view's elements.
-Lanes multiset_lanes(const MultisetKeys& keys, const Strided& view, unsigned threads);
+Lanes multiset_lanes(const Kernels& kernels, const MultisetKeys& keys, const Strided& view,
+                     unsigned threads);
 
 }  // namespace repro_audit

@@ -75,6 +75,28 @@ def test_random_codes(each_engine: str, name: str) -> None:
     both(a, rng.permutation(a), TAGS[name])
 
 
+@pytest.mark.parametrize("few", [False, True])
+@pytest.mark.parametrize("name", ["float32", "float16", "bfloat16"])
+def test_many_pairs(each_engine: str, name: str, few: bool) -> None:
+    """Vectors, their ends, and sums carried over many of them; special pairs among plain ones."""
+    f = reference_ulp.format_of(TAGS[name])
+    rng = np.random.default_rng(4)
+    numel = 70_003
+    for step in (3, 1 << (f.fraction - 1), f.infinity):
+        a = rng.integers(0, f.infinity, numel).astype(f.bits)
+        a |= (rng.integers(0, 2, numel) * f.sign).astype(f.bits)
+        moved = np.minimum((a & (f.sign - 1)) + rng.integers(0, step, numel), f.infinity - 1)
+        b = (moved | (a & f.sign)).astype(f.bits)
+        odd = np.array([0, f.sign, f.infinity, f.infinity + 1, f.sign + f.infinity, 1], f.bits)
+        for side in (a, b):
+            side[rng.integers(0, numel, 40)] = rng.choice(odd, 40)
+        if few:
+            kept = rng.random(numel) < 0.999
+            b[kept] = a[kept]
+        for start in (0, 1, 7):
+            both(a[start:], b[start:], TAGS[name])
+
+
 @pytest.mark.parametrize(
     ("wide", "narrow"),
     [(w, n) for w, n in itertools.combinations(FLOATS, 2)],
