@@ -22,6 +22,8 @@ py::list cpu_features() {
   if (__builtin_cpu_supports("avx2")) names.append("avx2");
   if (__builtin_cpu_supports("avx512f")) names.append("avx512f");
   if (__builtin_cpu_supports("avx512bw")) names.append("avx512bw");
+  if (__builtin_cpu_supports("avx512vl")) names.append("avx512vl");
+  if (__builtin_cpu_supports("avx512cd")) names.append("avx512cd");
 #elif defined(__aarch64__)
   names.append("neon");
 #endif

@@ -42,23 +42,64 @@ py::dict to_dict(const Divergence& d) {
                   "max_absolute"_a = d.max_absolute, "max_relative"_a = d.max_relative);
 }
 
+// Both sides of a comparison, checked.
+struct Sides {
+  Strided a;
+  Strided b;
+  Tag tag_a;
+  Tag tag_b;
+
+  Sides(u64 address_a, const py::object& strides_a, u64 address_b, const py::object& strides_b,
+        const py::object& sizes, u64 given_a, u64 given_b)
+      : tag_a(static_cast<Tag>(given_a)),
+        tag_b(static_cast<Tag>(given_b == 0 ? given_a : given_b)) {
+    const u64 size_a = itemsize_of(static_cast<u64>(tag_a));
+    const u64 size_b = itemsize_of(static_cast<u64>(tag_b));
+    if (size_a == 0 || size_b == 0) {
+      throw py::value_error("ulp: no dtype with a distance of its own");
+    }
+    a = strided(address_a, sizes, strides_a, size_a);
+    b = strided(address_b, sizes, strides_b, size_b);
+  }
+};
+
+void require(bool comparable) {
+  if (!comparable) throw py::value_error("ulp: dtypes without a common format");
+}
+
 py::dict ulp(u64 address_a, const py::object& strides_a, u64 address_b, const py::object& strides_b,
              const py::object& sizes, u64 tag_a, u64 tag_b, unsigned threads) {
-  if (tag_b == 0) tag_b = tag_a;
-  const u64 size_a = itemsize_of(tag_a);
-  const u64 size_b = itemsize_of(tag_b);
-  if (size_a == 0 || size_b == 0) throw py::value_error("ulp: no dtype with a distance of its own");
-  const Strided a = strided(address_a, sizes, strides_a, size_a);
-  const Strided b = strided(address_b, sizes, strides_b, size_b);
+  const Sides sides(address_a, strides_a, address_b, strides_b, sizes, tag_a, tag_b);
   Divergence result;
   bool comparable = false;
   {
-    const Release release(a.nbytes());
-    comparable =
-        compare(active(), a, static_cast<Tag>(tag_a), b, static_cast<Tag>(tag_b), threads, result);
+    const Release release(sides.a.nbytes());
+    comparable = compare(active(), sides.a, sides.tag_a, sides.b, sides.tag_b, threads, result);
   }
-  if (!comparable) throw py::value_error("ulp: dtypes without a common format");
+  require(comparable);
   return to_dict(result);
+}
+
+py::list ulp_channels(u64 address_a, const py::object& strides_a, u64 address_b,
+                      const py::object& strides_b, const py::object& sizes, u64 tag_a, u64 tag_b,
+                      u64 dim, unsigned threads) {
+  const Sides sides(address_a, strides_a, address_b, strides_b, sizes, tag_a, tag_b);
+  if (dim >= sides.a.sizes.size()) throw py::value_error("ulp_channels: no such dimension");
+  u64 inner = 1;
+  for (std::size_t d = dim + 1; d < sides.a.sizes.size(); ++d) inner *= sides.a.sizes[d];
+  std::vector<Channel> channels(sides.a.sizes[dim]);
+  bool comparable = false;
+  {
+    const Release release(sides.a.nbytes());
+    comparable = compare_channels(active(), sides.a, sides.tag_a, sides.b, sides.tag_b, inner,
+                                  threads, channels);
+  }
+  require(comparable);
+  py::list found;
+  for (const Channel& c : channels) {
+    found.append(py::make_tuple(c.differing, c.unordered, c.max_ulp));
+  }
+  return found;
 }
 
 }  // namespace
@@ -69,6 +110,11 @@ void register_ulp(py::module_& module) {
              "tag_a"_a, "tag_b"_a = 0, "threads"_a = 0, py::pos_only(),
              "What two strided tensors of one shape differ by; indices are row-major positions. "
              "Where tag_b is given and differs, numbers of `a` are rounded to the format of `b`.");
+  module.def("ulp_channels", &ulp_channels, "address_a"_a, "strides_a"_a, "address_b"_a,
+             "strides_b"_a, "sizes"_a, "tag_a"_a, "tag_b"_a, "dim"_a, "threads"_a = 0,
+             py::pos_only(),
+             "For each index of dimension `dim`: pairs that differ, unordered pairs, largest "
+             "distance.");
 }
 
 }  // namespace repro_audit::bindings

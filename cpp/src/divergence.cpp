@@ -67,31 +67,68 @@ void round_run(const u8* from, u64 count, u8* to) {
 template <class Narrow>
 using Rounding = void (*)(const u8*, u64, u8*);
 
+// Calls consume(x, y, first, count) for the pairs `from` ... `to - 1`, in order, each call's pairs
+// one after another in memory and of one format.
+template <class Format, class Consume>
+void for_each_chunk(const Strided& a, const Strided& b, u64 from, u64 to, Rounding<Format> rounding,
+                    Consume&& consume) {
+  if (contiguous(a) && contiguous(b) && rounding == nullptr) {
+    consume(a.data + from * a.itemsize, b.data + from * b.itemsize, from, to - from);
+    return;
+  }
+  alignas(64) u8 buffer_a[kChunk * 8];
+  alignas(64) u8 buffer_b[kChunk * 8];
+  alignas(64) u8 rounded[kChunk * 8];
+  for (u64 first = from; first < to; first += kChunk) {
+    const u64 count = std::min(kChunk, to - first);
+    const u8* x = in_order(a, first, count, buffer_a);
+    const u8* y = in_order(b, first, count, buffer_b);
+    if (rounding != nullptr) {
+      rounding(x, count, rounded);
+      x = rounded;
+    }
+    consume(x, y, first, count);
+  }
+}
+
 template <class Format>
 Divergence compare_share(const Kernels& kernels, Tag tag, const Strided& a, const Strided& b,
                          u64 from, u64 to, Rounding<Format> rounding) {
   Divergence result;
-  if (contiguous(a) && contiguous(b) && rounding == nullptr) {
-    compare_run<Format>(kernels, tag, a.data + from * a.itemsize, b.data + from * b.itemsize, from,
-                        to - from, result);
-  } else {
-    alignas(64) u8 buffer_a[kChunk * 8];
-    alignas(64) u8 buffer_b[kChunk * 8];
-    alignas(64) u8 rounded[kChunk * 8];
-    for (u64 first = from; first < to; first += kChunk) {
-      const u64 count = std::min(kChunk, to - first);
-      const u8* x = in_order(a, first, count, buffer_a);
-      const u8* y = in_order(b, first, count, buffer_b);
-      if (rounding != nullptr) {
-        rounding(x, count, rounded);
-        x = rounded;
-      }
-      compare_run<Format>(kernels, tag, x, y, first, count, result);
-    }
-  }
+  for_each_chunk<Format>(a, b, from, to, rounding,
+                         [&](const u8* x, const u8* y, u64 first, u64 count) {
+                           compare_run<Format>(kernels, tag, x, y, first, count, result);
+                         });
   result.numel = to - from;
   result.histogram[0] += result.numel - result.differing;
   return result;
+}
+
+template <class Format>
+void channels_run(const Kernels& kernels, const u8* a, const u8* b, u64 first, u64 count, u64 inner,
+                  std::vector<Channel>& channels) {
+  using Bits = typename Format::Bits;
+  for (u64 i = 0; i < count;) {
+    const u64 at = i * sizeof(Bits);
+    i += kernels.equal_prefix(a + at, b + at, (count - i) * sizeof(Bits)) / sizeof(Bits);
+    const u64 end = std::min(count, i + kCloseLook / sizeof(Bits));
+    for (; i < end; ++i) {
+      Bits x;
+      Bits y;
+      std::memcpy(&x, a + i * sizeof(Bits), sizeof(Bits));
+      std::memcpy(&y, b + i * sizeof(Bits), sizeof(Bits));
+      if (x == y) continue;
+      Channel& channel = channels[(first + i) / inner % channels.size()];
+      ++channel.differing;
+      const bool nan_x = Format::is_nan(x);
+      const bool nan_y = Format::is_nan(y);
+      if (nan_x || nan_y) {
+        channel.unordered += static_cast<u64>(nan_x != nan_y);
+        continue;
+      }
+      channel.max_ulp = std::max(channel.max_ulp, Format::distance(x, y));
+    }
+  }
 }
 
 // How to round numbers of dtype `wide` to Narrow; null where these are not two such formats.
@@ -106,14 +143,10 @@ Rounding<Narrow> rounding_of(Tag wide) {
   return rounding;
 }
 
-}  // namespace
-
-bool compare(const Kernels& kernels, const Strided& given_a, Tag tag_a, const Strided& given_b,
-             Tag tag_b, unsigned threads, Divergence& result) {
-  const FloatMode mode;  // merging compares floats as well
-  const u64 numel = given_a.numel();
-  const Strided a = simplified(given_a);
-  const Strided b = simplified(given_b);
+// Calls use(Format{}, rounding) with the format that both dtypes are compared in; false where there
+// is none.
+template <class Use>
+bool with_common_format(Tag tag_a, Tag tag_b, Use&& use) {
   bool comparable = true;
   const bool known = with_format(tag_b, [&](auto format) {
     using Format = decltype(format);
@@ -123,7 +156,22 @@ bool compare(const Kernels& kernels, const Strided& given_a, Tag tag_a, const St
       if constexpr (Format::kIsFloat && kSigned) rounding = rounding_of<Format>(tag_a);
       comparable = rounding != nullptr;
     }
-    if (!comparable || numel == 0) return;
+    if (comparable) use(format, rounding);
+  });
+  return known && comparable;
+}
+
+}  // namespace
+
+bool compare(const Kernels& kernels, const Strided& given_a, Tag tag_a, const Strided& given_b,
+             Tag tag_b, unsigned threads, Divergence& result) {
+  const FloatMode mode;  // merging compares floats as well
+  const u64 numel = given_a.numel();
+  const Strided a = simplified(given_a);
+  const Strided b = simplified(given_b);
+  return with_common_format(tag_a, tag_b, [&](auto format, auto rounding) {
+    using Format = decltype(format);
+    if (numel == 0) return;
     const unsigned parts = worth_threads(numel * a.itemsize, threads);
     const u64 step = (numel + parts - 1) / parts;
     std::vector<Divergence> shares(parts);
@@ -135,7 +183,37 @@ bool compare(const Kernels& kernels, const Strided& given_a, Tag tag_a, const St
     });
     for (const Divergence& share : shares) result.merge(share);
   });
-  return known && comparable;
+}
+
+bool compare_channels(const Kernels& kernels, const Strided& given_a, Tag tag_a,
+                      const Strided& given_b, Tag tag_b, u64 inner, unsigned threads,
+                      std::vector<Channel>& channels) {
+  const u64 numel = given_a.numel();
+  const Strided a = simplified(given_a);
+  const Strided b = simplified(given_b);
+  return with_common_format(tag_a, tag_b, [&](auto format, auto rounding) {
+    using Format = decltype(format);
+    if (numel == 0) return;
+    const unsigned parts = worth_threads(numel * a.itemsize, threads);
+    const u64 step = (numel + parts - 1) / parts;
+    std::vector<std::vector<Channel>> shares(parts, std::vector<Channel>(channels.size()));
+    run_parallel(parts, [&](unsigned part) {
+      const FloatMode thread_mode;
+      const u64 from = std::min(numel, part * step);
+      for_each_chunk<Format>(a, b, from, std::min(numel, from + step), rounding,
+                             [&](const u8* x, const u8* y, u64 first, u64 count) {
+                               channels_run<Format>(kernels, x, y, first, count, inner,
+                                                    shares[part]);
+                             });
+    });
+    for (const std::vector<Channel>& share : shares) {
+      for (std::size_t c = 0; c < share.size(); ++c) {
+        channels[c].differing += share[c].differing;
+        channels[c].unordered += share[c].unordered;
+        channels[c].max_ulp = std::max(channels[c].max_ulp, share[c].max_ulp);
+      }
+    }
+  });
 }
 
 }  // namespace repro_audit

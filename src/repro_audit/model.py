@@ -101,6 +101,15 @@ class UlpDivergence:
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelDivergence:
+    """What the elements at one index of one dimension differ by; counts as in UlpDivergence."""
+
+    differing: int
+    unordered: int
+    max_ulp: int
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """What to audit. `kind` says how to run `path` (or, for a module, `name`)."""
 

@@ -18,6 +18,7 @@ from repro_audit.engine import (
     multiset_digest,
     row_digests,
     tensor_digest,
+    tensor_digests,
 )
 from repro_audit.errors import EngineError, UnsupportedTensorError
 
@@ -199,3 +200,18 @@ def test_multiset_sees_values_not_places(each_engine: str) -> None:
     y[3, 3] += 1
     assert multiset_digest(y) != multiset_digest(x)
     assert multiset_digest(x) != tensor_digest(x)
+
+
+def test_many_at_once(each_engine: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    sizes = [0, 1, 3, 255, 257, 1024, 4095, 70_000, 1]
+    if each_engine != "reference":
+        sizes += [1 << 20, 3 << 20] * 2
+    tensors = [torch.randn(size, generator=g) for size in sizes]
+    tensors += [torch.randn(5, 7).t(), torch.randn(3, dtype=torch.complex64).conj()]
+    tensors += [torch.nn.Parameter(torch.randn(4, 4)), torch.arange(9), torch.randn(8)[3:]]
+    assert tensor_digests(tensors) == [tensor_digest(t) for t in tensors]
+    assert tensor_digests(iter(tensors[:3])) == [tensor_digest(t) for t in tensors[:3]]
+    assert tensor_digests([]) == []
+    with pytest.raises(UnsupportedTensorError, match="meta"):
+        tensor_digests([tensors[1], torch.empty(3, device="meta")])

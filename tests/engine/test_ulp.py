@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from repro_audit import _engine
-from repro_audit.engine import TAGS, choice, compare, reference, reference_ulp
+from repro_audit.engine import TAGS, choice, compare, compare_channels, reference, reference_ulp
 from repro_audit.engine.tags import FLOATS
 from repro_audit.errors import UnsupportedTensorError
 
@@ -342,3 +342,32 @@ def test_more_than_2_to_the_32_elements() -> None:
     last = np.zeros(1, np.uint8)
     far = _engine.lanes(last.ctypes.data, 1, rows * columns)
     assert far == (0, 0)
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_channels(each_engine: str, dim: int) -> None:
+    g = torch.Generator().manual_seed(5)
+    a = torch.randn(7, 33, 20, generator=g)
+    b = a.clone()
+    b[3, 5, 7] = math.nextafter(float(b[3, 5, 7]), 100) + 1
+    b.view(torch.int32)[:, 30:, 2::9] += 3
+    b[6, 0, 0] = NAN
+    for x, y in ((a, b), (a.transpose(0, 2), b.transpose(0, 2)), (a, b.bfloat16())):
+        found = compare_channels(x, y, dim)
+        assert len(found) == x.shape[dim]
+        for c, channel in enumerate(found):
+            whole = compare(x.select(dim, c), y.select(dim, c))
+            assert channel.differing == whole.differing
+            assert channel.unordered == whole.unordered
+            assert channel.max_ulp == whole.max_ulp
+
+
+def test_channels_of_what_has_none(each_engine: str) -> None:
+    assert compare_channels(f32(), f32()) == []
+    assert compare_channels(torch.ones(3, 0), torch.ones(3, 0), 0)[2].differing == 0
+    z = torch.tensor([1 + 2j, 3], dtype=torch.complex64)
+    assert [c.differing for c in compare_channels(z, z.conj())] == [1, 1]
+    with pytest.raises(IndexError, match="no dimension 1"):
+        compare_channels(f32(1), f32(1), 1)
+    with pytest.raises(IndexError, match="no dimension"):
+        compare_channels(torch.tensor(1.0), torch.tensor(1.0))

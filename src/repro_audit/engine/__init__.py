@@ -13,8 +13,8 @@ from repro_audit.engine.choice import (
     name_for,
     select,
 )
-from repro_audit.engine.cpu import tensor_digest
-from repro_audit.engine.divergence import compare, compare_streams
+from repro_audit.engine.cpu import tensor_digest, tensor_digests
+from repro_audit.engine.divergence import compare, compare_channels, compare_streams
 from repro_audit.engine.fingerprints import (
     Fingerprints,
     fingerprint,
@@ -30,6 +30,7 @@ __all__ = [
     "Fingerprints",
     "available",
     "compare",
+    "compare_channels",
     "compare_streams",
     "fingerprint",
     "info",
@@ -39,4 +40,5 @@ __all__ = [
     "row_digests",
     "select",
     "tensor_digest",
+    "tensor_digests",
 ]

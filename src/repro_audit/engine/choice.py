@@ -38,6 +38,7 @@ class Engine(Protocol):
         threads: int = 0,
         /,
     ) -> bytes: ...
+    def digest_table(self, table: Any, threads: int = 0, /) -> bytes: ...
     def lanes(
         self, address: int, nbytes: int, offset: int, key: int = 0, threads: int = 0, /
     ) -> tuple[int, int]: ...
@@ -64,6 +65,19 @@ class Engine(Protocol):
         threads: int = 0,
         /,
     ) -> dict[str, Any]: ...
+    def ulp_channels(
+        self,
+        address_a: int,
+        strides_a: Sequence[int],
+        address_b: int,
+        strides_b: Sequence[int],
+        sizes: Sequence[int],
+        tag_a: int,
+        tag_b: int,
+        dim: int,
+        threads: int = 0,
+        /,
+    ) -> list[tuple[int, int, int]]: ...
 
 
 _engine: Engine | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from repro_audit.engine import choice, views
@@ -47,6 +48,20 @@ def view_digest(view: views.View, key: int = 0) -> bytes:
     )
 
 
+def _is_plain(t: torch.Tensor) -> bool:
+    """Whether the tensor's stream is strided memory of this process, as it lies there."""
+    # Each question to the tensor costs 50 to 90 ns.
+    return (
+        type(t) in _plain
+        and t.is_cpu
+        and t.layout in _layouts
+        and not t.is_nested
+        and not t.is_neg()
+        and not t.is_conj()
+        and bool(t.untyped_storage())
+    )
+
+
 def tensor_digest(t: torch.Tensor) -> bytes:
     """The 16-byte digest, key 0, of a dense tensor of any shape and any dtype in `TAGS`.
 
@@ -55,17 +70,8 @@ def tensor_digest(t: torch.Tensor) -> bytes:
     nothing of the tensor and records no autograd, so it may be called inside a dispatch mode's
     handler. Raises UnsupportedTensorError for sparse, nested, quantized, meta and fake tensors.
     """
-    # Each question to the tensor costs 50 to 90 ns; a plain contiguous one is asked nine.
     try:
-        if (
-            type(t) in _plain
-            and t.is_cpu
-            and t.layout in _layouts
-            and not t.is_nested
-            and not t.is_neg()
-            and not t.is_conj()
-            and t.untyped_storage()
-        ):
+        if _is_plain(t):
             tag = _tags.get(t.dtype)
             if tag is not None:
                 if t.is_contiguous():
@@ -77,3 +83,31 @@ def tensor_digest(t: torch.Tensor) -> bytes:
         _prepare()
         return tensor_digest(t)
     return view_digest(views.of_tensor(t))
+
+
+def tensor_digests(tensors: Iterable[torch.Tensor]) -> list[bytes]:
+    """The 16-byte digests, key 0, of many tensors, in their order: a model's parameters, say.
+
+    Each is what `tensor_digest` gives, and raises as that does. Small tensors are read by several
+    threads together, where one alone would not be worth it: about 0.8 µs a tensor, and the time of
+    reading them all.
+    """
+    _prepare()
+    digests: list[bytes] = []
+    table = array("Q")
+    rows: list[int] = []
+    for place, t in enumerate(held := list(tensors)):
+        try:
+            if _is_plain(t) and t.is_contiguous() and t.data_ptr() and t.dtype in _tags:
+                table.extend((t.data_ptr(), t.nbytes, _tags[t.dtype]))
+                rows.append(place)
+                digests.append(b"")
+                continue
+        except RuntimeError:
+            pass  # no storage: tensor_digest says why
+        digests.append(tensor_digest(t))
+    found = choice.engine().digest_table(table)
+    del held  # their memory was read until here
+    for i, place in enumerate(rows):
+        digests[place] = found[16 * i : 16 * i + 16]
+    return digests

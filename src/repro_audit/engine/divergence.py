@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from repro_audit.engine import choice, views
 from repro_audit.engine.tags import FLOATS, PARTS, TAGS
 from repro_audit.errors import UnsupportedTensorError
-from repro_audit.model import UlpDivergence
+from repro_audit.model import ChannelDivergence, UlpDivergence
 
 _SWAPPED = {"less": "greater", "greater": "less"}
 
@@ -80,7 +80,43 @@ def compare_streams(
     return _compare(sides[0], sides[1])
 
 
-def _compare(view_a: views.View, view_b: views.View) -> UlpDivergence:
+def compare_channels(a: Any, b: Any, dim: int = -1) -> list[ChannelDivergence]:
+    """What each channel of `a` and `b` differs by: the elements at each index of dimension `dim`.
+
+    Shows whether one head, row or expert is off. Dtypes and errors as for `compare`; IndexError
+    where there is no such dimension. Of a complex tensor both parts belong to the channel. Time:
+    that of reading both where they agree, 2 to 6 ns for each differing element and core.
+    """
+    sides = _sides(views.of(a), views.of(b))
+    rank = len(sides.shape)
+    if not -rank <= dim < rank:
+        raise IndexError(f"no dimension {dim} in tensors of shape {sides.shape}")
+    first, second = sides.first, sides.second
+    found = choice.engine().ulp_channels(
+        first.address,
+        first.strides,
+        second.address,
+        second.strides,
+        first.shape,
+        TAGS[first.dtype],
+        TAGS[second.dtype],
+        dim % rank,
+    )
+    return [ChannelDivergence(*channel) for channel in found]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """Two views that an engine can compare; `shape` and `dtype` as the user knows them."""
+
+    first: views.View
+    second: views.View
+    swapped: bool
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def _sides(view_a: views.View, view_b: views.View) -> _Sides:
     if view_a.shape != view_b.shape:
         raise ValueError(
             f"cannot compare tensors of different shapes: {view_a.shape} and {view_b.shape}"
@@ -103,6 +139,12 @@ def _compare(view_a: views.View, view_b: views.View) -> UlpDivergence:
             "here. Compare `t.view(torch.uint8)` for equality, or unpack first."
         )
     first, second = (view_b, view_a) if swapped else (view_a, view_b)
+    return _Sides(first, second, swapped, shape, names[0] if swapped else names[1])
+
+
+def _compare(view_a: views.View, view_b: views.View) -> UlpDivergence:
+    sides = _sides(view_a, view_b)
+    first, second = sides.first, sides.second
     found = choice.engine().ulp(
         first.address,
         first.strides,
@@ -112,8 +154,8 @@ def _compare(view_a: views.View, view_b: views.View) -> UlpDivergence:
         TAGS[first.dtype],
         TAGS[second.dtype],
     )
-    if swapped:
+    if sides.swapped:
         found = _swap(found)
     found["max_index"] = _position(found["max_index"], first.shape)
     found["first_index"] = _position(found["first_index"], first.shape)
-    return UlpDivergence(dtype=names[0] if swapped else names[1], shape=shape, **found)
+    return UlpDivergence(dtype=sides.dtype, shape=sides.shape, **found)

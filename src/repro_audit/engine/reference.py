@@ -135,6 +135,14 @@ def digest_strided(
     return finalize(*stream_lanes(data, 0, key), len(data), tag)
 
 
+def digest_table(table: Any, threads: int = 0, /) -> bytes:
+    """As `_engine.digest_table`."""
+    rows = np.frombuffer(table, np.uint64)
+    if len(rows) % 3:
+        raise ValueError("table: rows are three 64-bit numbers")
+    return b"".join(digest(*map(int, row)) for row in rows.reshape(-1, 3))
+
+
 def multiset(
     address: int,
     sizes: Sequence[int],
@@ -180,10 +188,51 @@ def ulp(
     /,
 ) -> dict[str, Any]:
     """Section 9, as `_engine.ulp`."""
+    return reference_ulp.divergence(
+        *_codes(address_a, strides_a, address_b, strides_b, sizes, tag_a, tag_b)
+    )
+
+
+def ulp_channels(
+    address_a: int,
+    strides_a: Sequence[int],
+    address_b: int,
+    strides_b: Sequence[int],
+    sizes: Sequence[int],
+    tag_a: int,
+    tag_b: int,
+    dim: int,
+    threads: int = 0,
+    /,
+) -> list[tuple[int, int, int]]:
+    """As `_engine.ulp_channels`."""
+    if dim >= len(sizes):
+        raise ValueError("ulp_channels: no such dimension")
+    a, b, f = _codes(address_a, strides_a, address_b, strides_b, sizes, tag_a, tag_b)
+    shape = tuple(sizes)
+    channels = []
+    for x, y in zip(
+        np.moveaxis(a.reshape(shape), dim, 0), np.moveaxis(b.reshape(shape), dim, 0), strict=True
+    ):
+        found = reference_ulp.divergence(x.ravel(), y.ravel(), f)
+        channels.append((found["differing"], found["unordered"], found["max_ulp"]))
+    return channels
+
+
+def _codes(
+    address_a: int,
+    strides_a: Sequence[int],
+    address_b: int,
+    strides_b: Sequence[int],
+    sizes: Sequence[int],
+    tag_a: int,
+    tag_b: int,
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], reference_ulp.Format]:
+    """Both sides' codes, flat, in the format that they are compared in."""
     format_a = reference_ulp.format_of(tag_a)
     format_b = reference_ulp.format_of(tag_b or tag_a)
     a = np.frombuffer(stream(address_a, sizes, strides_a, format_a.width), format_a.bits)
     b = np.frombuffer(stream(address_b, sizes, strides_b, format_b.width), format_b.bits)
     if format_a != format_b:
         a = reference_ulp.rounded(a, format_a, format_b)
-    return reference_ulp.divergence(a, b, format_b)
+    return a, b, format_b
