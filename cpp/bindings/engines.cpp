@@ -24,6 +24,7 @@ py::list cpu_features() {
   if (__builtin_cpu_supports("avx512bw")) names.append("avx512bw");
   if (__builtin_cpu_supports("avx512vl")) names.append("avx512vl");
   if (__builtin_cpu_supports("avx512cd")) names.append("avx512cd");
+  if (__builtin_cpu_supports("avx512dq")) names.append("avx512dq");
 #elif defined(__aarch64__)
   names.append("neon");
 #endif

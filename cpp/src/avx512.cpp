@@ -1,12 +1,10 @@
-// AVX-512 kernels, SPEC.md sections 5 and 7; compiled with -mavx512f and -mavx512bw, so nothing
+// AVX-512 kernels, SPEC.md sections 5 and 7; compiled with -mavx512f, bw, vl, cd and dq, so nothing
 // here may be called before `supported()` said yes. Loads are unaligned, or masked at the ends of
 // runs; nothing is read outside the words given.
 //
 // Products go to 64-bit lanes and are added modulo 2^64, so neither the order of the words nor
 // their split over the vector's lanes changes the sums.
 #include "avx512.hpp"
-
-#include <immintrin.h>
 
 #include <cstring>
 
@@ -15,7 +13,8 @@ namespace {
 
 bool supported() {
   return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
-         __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512cd") != 0;
+         __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512cd") != 0 &&
+         __builtin_cpu_supports("avx512dq") != 0;
 }
 
 [[gnu::always_inline]] inline __m512i load(const void* p) { return _mm512_loadu_si512(p); }
@@ -160,7 +159,7 @@ u64 read_sum(const u8* p, u64 nbytes) {
   }
   const __m512i all =
       _mm512_add_epi64(_mm512_add_epi64(sum[0], sum[1]), _mm512_add_epi64(sum[2], sum[3]));
-  u64 total = static_cast<u64>(_mm512_reduce_add_epi64(all));
+  u64 total = total_of(all);
   for (; at + 8 <= nbytes; at += 8) {
     u64 word;
     std::memcpy(&word, p + at, 8);
@@ -202,10 +201,7 @@ struct Bag {
     absorb(elements, y, z, present);
   }
 
-  Lanes total() const {
-    return {static_cast<u64>(_mm512_reduce_add_epi64(m0)),
-            static_cast<u64>(_mm512_reduce_add_epi64(m1))};
-  }
+  Lanes total() const { return {total_of(m0), total_of(m1)}; }
 };
 
 // Up to eight elements of `itemsize` bytes (1, 2, 4 or 8), zero-extended.

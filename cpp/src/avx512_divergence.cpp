@@ -5,8 +5,6 @@
 // zeros of two signs) through the scalar definition, one by one. Counts and sums are integers and
 // maxima exact, so the lanes' order is of no account; least indices hold because pairs are taken
 // in ascending order and a maximum moves only when it grows.
-#include <immintrin.h>
-
 #include <cstring>
 #include <initializer_list>
 
@@ -201,7 +199,7 @@ class Pairs {
     result_.less += less_;
     result_.greater += differing_ - less_;
     result_.sign_flips += flips_;
-    result_.add_sum(static_cast<u64>(_mm512_reduce_add_epi64(sum_)), 0);
+    result_.add_sum(total_of(sum_), 0);
     bits_.finish(result_.histogram);
   }
 

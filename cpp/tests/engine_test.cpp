@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "../src/dispatch.hpp"
@@ -133,6 +134,28 @@ void divergences(const Kernels& kernels, const std::vector<u8>& bytes) {
   }
 }
 
+// Noise against noise holds every kind of pair; a row's vectors say what plain C++ does.
+void divergences_of_noise(const Kernels& kernels, const std::vector<u8>& bytes) {
+  for (const auto& [tag, item] : {std::pair{Tag::float32, 4},
+                                  {Tag::float16, 2},
+                                  {Tag::bfloat16, 2},
+                                  {Tag::float64, 8},
+                                  {Tag::float8_e4m3fn, 1}}) {
+    for (const u64 start : {0, 1, 63}) {
+      for (const u64 count : {1, 15, 17, 4099, 100003}) {
+        const u64 width = static_cast<u64>(item);
+        const Strided a{bytes.data() + start, {count}, {1}, width};
+        const Strided b{bytes.data() + (u64{1} << 20) + 3 * start, {count}, {1}, width};
+        Divergence found;
+        Divergence expected;
+        CHECK(compare(kernels, a, tag, b, tag, 1, found));
+        CHECK(compare(kPortable, a, tag, b, tag, 1, expected));
+        CHECK(std::memcmp(&found, &expected, sizeof found) == 0);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -142,6 +165,7 @@ int main() {
     boundaries(*kernels, bytes);
     threads_and_strides(*kernels, bytes);
     divergences(*kernels, bytes);
+    divergences_of_noise(*kernels, bytes);
     std::printf("%s: %s\n", kernels->name, failures == 0 ? "passed" : "FAILED");
   }
   return failures == 0 ? 0 : 1;
