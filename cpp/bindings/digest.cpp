@@ -1,4 +1,7 @@
+#include <pybind11/stl.h>
+
 #include <array>
+#include <vector>
 
 #include "../src/dispatch.hpp"
 #include "../src/range.hpp"
@@ -114,6 +117,35 @@ py::tuple lanes(u64 address, u64 nbytes, u64 offset, u64 key, unsigned threads) 
   return pair(sum);
 }
 
+py::tuple box_lanes_of(u64 address, const py::object& sizes, const py::object& strides,
+                       u64 itemsize, const std::vector<u64>& whole, const std::vector<u64>& start,
+                       u64 key, unsigned threads) {
+  const Strided view = strided(address, sizes, strides, itemsize);
+  if (whole.size() != view.sizes.size() || start.size() != view.sizes.size()) {
+    throw py::value_error("box: sizes, whole and start differ in length");
+  }
+  u64 weight = 1;
+  Placement placement{0, std::vector<u64>(whole.size())};
+  for (std::size_t d = whole.size(); d-- > 0;) {
+    if (view.sizes[d] > whole[d] || start[d] > whole[d] - view.sizes[d]) {
+      throw py::value_error("box: it does not lie within the whole");
+    }
+    placement.weights[d] = weight;
+    placement.origin += start[d] * weight;
+    if (__builtin_mul_overflow(weight, whole[d], &weight) || (weight * itemsize) >> 63 != 0) {
+      throw py::value_error("box: the whole has 2^63 bytes or more");
+    }
+  }
+  Lanes sum;
+  {
+    const Release release(view.nbytes());
+    sum = with_keys(key, [&](const KeyTable& keys) {
+      return box_lanes(active(), keys, view, placement, threads);
+    });
+  }
+  return pair(sum);
+}
+
 py::tuple multiset(u64 address, const py::object& sizes, const py::object& strides, u64 itemsize,
                    u64 key, unsigned threads) {
   const Strided view = strided(address, sizes, strides, itemsize);
@@ -139,6 +171,10 @@ void register_digest(py::module_& module) {
   module.def("lanes", &lanes, "address"_a, "nbytes"_a, "offset"_a, "key"_a = 0, "threads"_a = 0,
              py::pos_only(),
              "The two lanes of `nbytes` bytes that stand at byte `offset` of their stream.");
+  module.def("lanes_box", &box_lanes_of, "address"_a, "sizes"_a, "strides"_a, "itemsize"_a,
+             "whole"_a, "start"_a, "key"_a = 0, "threads"_a = 0, py::pos_only(),
+             "The two lanes of a box of strided elements that starts at `start` in a tensor of "
+             "sizes `whole`.");
   module.def("finalize", &finalized, "lane0"_a, "lane1"_a, "nbytes"_a, "tag"_a, py::pos_only(),
              "The 16-byte digest of a whole stream's lanes.");
   module.def("multiset", &multiset, "address"_a, "sizes"_a, "strides"_a, "itemsize"_a, "key"_a = 0,

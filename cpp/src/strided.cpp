@@ -15,15 +15,33 @@ namespace {
 // packed into a tile first, which costs less than a kernel's start.
 constexpr u64 kDirectBytes = 512;
 
-template <class T>
-Strided filtered(const Strided& view, T&& keep) {
-  Strided result{view.data, {}, {}, view.itemsize};
-  for (std::size_t d = 0; d < view.sizes.size(); ++d) {
-    if (!keep(d)) continue;
-    result.sizes.push_back(view.sizes[d]);
-    result.strides.push_back(view.strides[d]);
+// As the public one; dimensions merge only where they are one run in the whole as well, and the
+// placement follows.
+Strided simplified(const Strided& given, Placement& placement) {
+  Strided view{given.data, {}, {}, given.itemsize};
+  std::vector<u64> weights;
+  for (std::size_t d = 0; d < given.sizes.size(); ++d) {
+    if (given.sizes[d] == 1) continue;
+    if (!view.sizes.empty() &&
+        view.strides.back() == given.strides[d] * static_cast<i64>(given.sizes[d]) &&
+        weights.back() == placement.weights[d] * given.sizes[d]) {
+      view.sizes.back() *= given.sizes[d];
+      view.strides.back() = given.strides[d];
+      weights.back() = placement.weights[d];
+      continue;
+    }
+    view.sizes.push_back(given.sizes[d]);
+    view.strides.push_back(given.strides[d]);
+    weights.push_back(placement.weights[d]);
   }
-  return result;
+  // Runs lie along the last dimension, whose neighbours must be neighbours in the stream.
+  if (view.sizes.empty() || weights.back() != 1) {
+    view.sizes.push_back(1);
+    view.strides.push_back(1);
+    weights.push_back(1);
+  }
+  placement.weights = std::move(weights);
+  return view;
 }
 
 i64 magnitude(i64 stride) { return stride < 0 ? -stride : stride; }
@@ -46,7 +64,8 @@ std::size_t partner(const Strided& view) {
 // Calls consume(bytes, nbytes, offset in the stream) for parts of the stream that together are it,
 // for the tiles of share `part` of `parts`.
 template <class Consume>
-void for_each_run(const Strided& view, unsigned part, unsigned parts, Consume&& consume) {
+void for_each_run(const Strided& view, const Placement& placement, unsigned part, unsigned parts,
+                  Consume&& consume) {
   const std::size_t rank = view.sizes.size();
   const std::size_t last = rank - 1;
   const u64 item = view.itemsize;
@@ -60,8 +79,7 @@ void for_each_run(const Strided& view, unsigned part, unsigned parts, Consume&& 
   // Tasks: every index of the outer dimensions x tiles of rows; columns are walked inside.
   std::vector<std::size_t> outer;
   u64 tasks = 1;
-  std::vector<u64> weight(rank, 1);  // elements of the stream that one step in a dimension skips
-  for (std::size_t d = rank - 1; d-- > 0;) weight[d] = weight[d + 1] * view.sizes[d + 1];
+  const std::vector<u64>& weight = placement.weights;
   for (std::size_t d = 0; d < last; ++d) {
     if (d == rows_dim) continue;
     outer.push_back(d);
@@ -84,7 +102,7 @@ void for_each_run(const Strided& view, unsigned part, unsigned parts, Consume&& 
     const u64 row = rest % row_tiles * tiling.rows;
     rest /= row_tiles;
     i64 at = static_cast<i64>(column) * view.strides[last];
-    u64 position = column;
+    u64 position = placement.origin + column;
     if (rank > 1) {
       at += static_cast<i64>(row) * view.strides[rows_dim];
       position += row * weight[rows_dim];
@@ -104,7 +122,8 @@ void for_each_run(const Strided& view, unsigned part, unsigned parts, Consume&& 
       continue;
     }
     // Neighbouring whole rows are one run of the stream: no gap between them in the tile either.
-    const bool joined = rank > 1 && rows_dim + 1 == last && width == view.sizes[last];
+    const bool joined =
+        rank > 1 && rows_dim + 1 == last && width == view.sizes[last] && weight[rows_dim] == width;
     const u64 pitch = joined ? width * item : tiling.pitch(item);
     copy_tile(source, rank == 1 ? 0 : view.strides[rows_dim], view.strides[last], height, width,
               item, buffer.data(), pitch);
@@ -135,20 +154,17 @@ u64 Strided::numel() const {
   return std::accumulate(sizes.begin(), sizes.end(), u64{1}, std::multiplies<>());
 }
 
-Strided simplified(Strided view) {
-  view = filtered(view, [&](std::size_t d) { return view.sizes[d] != 1; });
+Placement Placement::whole(const Strided& view) {
+  Placement placement{0, std::vector<u64>(view.sizes.size(), 1)};
   for (std::size_t d = view.sizes.size(); d-- > 1;) {
-    if (view.strides[d - 1] != view.strides[d] * static_cast<i64>(view.sizes[d])) continue;
-    view.sizes[d - 1] *= view.sizes[d];
-    view.strides[d - 1] = view.strides[d];
-    view.sizes.erase(view.sizes.begin() + static_cast<std::ptrdiff_t>(d));
-    view.strides.erase(view.strides.begin() + static_cast<std::ptrdiff_t>(d));
+    placement.weights[d - 1] = placement.weights[d] * view.sizes[d];
   }
-  if (view.sizes.empty()) {
-    view.sizes = {1};
-    view.strides = {1};
-  }
-  return view;
+  return placement;
+}
+
+Strided simplified(Strided view) {
+  Placement placement = Placement::whole(view);
+  return simplified(std::move(view), placement);
 }
 
 Strided reordered(Strided view) {
@@ -198,17 +214,24 @@ void gather(const Strided& view, u64 first, u64 count, u8* to) {
   }
 }
 
-Lanes strided_lanes(const Kernels& kernels, const KeyTable& keys, const Strided& given,
+Lanes strided_lanes(const Kernels& kernels, const KeyTable& keys, const Strided& view,
                     unsigned threads) {
+  return box_lanes(kernels, keys, view, Placement::whole(view), threads);
+}
+
+Lanes box_lanes(const Kernels& kernels, const KeyTable& keys, const Strided& given,
+                const Placement& given_placement, unsigned threads) {
   if (given.numel() == 0) return {};
-  const Strided view = simplified(given);
+  Placement placement = given_placement;
+  const Strided view = simplified(given, placement);
   if (view.sizes.size() == 1 && view.strides[0] == 1) {
-    return parallel_lanes(kernels, keys, view.data, view.nbytes(), 0, threads);
+    return parallel_lanes(kernels, keys, view.data, view.nbytes(), placement.origin * view.itemsize,
+                          threads);
   }
   const unsigned parts = worth_threads(view.nbytes(), threads);
   return summed(parts, [&](unsigned part) {
     Lanes sum;
-    for_each_run(view, part, parts, [&](const u8* p, u64 nbytes, u64 offset) {
+    for_each_run(view, placement, part, parts, [&](const u8* p, u64 nbytes, u64 offset) {
       sum += range_lanes(kernels, keys, p, nbytes, offset);
     });
     return sum;
@@ -228,10 +251,11 @@ Lanes multiset_lanes(const Kernels& kernels, const MultisetKeys& keys, const Str
       return kernels.multiset(view.data + from * view.itemsize, count, view.itemsize, keys);
     });
   }
+  const Placement placement = Placement::whole(view);
   const unsigned parts = worth_threads(view.nbytes(), threads);
   return summed(parts, [&](unsigned part) {
     Lanes sum;
-    for_each_run(view, part, parts, [&](const u8* p, u64 nbytes, u64) {
+    for_each_run(view, placement, part, parts, [&](const u8* p, u64 nbytes, u64) {
       sum += kernels.multiset(p, nbytes / view.itemsize, view.itemsize, keys);
     });
     return sum;

@@ -21,6 +21,16 @@ struct Strided {
   u64 nbytes() const { return numel() * itemsize; }
 };
 
+// Where a box's elements stand in the stream of the tensor that it is a part of: element
+// `origin`, and `weights[d]` elements from one index of dimension d to the next.
+struct Placement {
+  u64 origin;
+  std::vector<u64> weights;
+
+  // Of a tensor that is no part of another.
+  static Placement whole(const Strided& view);
+};
+
 // The same elements in the same order in fewer dimensions: those of size 1 dropped, neighbours that
 // are one run of equal steps merged.
 Strided simplified(Strided view);
@@ -34,6 +44,10 @@ void gather(const Strided& view, u64 first, u64 count, u8* to);
 // Lanes of the view's stream; `threads` as in parallel_lanes.
 Lanes strided_lanes(const Kernels& kernels, const KeyTable& keys, const Strided& view,
                     unsigned threads);
+
+// Lanes of a box: of its rows, each at its place in the stream of the whole (SPEC.md, section 5).
+Lanes box_lanes(const Kernels& kernels, const KeyTable& keys, const Strided& view,
+                const Placement& placement, unsigned threads);
 
 // Multiset lanes of the view's elements.
 Lanes multiset_lanes(const Kernels& kernels, const MultisetKeys& keys, const Strided& view,

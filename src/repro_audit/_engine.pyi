@@ -31,6 +31,17 @@ def digest_strided(
 def lanes(
     address: int, nbytes: int, offset: int, key: int = 0, threads: int = 0, /
 ) -> tuple[int, int]: ...
+def lanes_box(
+    address: int,
+    sizes: Sequence[int],
+    strides: Sequence[int],
+    itemsize: int,
+    whole: Sequence[int],
+    start: Sequence[int],
+    key: int = 0,
+    threads: int = 0,
+    /,
+) -> tuple[int, int]: ...
 def finalize(lane0: int, lane1: int, nbytes: int, tag: int, /) -> bytes: ...
 def multiset(
     address: int,

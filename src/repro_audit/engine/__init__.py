@@ -21,6 +21,7 @@ from repro_audit.engine.fingerprints import (
     multiset_digest,
     row_digests,
 )
+from repro_audit.engine.partials import Partial, merge, partial, partial_bytes
 from repro_audit.engine.tags import TAGS
 
 __all__ = [
@@ -28,15 +29,19 @@ __all__ = [
     "TAGS",
     "VARIABLE",
     "Fingerprints",
+    "Partial",
     "available",
     "compare",
     "compare_channels",
     "compare_streams",
     "fingerprint",
     "info",
+    "merge",
     "multiset_digest",
     "name",
     "name_for",
+    "partial",
+    "partial_bytes",
     "row_digests",
     "select",
     "tensor_digest",

@@ -42,6 +42,18 @@ class Engine(Protocol):
     def lanes(
         self, address: int, nbytes: int, offset: int, key: int = 0, threads: int = 0, /
     ) -> tuple[int, int]: ...
+    def lanes_box(
+        self,
+        address: int,
+        sizes: Sequence[int],
+        strides: Sequence[int],
+        itemsize: int,
+        whole: Sequence[int],
+        start: Sequence[int],
+        key: int = 0,
+        threads: int = 0,
+        /,
+    ) -> tuple[int, int]: ...
     def finalize(self, lane0: int, lane1: int, nbytes: int, tag: int, /) -> bytes: ...
     def multiset(
         self,

@@ -115,6 +115,34 @@ def lanes(
     return stream_lanes(bytes_at(address, nbytes), offset, key)
 
 
+def lanes_box(
+    address: int,
+    sizes: Sequence[int],
+    strides: Sequence[int],
+    itemsize: int,
+    whole: Sequence[int],
+    start: Sequence[int],
+    key: int = 0,
+    threads: int = 0,
+    /,
+) -> tuple[int, int]:
+    """As `_engine.lanes_box`: a row at a time, each at its place in the whole's stream."""
+    if not len(whole) == len(start) == len(sizes):
+        raise ValueError("box: sizes, whole and start differ in length")
+    if any(at < 0 or at + n > most for at, n, most in zip(start, sizes, whole, strict=True)):
+        raise ValueError("box: it does not lie within the whole")
+    data = stream(address, sizes, strides, itemsize)
+    row = (sizes[-1] if sizes else 1) * itemsize
+    sums = [0, 0]
+    for i, index in enumerate(np.ndindex(tuple(sizes[:-1])) if data else ()):
+        position = 0
+        for at, first, size in zip((*index, 0), start, whole, strict=False):
+            position = position * size + first + at
+        found = stream_lanes(data[i * row : (i + 1) * row], position * itemsize, key)
+        sums = [sums[0] + found[0], sums[1] + found[1]]
+    return sums[0] & _MASK, sums[1] & _MASK
+
+
 def digest(address: int, nbytes: int, tag: int, key: int = 0, threads: int = 0, /) -> bytes:
     """As `_engine.digest`."""
     return finalize(*lanes(address, nbytes, 0, key), nbytes, tag)

@@ -50,3 +50,13 @@ FLOATS: Final[tuple[str, ...]] = (
     "float8_e5m2",
     "float8_e5m2fnuz",
 )
+
+# Bytes of an element.
+ITEMSIZES: Final[dict[str, int]] = {
+    **dict.fromkeys(("bool", "uint8", "int8"), 1),
+    **dict.fromkeys((name for name in TAGS if name.startswith(("float8", "float4"))), 1),
+    **dict.fromkeys(("uint16", "int16", "float16", "bfloat16"), 2),
+    **dict.fromkeys(("uint32", "int32", "float32", "complex32"), 4),
+    **dict.fromkeys(("uint64", "int64", "float64", "complex64"), 8),
+    "complex128": 16,
+}
