@@ -54,7 +54,8 @@ def compare(a: Any, b: Any) -> UlpDivergence:
     wider is rounded to the narrower (to nearest, ties to even) and counted there; other pairs of
     dtypes are refused.
 
-    Time: that of reading both where they agree, 6 to 10 ns for each differing element and core.
+    Time: that of reading both where they agree; for each differing element and core 0.6 ns with
+    AVX-512 (float32, float16, bfloat16), else 5 to 10 ns.
     Raises ValueError for different shapes, UnsupportedTensorError for dtypes that have no common
     distance and for tensors without plain memory, TypeError for what is neither tensor nor array.
     """

@@ -126,7 +126,7 @@ def multiset_digest(x: Any, key: int = 0) -> bytes:
     """16 bytes that say which values a tensor or array holds, and how often, not where.
 
     Equal for any permutation of the elements. Shape is not part of it; dtype and count are. Time:
-    1 to 2 ns an element and core. Raises as `fingerprint` does.
+    0.3 ns an element and core with AVX-512, else 1 to 2 ns. Raises as `fingerprint` does.
     """
     view = views.of(x)
     engine = choice.engine()
