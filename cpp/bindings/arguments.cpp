@@ -48,7 +48,9 @@ bool parse_strided(u64 address, PyObject* sizes, PyObject* strides, u64 itemsize
   u64 nbytes = itemsize;
   for (const u64 size : view.sizes) {
     if (size >> 63 != 0) return fail("a size is negative");
-    if (!empty && __builtin_mul_overflow(nbytes, size, &nbytes)) return fail("sizes overflow");
+    if (!empty && (__builtin_mul_overflow(nbytes, size, &nbytes) || nbytes >> 63 != 0)) {
+      return fail("sizes overflow");
+    }
   }
   if (!empty && address == 0) return fail("bytes to read at the null address");
   return true;

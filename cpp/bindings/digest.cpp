@@ -6,6 +6,7 @@
 #include "../src/dispatch.hpp"
 #include "../src/range.hpp"
 #include "../src/read.hpp"
+#include "../src/readable.hpp"
 #include "arguments.hpp"
 #include "bindings.hpp"
 
@@ -180,6 +181,13 @@ void register_digest(py::module_& module) {
   module.def("multiset", &multiset, "address"_a, "sizes"_a, "strides"_a, "itemsize"_a, "key"_a = 0,
              "threads"_a = 0, py::pos_only(),
              "The two multiset lanes of strided elements; finalise them with the tag plus 256.");
+  module.def(
+      "readable",
+      [](u64 address, u64 nbytes) {
+        return readable(reinterpret_cast<const u8*>(address), nbytes);
+      },
+      "address"_a, "nbytes"_a, py::pos_only(),
+      "Whether the first and the last of the bytes can be read; True where nobody can tell.");
   module.def(
       "read_sum",
       [](u64 address, u64 nbytes, unsigned threads) {

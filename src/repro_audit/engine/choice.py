@@ -42,6 +42,7 @@ class Engine(Protocol):
     def lanes(
         self, address: int, nbytes: int, offset: int, key: int = 0, threads: int = 0, /
     ) -> tuple[int, int]: ...
+    def readable(self, address: int, nbytes: int, /) -> bool: ...
     def lanes_box(
         self,
         address: int,

@@ -17,11 +17,12 @@ _tags: dict[Any, int] = {}
 _layouts: set[Any] = set()
 _digest: Callable[..., bytes]
 _digest_strided: Callable[..., bytes]
+_readable: Callable[[int, int], bool]
 
 
 def _use(engine: choice.Engine) -> None:
-    global _digest, _digest_strided
-    _digest, _digest_strided = engine.digest, engine.digest_strided
+    global _digest, _digest_strided, _readable
+    _digest, _digest_strided, _readable = engine.digest, engine.digest_strided, engine.readable
 
 
 def _prepare() -> None:
@@ -49,7 +50,10 @@ def view_digest(view: views.View, key: int = 0) -> bytes:
 
 
 def _is_plain(t: torch.Tensor) -> bool:
-    """Whether the tensor's stream is strided memory of this process, as it lies there."""
+    """Whether the tensor's stream is strided memory of this process, as it lies there.
+
+    Memory that is not torch's own (a mapped file's) may be gone; `views.of_tensor` says so.
+    """
     # Each question to the tensor costs 50 to 90 ns.
     return (
         type(t) in _plain
@@ -58,8 +62,19 @@ def _is_plain(t: torch.Tensor) -> bool:
         and not t.is_nested
         and not t.is_neg()
         and not t.is_conj()
-        and bool(t.untyped_storage())
+        and (storage := t.untyped_storage()).nbytes() >= _end(t) != 0
+        and (storage.resizable() or _readable(storage.data_ptr(), storage.nbytes()))
     )
+
+
+def _end(t: torch.Tensor) -> int:
+    """Bytes from the storage's start to the tensor's end; 0 for an empty tensor."""
+    if t.is_contiguous():
+        return int(t.storage_offset()) * t.itemsize + nbytes if (nbytes := t.nbytes) else 0
+    if t.numel() == 0:
+        return 0
+    steps = sum((size - 1) * step for size, step in zip(t.shape, t.stride(), strict=True))
+    return (int(t.storage_offset()) + steps + 1) * t.itemsize
 
 
 def tensor_digest(t: torch.Tensor) -> bytes:

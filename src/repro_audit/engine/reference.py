@@ -115,6 +115,13 @@ def lanes(
     return stream_lanes(bytes_at(address, nbytes), offset, key)
 
 
+def readable(address: int, nbytes: int, /) -> bool:
+    """As `_engine.readable`, which it asks: NumPy has no such question."""
+    from repro_audit import _engine
+
+    return _engine.readable(address, nbytes)
+
+
 def lanes_box(
     address: int,
     sizes: Sequence[int],

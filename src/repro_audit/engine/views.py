@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from repro_audit.engine import choice
 from repro_audit.engine.tags import TAGS
 from repro_audit.errors import UnsupportedTensorError
 
@@ -71,6 +72,26 @@ class View:
         )
 
 
+def _extent(view: View) -> tuple[int, int]:
+    """The addresses of the view's first byte in memory and of the one behind its last."""
+    low = high = 0
+    for size, stride in zip(view.shape, view.strides, strict=True):
+        low, high = low + min(0, (size - 1) * stride), high + max(0, (size - 1) * stride)
+    return view.address + low * view.itemsize, view.address + (high + 1) * view.itemsize
+
+
+def _check_memory(view: View, what: str) -> None:
+    """Raise UnsupportedTensorError where memory that another library owns is gone."""
+    if view.numel == 0:
+        return
+    start, end = _extent(view)
+    if not choice.engine().readable(start, end - start):
+        raise _refuse(
+            f"{what} whose memory was freed, or whose file was cut,",
+            "Fingerprint it before the mapping is closed, or a copy of it.",
+        )
+
+
 def _refuse(what: str, way_out: str) -> UnsupportedTensorError:
     return UnsupportedTensorError(f"{what} has no plain memory to fingerprint. {way_out}")
 
@@ -132,7 +153,7 @@ def of_tensor(t: torch.Tensor) -> View:
                 f"A {type(t).__name__} whose storage is empty or freed",
                 "Fingerprint it while its memory is there.",
             )
-        return View(
+        view = View(
             address,
             tuple(host.shape),
             tuple(host.stride()),
@@ -140,6 +161,21 @@ def of_tensor(t: torch.Tensor) -> View:
             str(host.dtype).removeprefix("torch."),
             host,
         )
+        if view.nbytes >= 1 << 63:
+            raise UnsupportedTensorError(
+                f"A tensor of shape {view.shape} has 2^63 bytes or more. Fingerprint what it was "
+                "expanded from."
+            )
+        end = _extent(view)[1]
+        storage = host.untyped_storage()
+        if view.numel and end > storage.data_ptr() + stored:
+            raise _refuse(
+                f"A {type(t).__name__} that reaches beyond its storage of {stored} bytes",
+                "Its storage was shrunk (`resize_`): fingerprint it before.",
+            )
+        if not storage.resizable():  # not torch's own memory
+            _check_memory(view, f"A {type(t).__name__}")
+        return view
 
 
 def of_array(a: np.ndarray[Any, Any]) -> View:
@@ -160,7 +196,7 @@ def of_array(a: np.ndarray[Any, Any]) -> View:
         a = a.astype(a.dtype.newbyteorder("="))
     if any(stride % a.itemsize for stride in a.strides):
         a = np.ascontiguousarray(a)  # a field of a structured array: no whole elements between
-    return View(
+    view = View(
         int(a.__array_interface__["data"][0]),
         tuple(int(size) for size in a.shape),
         tuple(stride // a.itemsize for stride in a.strides),
@@ -168,6 +204,8 @@ def of_array(a: np.ndarray[Any, Any]) -> View:
         name,
         a,
     )
+    _check_memory(view, "An array")
+    return view
 
 
 def _is_tensor(x: Any) -> bool:
