@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,17 +20,10 @@ import torch
 
 from provenance import provenance
 from repro_audit import _engine, engine
+from timing import seconds
 
 FLOAT32 = engine.TAGS["float32"]
 LEAST_SECONDS = 0.02  # of one timing: small inputs are digested many times
-
-
-def seconds(call: Callable[[], object], times: int) -> float:
-    """Seconds of one call, from `times` in a row."""
-    start = time.perf_counter()
-    for _ in range(times):
-        call()
-    return (time.perf_counter() - start) / times
 
 
 def measure(nbytes: int, repeats: int) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 #include "arguments.hpp"
 
+#include <cstring>
+
 namespace repro_audit::bindings {
 namespace {
 
@@ -62,6 +64,28 @@ Strided strided(u64 address, pybind11::handle sizes, pybind11::handle strides, u
     throw pybind11::error_already_set();
   }
   return view;
+}
+
+bool ends_by(const Strided& view, u64 end) {
+  u64 last = 0;  // elements from the first to the furthest
+  for (std::size_t d = 0; d < view.sizes.size(); ++d) {
+    if (view.sizes[d] == 0) return true;
+    u64 span = 0;
+    if (view.strides[d] <= 0) continue;
+    if (__builtin_mul_overflow(view.sizes[d] - 1, static_cast<u64>(view.strides[d]), &span) ||
+        __builtin_add_overflow(last, span, &last)) {
+      return false;
+    }
+  }
+  const u64 address = reinterpret_cast<u64>(view.data);
+  return address < end && last < (end - address) / view.itemsize;
+}
+
+std::array<u8, 16> in_print_order(Digest digest) {
+  const u64 words[2] = {__builtin_bswap64(digest.hi), __builtin_bswap64(digest.lo)};
+  std::array<u8, 16> printed;
+  std::memcpy(printed.data(), words, sizeof words);
+  return printed;
 }
 
 }  // namespace repro_audit::bindings

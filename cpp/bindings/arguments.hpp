@@ -3,6 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <array>
 #include <optional>
 
 #include "../src/strided.hpp"
@@ -32,5 +33,11 @@ bool parse_strided(u64 address, PyObject* sizes, PyObject* strides, u64 itemsize
 
 // The same, throwing.
 Strided strided(u64 address, pybind11::handle sizes, pybind11::handle strides, u64 itemsize);
+
+// Whether all elements of the view lie before address `end`.
+bool ends_by(const Strided& view, u64 end);
+
+// A digest as the 16 bytes that are printed: hi, then lo, each from its most significant byte.
+std::array<u8, 16> in_print_order(Digest digest);
 
 }  // namespace repro_audit::bindings

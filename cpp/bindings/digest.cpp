@@ -15,10 +15,9 @@ namespace {
 
 namespace py = pybind11;
 
-// Digests are bytes in print order: hi, then lo, each from its most significant byte.
 PyObject* to_bytes(Digest digest) {
-  const u64 words[2] = {__builtin_bswap64(digest.hi), __builtin_bswap64(digest.lo)};
-  return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(words), sizeof words);
+  const auto printed = in_print_order(digest);
+  return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(printed.data()), printed.size());
 }
 
 // Calls work(keys) with the table of `key`.
@@ -65,20 +64,24 @@ PyObject* digest(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
 }
 
 PyObject* digest_strided(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
-  if (nargs < 5 || nargs > 7) {
+  if (nargs < 5 || nargs > 8) {
     PyErr_SetString(PyExc_TypeError,
                     "expected digest_strided(address, sizes, strides, itemsize, tag, key=0, "
-                    "threads=0, /)");
+                    "threads=0, end=0, /)");
     return nullptr;
   }
   u64 address = 0;
-  std::array<u64, 4> value{};
+  std::array<u64, 5> value{};
   if (!parse_unsigned(args, 0, 1, &address) || !parse_unsigned(args, 3, nargs, value.data())) {
     return nullptr;
   }
-  const auto [itemsize, tag, key, threads] = value;
+  const auto [itemsize, tag, key, threads, end] = value;
   Strided view;
   if (!parse_strided(address, args[1], args[2], itemsize, view)) return nullptr;
+  if (end != 0 && !ends_by(view, end)) {
+    PyErr_SetString(PyExc_ValueError, "digest_strided: elements at or behind `end`");
+    return nullptr;
+  }
   const u64 nbytes = view.nbytes();
   Lanes lanes;
   {
@@ -100,8 +103,10 @@ PyMethodDef kMethods[] = {
      "digest(address, nbytes, tag, key=0, threads=0, /) -> bytes\n\n"
      "The 16-byte digest of the stream of `nbytes` bytes at `address`."},
     {"digest_strided", method(digest_strided), METH_FASTCALL,
-     "digest_strided(address, sizes, strides, itemsize, tag, key=0, threads=0, /) -> bytes\n\n"
-     "The 16-byte digest of strided elements; `strides` are in elements."},
+     "digest_strided(address, sizes, strides, itemsize, tag, key=0, threads=0, end=0, /) -> "
+     "bytes\n\n"
+     "The 16-byte digest of strided elements; `strides` are in elements. Where `end` is given, no "
+     "element may lie at that address or behind it."},
     {nullptr, nullptr, 0, nullptr}};
 
 py::tuple pair(Lanes lanes) { return py::make_tuple(lanes.l0, lanes.l1); }

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include "../src/dispatch.hpp"
@@ -25,17 +26,23 @@ constexpr u64 kLarge = u64{8} << 20;
 void digest_row(const Row& row, unsigned threads, u8* to) {
   const u8* p = reinterpret_cast<const u8*>(row.address);
   const Lanes lanes = parallel_lanes(active(), default_keys(), p, row.nbytes, 0, threads);
-  const Digest digest = finalize(lanes, row.nbytes, row.tag);
-  const u64 words[2] = {__builtin_bswap64(digest.hi), __builtin_bswap64(digest.lo)};
-  std::memcpy(to, words, sizeof words);
+  const auto printed = in_print_order(finalize(lanes, row.nbytes, row.tag));
+  std::memcpy(to, printed.data(), printed.size());
+}
+
+std::vector<Row> rows_of(const py::buffer& table) {
+  Py_buffer view;  // a simple one: contiguous, or BufferError
+  if (PyObject_GetBuffer(table.ptr(), &view, PyBUF_SIMPLE) != 0) throw py::error_already_set();
+  const std::unique_ptr<Py_buffer, void (*)(Py_buffer*)> held(&view, PyBuffer_Release);
+  const u64 size = static_cast<u64>(view.len);
+  if (size % sizeof(Row) != 0) throw py::value_error("table: rows are three 64-bit numbers");
+  std::vector<Row> rows(size / sizeof(Row));
+  if (size != 0) std::memcpy(rows.data(), view.buf, size);
+  return rows;
 }
 
 py::bytes digest_table(const py::buffer& table, unsigned threads) {
-  const py::buffer_info info = table.request();
-  const u64 size = static_cast<u64>(info.size * info.itemsize);
-  if (size % sizeof(Row) != 0) throw py::value_error("table: rows are three 64-bit numbers");
-  std::vector<Row> rows(size / sizeof(Row));
-  if (size != 0) std::memcpy(rows.data(), info.ptr, size);
+  const std::vector<Row> rows = rows_of(table);
   std::vector<u64> before(rows.size() + 1, 0);  // bytes of the small streams before each row
   u64 total = 0;
   for (u64 i = 0; i < rows.size(); ++i) {

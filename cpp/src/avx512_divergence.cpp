@@ -64,8 +64,8 @@ struct Doubles {
 // histogram by power of two. A number's highest bit alone is a vector of 512 counters of one bit;
 // carry-save adders (two instructions for three vectors) add sixteen of those to four digits and a
 // carry, and sixteen carries to four more, so that single counters are read once in 4,096 numbers.
-// The positional population count of Mula, Kurz and Lemire (2018), "Faster Population Counts Using
-// AVX2 Instructions", section 5, with a second level.
+// The positional population count of Klarqvist, Mula and Lemire (2021), "Efficient Computation of
+// Positional Population Counts Using SIMD Instructions", with a second level.
 class TopBits {
  public:
   [[gnu::always_inline]] inline void add(__m512i numbers) {
@@ -263,10 +263,15 @@ class Pairs {
     set_bounds();
   }
 
+  // Beyond float32 infinity, where a cast in C++ would be undefined.
+  static __m512 bound(double x) {
+    return _mm512_broadcastss_ps(_mm_cvtsd_ss(_mm_setzero_ps(), _mm_set_sd(x)));
+  }
+
   void set_bounds() {
     constexpr double kBelow = 1 - 0x1p-20;
-    absolute_bound_ = _mm512_set1_ps(static_cast<float>(result_.max_absolute * kBelow));
-    relative_bound_ = _mm512_set1_ps(static_cast<float>(result_.max_relative * kBelow));
+    absolute_bound_ = bound(result_.max_absolute * kBelow);
+    relative_bound_ = bound(result_.max_relative * kBelow);
   }
 
   Divergence& result_;

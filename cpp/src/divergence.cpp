@@ -143,6 +143,23 @@ Rounding<Narrow> rounding_of(Tag wide) {
   return rounding;
 }
 
+// One answer a thread: work(from, to, answer) for shares of the view's elements, each answer
+// beginning as `empty`.
+template <class Answer, class Work>
+std::vector<Answer> shared(const Strided& view, unsigned threads, const Answer& empty,
+                           Work&& work) {
+  const u64 numel = view.numel();
+  const unsigned parts = worth_threads(view.nbytes(), threads);
+  const u64 step = (numel + parts - 1) / parts;
+  std::vector<Answer> answers(parts, empty);
+  run_parallel(parts, [&](unsigned part) {
+    const FloatMode mode;
+    const u64 from = std::min(numel, part * step);
+    work(from, std::min(numel, from + step), answers[part]);
+  });
+  return answers;
+}
+
 // Calls use(Format{}, rounding) with the format that both dtypes are compared in; false where there
 // is none.
 template <class Use>
@@ -172,14 +189,8 @@ bool compare(const Kernels& kernels, const Strided& given_a, Tag tag_a, const St
   return with_common_format(tag_a, tag_b, [&](auto format, auto rounding) {
     using Format = decltype(format);
     if (numel == 0) return;
-    const unsigned parts = worth_threads(numel * a.itemsize, threads);
-    const u64 step = (numel + parts - 1) / parts;
-    std::vector<Divergence> shares(parts);
-    run_parallel(parts, [&](unsigned part) {
-      const FloatMode thread_mode;
-      const u64 from = std::min(numel, part * step);
-      shares[part] =
-          compare_share<Format>(kernels, tag_b, a, b, from, std::min(numel, from + step), rounding);
+    const auto shares = shared<Divergence>(a, threads, {}, [&](u64 from, u64 to, Divergence& d) {
+      d = compare_share<Format>(kernels, tag_b, a, b, from, to, rounding);
     });
     for (const Divergence& share : shares) result.merge(share);
   });
@@ -194,19 +205,15 @@ bool compare_channels(const Kernels& kernels, const Strided& given_a, Tag tag_a,
   return with_common_format(tag_a, tag_b, [&](auto format, auto rounding) {
     using Format = decltype(format);
     if (numel == 0) return;
-    const unsigned parts = worth_threads(numel * a.itemsize, threads);
-    const u64 step = (numel + parts - 1) / parts;
-    std::vector<std::vector<Channel>> shares(parts, std::vector<Channel>(channels.size()));
-    run_parallel(parts, [&](unsigned part) {
-      const FloatMode thread_mode;
-      const u64 from = std::min(numel, part * step);
-      for_each_chunk<Format>(a, b, from, std::min(numel, from + step), rounding,
+    using Channels = std::vector<Channel>;
+    const Channels none(channels.size());
+    const auto shares = shared<Channels>(a, threads, none, [&](u64 from, u64 to, Channels& found) {
+      for_each_chunk<Format>(a, b, from, to, rounding,
                              [&](const u8* x, const u8* y, u64 first, u64 count) {
-                               channels_run<Format>(kernels, x, y, first, count, inner,
-                                                    shares[part]);
+                               channels_run<Format>(kernels, x, y, first, count, inner, found);
                              });
     });
-    for (const std::vector<Channel>& share : shares) {
+    for (const Channels& share : shares) {
       for (std::size_t c = 0; c < share.size(); ++c) {
         channels[c].differing += share[c].differing;
         channels[c].unordered += share[c].unordered;

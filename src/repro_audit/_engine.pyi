@@ -26,6 +26,7 @@ def digest_strided(
     tag: int,
     key: int = 0,
     threads: int = 0,
+    end: int = 0,
     /,
 ) -> bytes: ...
 def lanes(

@@ -206,7 +206,8 @@ def test_known_ops(op: str, device: str, varies: bool) -> None:
 
 def test_every_op_in_the_table_is_one_of_torchs() -> None:
     """A name that torch does not dispatch would never be found in a trace."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     from repro_audit.diagnose.nondeterministic import _CPU, _CUDA
 
     known = {

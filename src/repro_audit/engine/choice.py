@@ -36,6 +36,7 @@ class Engine(Protocol):
         tag: int,
         key: int = 0,
         threads: int = 0,
+        end: int = 0,
         /,
     ) -> bytes: ...
     def digest_table(self, table: Any, threads: int = 0, /) -> bytes: ...

@@ -86,23 +86,13 @@ def compare_channels(a: Any, b: Any, dim: int = -1) -> list[ChannelDivergence]:
 
     Shows whether one head, row or expert is off. Dtypes and errors as for `compare`; IndexError
     where there is no such dimension. Of a complex tensor both parts belong to the channel. Time:
-    that of reading both where they agree, 2 to 6 ns for each differing element and core.
+    that of reading both where they agree, and a few nanoseconds for each differing element.
     """
     sides = _sides(views.of(a), views.of(b))
     rank = len(sides.shape)
     if not -rank <= dim < rank:
         raise IndexError(f"no dimension {dim} in tensors of shape {sides.shape}")
-    first, second = sides.first, sides.second
-    found = choice.engine().ulp_channels(
-        first.address,
-        first.strides,
-        second.address,
-        second.strides,
-        first.shape,
-        TAGS[first.dtype],
-        TAGS[second.dtype],
-        dim % rank,
-    )
+    found = choice.engine().ulp_channels(*sides.arguments, dim % rank)
     return [ChannelDivergence(*channel) for channel in found]
 
 
@@ -115,6 +105,22 @@ class _Sides:
     swapped: bool
     shape: tuple[int, ...]
     dtype: str
+
+    @property
+    def arguments(
+        self,
+    ) -> tuple[int, tuple[int, ...], int, tuple[int, ...], tuple[int, ...], int, int]:
+        """What an engine's functions take: addresses, strides, sizes, tags."""
+        a, b = self.first, self.second
+        return (
+            a.address,
+            a.strides,
+            b.address,
+            b.strides,
+            a.shape,
+            TAGS[a.dtype],
+            TAGS[b.dtype],
+        )
 
 
 def _sides(view_a: views.View, view_b: views.View) -> _Sides:
@@ -145,18 +151,9 @@ def _sides(view_a: views.View, view_b: views.View) -> _Sides:
 
 def _compare(view_a: views.View, view_b: views.View) -> UlpDivergence:
     sides = _sides(view_a, view_b)
-    first, second = sides.first, sides.second
-    found = choice.engine().ulp(
-        first.address,
-        first.strides,
-        second.address,
-        second.strides,
-        first.shape,
-        TAGS[first.dtype],
-        TAGS[second.dtype],
-    )
+    found = choice.engine().ulp(*sides.arguments)
     if sides.swapped:
         found = _swap(found)
-    found["max_index"] = _position(found["max_index"], first.shape)
-    found["first_index"] = _position(found["first_index"], first.shape)
+    found["max_index"] = _position(found["max_index"], sides.first.shape)
+    found["first_index"] = _position(found["first_index"], sides.first.shape)
     return UlpDivergence(dtype=sides.dtype, shape=sides.shape, **found)

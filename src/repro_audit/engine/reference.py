@@ -163,9 +163,13 @@ def digest_strided(
     tag: int,
     key: int = 0,
     threads: int = 0,
+    end: int = 0,
     /,
 ) -> bytes:
     """As `_engine.digest_strided`."""
+    last = sum((n - 1) * max(0, step) for n, step in zip(sizes, strides, strict=True))
+    if end and 0 not in sizes and address + (last + 1) * itemsize > end:
+        raise ValueError("digest_strided: elements at or behind `end`")
     data = stream(address, sizes, strides, itemsize)
     return finalize(*stream_lanes(data, 0, key), len(data), tag)
 
