@@ -16,7 +16,7 @@ from repro_audit import __version__, _engine, engine
 def provenance() -> dict[str, Any]:
     """Command, date, machine, versions and engine of this process."""
     return {
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", *sys.orig_argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": {
             "processor": processor(),
