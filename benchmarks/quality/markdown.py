@@ -73,7 +73,7 @@ def row(cells: list[str]) -> list[str]:
 
 def both(family: dict[str, Any], name: str, bits: int) -> str:
     """Observed beside expected."""
-    return f"{family['parts'][name]} / {family['comparisons'] / 2**bits:.2g}"
+    return f"{family['parts'][name]} / {family['comparisons'] / 2**bits:.3g}"
 
 
 def outcome(family: dict[str, Any], found: dict[str, Any]) -> str:

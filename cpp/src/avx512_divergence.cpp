@@ -221,7 +221,9 @@ class Pairs {
       const u64 lane = static_cast<u64>(__builtin_ctz(lanes));
       result_.add<Format>(first + lane, at(pa, lane), at(pb, lane));
     }
-    largest_ = _mm512_set1_epi32(static_cast<int>(result_.max_ulp));
+    // Where the largest is of this vector, an equal one in a lane before it is still to come.
+    const bool tied = result_.max_ulp != 0 && result_.max_index >= first;
+    largest_ = _mm512_set1_epi32(static_cast<int>(result_.max_ulp - (tied ? 1 : 0)));
     set_bounds();
   }
 
@@ -229,6 +231,7 @@ class Pairs {
     const u32 most = _mm512_reduce_max_epu32(distance);
     largest_ = _mm512_set1_epi32(static_cast<int>(most));
     const u64 lane = static_cast<u64>(__builtin_ctz(_mm512_cmpeq_epi32_mask(distance, largest_)));
+    if (most == result_.max_ulp && first + lane > result_.max_index) return;
     result_.max_ulp = most;
     result_.max_index = first + lane;
     result_.max_a = Format::value(at(pa, lane));

@@ -217,6 +217,22 @@ def test_zeros_of_both_signs(each_engine: str) -> None:
     assert (d.max_ulp, d.sign_flips) == (2, 1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_first_of_equal_distances_beside_infinity(each_engine: str, dtype: torch.dtype) -> None:
+    top = torch.tensor(torch.finfo(dtype).max, dtype=dtype)
+    below = (top.view(torch.int32 if dtype is torch.float32 else torch.int16) - 1).view(dtype)
+    infinity = torch.tensor(torch.inf, dtype=dtype)
+    a = torch.stack([infinity, top, top, infinity])
+    b = torch.stack([infinity, below, top, top])
+    a[3], b[3] = infinity, top
+    found = compare(a, b)
+    assert (found.max_ulp, found.max_index, found.max_values) == (
+        1,
+        (1,),
+        (float(top), float(below)),
+    )
+
+
 @pytest.fixture
 def flushing() -> Iterator[None]:
     """FTZ and DAZ on, as a host program may have them."""
