@@ -20,6 +20,7 @@ from repro_audit.engine.fingerprints import (
     fingerprint,
     multiset_digest,
     row_digests,
+    row_multiset,
 )
 from repro_audit.engine.partials import Partial, merge, partial, partial_bytes
 from repro_audit.engine.tags import TAGS
@@ -43,6 +44,7 @@ __all__ = [
     "partial",
     "partial_bytes",
     "row_digests",
+    "row_multiset",
     "select",
     "tensor_digest",
     "tensor_digests",
