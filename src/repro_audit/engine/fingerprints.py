@@ -107,10 +107,11 @@ def fingerprint(x: Any, key: int = 0) -> Fingerprint | Fingerprints: ...
 def fingerprint(x: Any, key: int = 0) -> Fingerprint | Fingerprints:
     """The fingerprint of `x`: what to compare to know that no bit differs.
 
-    A dense torch tensor (any device, dtype of `TAGS`, shape and strides) or a NumPy array gives a
-    Fingerprint. A module, an optimizer (by their state dicts) or a mapping, nested as it may be,
-    gives Fingerprints: one for each tensor in it, by its dotted path, and `.composite` over all.
-    What is no tensor in them (a learning rate) is left out.
+    A dense torch tensor (any device, dtype of `TAGS`, shape and strides), a NumPy array or another
+    library's array that has `__dlpack__` gives a Fingerprint. A module, an optimizer (by their
+    state dicts) or a mapping, nested as it may be, gives Fingerprints: one for each tensor in it,
+    by its dotted path, and `.composite` over all. What is no tensor in them (a learning rate) is
+    left out.
 
     `key` (64 bits) chooses another member of the checksum's family; fingerprints of different keys
     never compare equal. Time: that of reading the memory. Raises UnsupportedTensorError for

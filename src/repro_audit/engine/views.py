@@ -208,7 +208,8 @@ def of_array(a: np.ndarray[Any, Any]) -> View:
     return view
 
 
-def _is_tensor(x: Any) -> bool:
+def is_tensor(x: Any) -> bool:
+    """Whether `x` is a torch tensor; imports nothing."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.Tensor)
 
@@ -220,15 +221,39 @@ def _is_array(x: Any) -> bool:
 
 def is_viewable(x: Any) -> bool:
     """Whether `x` is a tensor or an array: what `of` takes, or refuses for its kind."""
-    return _is_tensor(x) or _is_array(x)
+    return is_tensor(x) or _is_array(x) or hasattr(type(x), "__dlpack__")
+
+
+def shared(x: Any) -> Any:
+    """Another library's array as a tensor, through DLPack without a copy; as an array where the
+    program has no torch, which knows more dtypes and devices.
+    """
+    try:
+        if "torch" in sys.modules:
+            from torch.utils.dlpack import from_dlpack
+
+            return from_dlpack(x)
+        import numpy as np
+
+        return np.from_dlpack(x)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise UnsupportedTensorError(
+            f"A {type(x).__module__}.{type(x).__qualname__} that cannot be shared through DLPack: "
+            f"{error}. Fingerprint a copy of it as a NumPy array or a torch tensor."
+        ) from error
 
 
 def of(x: Any) -> View:
-    """View of a tensor or an array; TypeError for anything else."""
-    if _is_tensor(x):
+    """View of a tensor, an array or what has `__dlpack__`; TypeError for anything else."""
+    if is_tensor(x):
         return of_tensor(x)
     if _is_array(x):
         import numpy as np
 
         return of_array(np.asarray(x))
-    raise TypeError(f"a torch tensor or a NumPy array is needed, not {type(x).__name__}")
+    if hasattr(type(x), "__dlpack__"):
+        held = shared(x)
+        return of_tensor(held) if is_tensor(held) else of_array(held)
+    raise TypeError(
+        f"a torch tensor, a NumPy array or what has __dlpack__ is needed, not {type(x).__name__}"
+    )

@@ -1,0 +1,76 @@
+"""Other libraries' arrays, through DLPack."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from repro_audit.engine import compare, fingerprint, multiset_digest, tensor_digest
+from repro_audit.errors import UnsupportedTensorError
+
+
+class Array:
+    """An array of a library that is neither torch nor NumPy."""
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+    def __dlpack__(self, **how: Any) -> Any:
+        return self.held.__dlpack__(**how)
+
+    def __dlpack_device__(self) -> Any:
+        return self.held.__dlpack_device__()
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        torch.randn(3, 4),
+        torch.randn(3, 4).t(),
+        torch.randn(64, dtype=torch.bfloat16)[1:],
+        torch.randn(5, dtype=torch.complex64),
+        torch.tensor([True, False]),
+        torch.zeros(0, 3),
+        torch.tensor(1.5),
+        torch.randn(8).to(torch.float8_e4m3fn),
+    ],
+    ids=lambda held: f"{held.dtype}{tuple(held.shape)}",
+)
+def test_the_same_as_the_tensor(each_engine: str, held: torch.Tensor) -> None:
+    assert fingerprint(Array(held)) == fingerprint(held)
+    assert tensor_digest(Array(held)) == tensor_digest(held)
+    assert multiset_digest(Array(held)) == multiset_digest(held)
+    assert fingerprint({"a": {"b": Array(held)}})["a.b"] == fingerprint(held)
+
+
+def test_numpys_through_torch() -> None:
+    a = np.arange(12.0).reshape(3, 4)
+    assert fingerprint(Array(a)) == fingerprint(a)
+    assert compare(Array(a), a).differing == 0
+
+
+def test_without_torch() -> None:
+    program = (
+        "import sys, numpy as np\n"
+        "from repro_audit.engine import fingerprint\n"
+        "class A:\n"
+        "    a = np.arange(6, dtype='f4')\n"
+        "    def __dlpack__(self, **how): return self.a.__dlpack__(**how)\n"
+        "    def __dlpack_device__(self): return self.a.__dlpack_device__()\n"
+        "assert fingerprint(A()) == fingerprint(A.a)\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_what_cannot_be_shared() -> None:
+    gradient = torch.randn(3, requires_grad=True)
+    with pytest.raises(UnsupportedTensorError, match=r"Array that cannot be shared through DLPack"):
+        fingerprint(Array(gradient))
+    with pytest.raises(TypeError, match="has __dlpack__ is needed, not list"):
+        fingerprint([1.0])
