@@ -10,6 +10,8 @@ constexpr const Kernels* kTable[] = {
 #if defined(REPRO_AUDIT_X86)
     &kAvx512,
     &kAvx2,
+#elif defined(REPRO_AUDIT_ARM64)
+    &kNeon,
 #endif
     &kPortable,
 };

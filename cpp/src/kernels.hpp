@@ -45,6 +45,8 @@ extern const Kernels kPortable;
 #if defined(REPRO_AUDIT_X86)
 extern const Kernels kAvx2;
 extern const Kernels kAvx512;
+#elif defined(REPRO_AUDIT_ARM64)
+extern const Kernels kNeon;
 #endif
 
 }  // namespace repro_audit
