@@ -26,6 +26,19 @@ FLOAT32 = engine.TAGS["float32"]
 LEAST_SECONDS = 0.02  # of one timing: small inputs are digested many times
 
 
+class Producer:
+    """An array of another library, shared through DLPack."""
+
+    def __init__(self, held: torch.Tensor) -> None:
+        self.held = held
+
+    def __dlpack__(self, **how: Any) -> Any:
+        return self.held.__dlpack__(**how)
+
+    def __dlpack_device__(self) -> Any:
+        return self.held.__dlpack_device__()
+
+
 def measure(nbytes: int, repeats: int) -> dict[str, Any]:
     """GB/s of every contender at one size, and the digests' share of the read's speed."""
     t = torch.randint(0, 2**31 - 1, (nbytes // 4,), dtype=torch.int32).view(torch.float32)
@@ -58,17 +71,37 @@ def measure(nbytes: int, repeats: int) -> dict[str, Any]:
     return result
 
 
+def element_sizes(mib: int, repeats: int) -> dict[str, float]:
+    """The digest's share of the read's speed on all cores, by dtype."""
+    octets = torch.randint(0, 255, (mib << 20,), dtype=torch.uint8)
+    p, nbytes = octets.data_ptr(), octets.nbytes
+    ratios = {}
+    for name in ("uint8", "bfloat16", "float32", "float64", "complex128"):
+        t = octets.view(getattr(torch, name))
+        pairs = [
+            (
+                seconds(lambda: _engine.read_sum(p, nbytes, 0)),
+                seconds(lambda t=t: engine.tensor_digest(t)),
+            )
+            for _ in range(repeats)
+        ]
+        ratios[name] = statistics.median(read / digest for read, digest in pairs)
+    return ratios
+
+
 def small_calls(repeats: int) -> dict[str, float]:
     """Microseconds of a call on tensors too small for their bytes to matter."""
     t = torch.randn(4, 4)
     weight = torch.nn.Parameter(t.clone())
     turned = t.t()
     p = t.data_ptr()
+    other = Producer(t)
     calls: dict[str, Callable[[], object]] = {
         "_engine.digest, 64 bytes": lambda: _engine.digest(p, 64, FLOAT32),
         "tensor_digest, 4x4": lambda: engine.tensor_digest(t),
         "tensor_digest, 4x4 parameter": lambda: engine.tensor_digest(weight),
         "tensor_digest, 4x4 transposed": lambda: engine.tensor_digest(turned),
+        "tensor_digest, __dlpack__": lambda: engine.tensor_digest(other),
     }
     empty = statistics.median(seconds(lambda: None, 20000) for _ in range(repeats))
     return {
@@ -84,7 +117,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     args = parser.parse_args()
 
-    sizes = [1 << shift for shift in range(16, 31, 2) if 1 << shift <= args.largest << 20]
+    sizes = [1 << shift for shift in range(16, 33, 2) if 1 << shift <= args.largest << 20]
     print(f"engine {engine.name()}, {_engine.usable_cpus()} CPUs, GB/s, median of {args.repeats}\n")
     columns = ("read_1", "digest_1", "ratio_1", "read_all", "digest_all", "ratio_all")
     print("".join(f"{name:>13}" for name in ("KiB", *columns, "hash_tensor")))
@@ -96,6 +129,9 @@ def main() -> None:
         figures = [cell["median"] if isinstance(cell, dict) else cell for cell in cells]
         print(f"{nbytes >> 10:>13}" + "".join(f"{figure:>13.2f}" for figure in figures))
     print()
+    ratios = element_sizes(min(256, args.largest), args.repeats)
+    print("digest / read by dtype: " + ", ".join(f"{k} {v:.2f}" for k, v in ratios.items()))
+    print()
     calls = small_calls(args.repeats)
     for name, micros in calls.items():
         print(f"{name:<32}{micros:>7.3f} us")
@@ -104,6 +140,7 @@ def main() -> None:
             **provenance(),
             "unit": "GB/s; calls in microseconds",
             "sizes": rows,
+            "dtypes": ratios,
             "calls": calls,
         }
         args.json.write_text(json.dumps(report, indent=1) + "\n")
