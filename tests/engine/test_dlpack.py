@@ -54,6 +54,12 @@ def test_numpys_through_torch() -> None:
     assert compare(Array(a), a).differing == 0
 
 
+def test_read_only_memory() -> None:
+    a = np.arange(12.0)
+    a.flags.writeable = False
+    assert fingerprint(Array(a)) == fingerprint(a)
+
+
 def test_without_torch() -> None:
     program = (
         "import sys, numpy as np\n"
