@@ -24,8 +24,10 @@ using ::uint8_t;
 // machine without AVX2 would die of it.
 #if defined(__CUDACC__)
 #define REPRO_AUDIT_FN __host__ __device__ __forceinline__
+#define REPRO_AUDIT_UNROLL _Pragma("unroll")
 #else
 #define REPRO_AUDIT_FN [[gnu::always_inline]] inline
+#define REPRO_AUDIT_UNROLL
 #endif
 
 namespace repro_audit {

@@ -20,7 +20,8 @@ REPRO_AUDIT_FN int histogram_bin(u64 distance) {
 #endif
 }
 
-struct Divergence {
+// All but the histogram.
+struct Figures {
   u64 numel = 0;
   u64 differing = 0;
   u64 unordered = 0;
@@ -39,7 +40,6 @@ struct Divergence {
   double first_b = 0;
   u64 sum_lo = 0;
   u64 sum_hi = 0;
-  u64 histogram[kHistogramBins] = {};
   double max_absolute = 0;
   double max_relative = 0;
 
@@ -48,10 +48,12 @@ struct Divergence {
     sum_hi += hi + static_cast<u64>(sum_lo < lo);
   }
 
-  // Takes the pair at `index`, whose bits differ. The histogram's and numel's share of the pairs
-  // whose bits agree is for the caller: it knows them by the block.
-  template <class Format>
-  REPRO_AUDIT_FN void add(u64 index, typename Format::Bits a, typename Format::Bits b) {
+  // Takes the pair at `index`, whose bits differ, and calls count(bin) where it is of a bin of the
+  // histogram. The histogram's and numel's share of the pairs whose bits agree is for the caller:
+  // it knows them by the block.
+  template <class Format, class Count>
+  REPRO_AUDIT_FN void add(u64 index, typename Format::Bits a, typename Format::Bits b,
+                          Count&& count) {
     ++differing;
     if (index < first_index) {
       first_index = index;
@@ -64,7 +66,7 @@ struct Divergence {
       if (nan_a || nan_b) {
         if (nan_a && nan_b) {
           ++nan_payload;
-          ++histogram[0];
+          count(0);
         } else {
           ++unordered;
         }
@@ -72,7 +74,7 @@ struct Divergence {
       }
     }
     const u64 distance = Format::distance(a, b);
-    ++histogram[histogram_bin(distance)];
+    count(histogram_bin(distance));
     if (distance == 0) {
       ++signed_zero;
       return;
@@ -97,7 +99,7 @@ struct Divergence {
     if (relative > max_relative) max_relative = relative;
   }
 
-  REPRO_AUDIT_FN void merge(const Divergence& other) {
+  REPRO_AUDIT_FN void merge(const Figures& other) {
     numel += other.numel;
     differing += other.differing;
     unordered += other.unordered;
@@ -119,9 +121,23 @@ struct Divergence {
       first_b = other.first_b;
     }
     add_sum(other.sum_lo, other.sum_hi);
-    for (int i = 0; i < kHistogramBins; ++i) histogram[i] += other.histogram[i];
     if (other.max_absolute > max_absolute) max_absolute = other.max_absolute;
     if (other.max_relative > max_relative) max_relative = other.max_relative;
+  }
+};
+
+struct Divergence : Figures {
+  u64 histogram[kHistogramBins] = {};
+
+  // As Figures::add, into this histogram.
+  template <class Format>
+  REPRO_AUDIT_FN void add(u64 index, typename Format::Bits a, typename Format::Bits b) {
+    Figures::add<Format>(index, a, b, [this](int bin) { ++histogram[bin]; });
+  }
+
+  REPRO_AUDIT_FN void merge(const Divergence& other) {
+    Figures::merge(other);
+    for (int i = 0; i < kHistogramBins; ++i) histogram[i] += other.histogram[i];
   }
 };
 

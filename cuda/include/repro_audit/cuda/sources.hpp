@@ -1,0 +1,176 @@
+// Where a thread finds sixteen bytes of a stream: in memory that lies together, or in strided
+// memory of any rank.
+//
+// Compiles under nvcc, NVRTC and the host's compiler: what a GPU's threads run, tests call on the
+// host.
+#pragma once
+
+#include "repro_audit/config.hpp"
+
+namespace repro_audit::cuda {
+
+inline constexpr u64 kQuadBytes = 16;
+
+// Sixteen bytes of a stream: four words, each from its least significant byte.
+struct Quad {
+  u32 word[4] = {};
+};
+
+// What is read at once: kBytes bytes at an address that is a multiple of kBytes.
+template <int kBytes>
+struct Piece;
+template <>
+struct Piece<1> {
+  using Type = u8;
+};
+template <>
+struct Piece<2> {
+  using Type = u16;
+};
+template <>
+struct Piece<4> {
+  using Type = u32;
+};
+template <>
+struct Piece<8> {
+  using Type = u64;
+};
+struct alignas(16) Wide {
+  u64 half[2];
+};
+template <>
+struct Piece<16> {
+  using Type = Wide;
+};
+
+// Puts the piece at `address` into the quad, `at` bytes from its begin.
+template <int kBytes>
+REPRO_AUDIT_FN void read_piece(u64 address, int at, Quad& quad) {
+  using Type = typename Piece<kBytes>::Type;
+#if defined(__CUDA_ARCH__)
+  const Type piece = *reinterpret_cast<const Type*>(address);
+#else
+  Type piece;
+  __builtin_memcpy(&piece, reinterpret_cast<const void*>(address), sizeof piece);
+#endif
+  if constexpr (kBytes == 16) {
+    quad.word[0] = static_cast<u32>(piece.half[0]);
+    quad.word[1] = static_cast<u32>(piece.half[0] >> 32);
+    quad.word[2] = static_cast<u32>(piece.half[1]);
+    quad.word[3] = static_cast<u32>(piece.half[1] >> 32);
+  } else if constexpr (kBytes == 8) {
+    quad.word[at / 4] = static_cast<u32>(piece);
+    quad.word[at / 4 + 1] = static_cast<u32>(piece >> 32);
+  } else {
+    quad.word[at / 4] |= static_cast<u32>(piece) << (8 * (at % 4));
+  }
+}
+
+// Bytes begin ... end - 1 of a stream, one after another in memory; `origin` is the address that
+// the stream's byte 0 has, or would have. Where kBytes > 1, origin is a multiple of kBytes.
+template <int kBytes>
+struct Contiguous {
+  u64 origin;
+  u64 begin;
+  u64 end;
+
+  // The bytes at ... at + 15; those that are not of the range are 0.
+  REPRO_AUDIT_FN Quad load(u64 at) const {
+    Quad quad;
+    if (at >= begin && at + kQuadBytes <= end) {
+      REPRO_AUDIT_UNROLL
+      for (int i = 0; i < 16; i += kBytes) {
+        read_piece<kBytes>(origin + at + static_cast<u64>(i), i, quad);
+      }
+      return quad;
+    }
+    for (int i = 0; i < 16; ++i) {
+      const u64 byte = at + static_cast<u64>(i);
+      if (byte >= begin && byte < end) read_piece<1>(origin + byte, i, quad);
+    }
+    return quad;
+  }
+};
+
+// n / divisor for n < 2^31 by a multiplication and a shift (Granlund and Montgomery, 1994).
+struct Divider {
+  u32 magic = 0;
+  u32 shift = 0;
+
+  // 1 <= divisor < 2^31
+  REPRO_AUDIT_FN static constexpr Divider of(u32 divisor) {
+    u32 shift = 0;
+    while ((u64{1} << shift) < divisor) ++shift;
+    const u64 magic = ((u64{1} << 32) * ((u64{1} << shift) - divisor)) / divisor + 1;
+    return {static_cast<u32>(magic), shift};
+  }
+
+  REPRO_AUDIT_FN constexpr u32 divide(u32 n) const {
+    const u32 high = static_cast<u32>((u64{n} * magic) >> 32);
+    return (high + n) >> shift;
+  }
+};
+
+// As many dimensions as torch and NumPy have, and one for the pieces of an element.
+inline constexpr int kMaxRank = 65;
+inline constexpr u64 kSmallPieces = u64{1} << 31;
+
+// One dimension: `step` bytes from one index to the next.
+struct Axis {
+  u64 size;
+  i64 step;
+  Divider divider;
+
+  REPRO_AUDIT_FN u32 quotient(u32 n) const { return divider.divide(n); }
+  REPRO_AUDIT_FN u64 quotient(u64 n) const { return n / size; }
+};
+
+// A strided tensor as pieces of kBytes bytes in the order of its stream; dimensions from the
+// outermost, at least one, the last one's pieces being those that the stream reads in succession.
+template <int kBytes>
+struct Pieces {
+  u64 address;
+  u64 count;
+  int rank;
+  Axis axes[kMaxRank];
+
+  // The address of piece `index`; `left` becomes the number of pieces from there on in its row.
+  // Index is u32 where there are fewer than kSmallPieces, which spares the divisions.
+  template <class Index>
+  REPRO_AUDIT_FN u64 find(Index index, u64& left) const {
+    i64 at = 0;
+    Index here = index;
+    for (int d = rank - 1; d >= 0; --d) {
+      const Index next = d == 0 ? Index{0} : axes[d].quotient(index);
+      here = index - next * static_cast<Index>(axes[d].size);
+      at += static_cast<i64>(here) * axes[d].step;
+      if (d == rank - 1) left = axes[d].size - here;
+      index = next;
+    }
+    return address + static_cast<u64>(at);
+  }
+
+  REPRO_AUDIT_FN u64 locate(u64 index, u64& left) const {
+    return count < kSmallPieces ? find(static_cast<u32>(index), left) : find(index, left);
+  }
+
+  REPRO_AUDIT_FN Quad load(u64 at) const {
+    Quad quad;
+    u64 index = at / kBytes;
+    if (index >= count) return quad;
+    u64 left = 0;
+    u64 here = locate(index, left);
+    REPRO_AUDIT_UNROLL
+    for (int i = 0; i < 16; i += kBytes) {
+      if (index >= count) return quad;
+      if (left == 0) here = locate(index, left);
+      read_piece<kBytes>(here, i, quad);
+      here += static_cast<u64>(axes[rank - 1].step);
+      --left;
+      ++index;
+    }
+    return quad;
+  }
+};
+
+}  // namespace repro_audit::cuda

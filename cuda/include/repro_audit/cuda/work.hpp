@@ -1,0 +1,236 @@
+// What each thread of a kernel does, as functions of (thread index, thread count).
+//
+// The host may call them as well: for every grid, the answers of all its threads together are the
+// lanes, or the divergence, of the whole.
+#pragma once
+
+#include "repro_audit/cuda/sources.hpp"
+#include "repro_audit/digest.hpp"
+#include "repro_audit/multiset.hpp"
+#include "repro_audit/ulp.hpp"
+
+namespace repro_audit::cuda {
+
+inline constexpr u64 kWarp = 32;
+
+// The block keys of 32 blocks at a time: a warp's threads make one pair each and hand it round.
+// On the host, where a thread is alone, each makes those that it needs.
+class BlockKeys {
+ public:
+  REPRO_AUDIT_FN explicit BlockKeys(u64 base) : base_(base) {}
+
+  // To be called by all threads of a warp: `mine` is the block whose keys this thread makes.
+  REPRO_AUDIT_FN void make(u64 mine) {
+#if defined(__CUDA_ARCH__)
+    key0_ = block_key(base_, 0, mine);
+    key1_ = block_key(base_, 1, mine);
+#else
+    static_cast<void>(mine);
+#endif
+  }
+
+  // `inner` times the keys of `block`, which thread `maker` of the warp made.
+  REPRO_AUDIT_FN Lanes weigh(Lanes inner, int maker, u64 block) const {
+#if defined(__CUDA_ARCH__)
+    static_cast<void>(block);
+    return {inner.l0 * __shfl_sync(~0U, key0_, maker), inner.l1 * __shfl_sync(~0U, key1_, maker)};
+#else
+    static_cast<void>(maker);
+    return repro_audit::weigh(inner, base_, block);
+#endif
+  }
+
+ private:
+  u64 base_;
+#if defined(__CUDA_ARCH__)
+  u64 key0_ = 0;
+  u64 key1_ = 0;
+#endif
+};
+
+// The word keys of the eight words of each block that one thread of a warp reads: four in the
+// block's first half, four in its second.
+class WordKeys {
+ public:
+  REPRO_AUDIT_FN WordKeys(u64 base, u64 place) {
+    REPRO_AUDIT_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      REPRO_AUDIT_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const u64 word = static_cast<u64>(half) * 128 + 4 * place + static_cast<u64>(i);
+        key0_[4 * half + i] = word_key(base, 0, word);
+        key1_[4 * half + i] = word_key(base, 1, word);
+      }
+    }
+  }
+
+  REPRO_AUDIT_FN void absorb(const Quad& quad, int half, Lanes& inner) const {
+    REPRO_AUDIT_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      inner.l0 += u64{key0_[4 * half + i]} * quad.word[i];
+      inner.l1 += u64{key1_[4 * half + i]} * exchange_halves(quad.word[i]);
+    }
+  }
+
+ private:
+  u32 key0_[8];
+  u32 key1_[8];
+};
+
+// This thread's part of the lanes of blocks first ... last - 1, of which its warp, number `warp` of
+// `warps`, takes every `warps`-th. All threads of a warp call it with the same blocks.
+template <class Source>
+REPRO_AUDIT_FN Lanes block_work(const Source& source, u64 base, const WordKeys& keys, u64 first,
+                                u64 last, u64 place, u64 warp, u64 warps) {
+  Lanes sum;
+  BlockKeys block_keys(base);
+  for (u64 start = first + warp; start < last; start += kWarp * warps) {
+    block_keys.make(start + place * warps);
+    for (int n = 0; n < static_cast<int>(kWarp); ++n) {
+      const u64 block = start + static_cast<u64>(n) * warps;
+      if (block >= last) break;
+      const u64 at = block * kBlockBytes + place * kQuadBytes;
+      const Quad low = source.load(at);
+      const Quad high = source.load(at + kBlockBytes / 2);
+      Lanes inner;
+      keys.absorb(low, 0, inner);
+      keys.absorb(high, 1, inner);
+      sum += block_keys.weigh(inner, n, block);
+    }
+  }
+  return sum;
+}
+
+// Thread `thread` of `threads` (a multiple of 32): its part of the lanes of the bytes
+// begin ... end - 1 of a stream.
+template <class Source>
+REPRO_AUDIT_FN Lanes stream_work(const Source& source, u64 begin, u64 end, u64 key, u64 thread,
+                                 u64 threads) {
+  const u64 base = key_base(key);
+  const u64 place = thread % kWarp;
+  const WordKeys keys(base, place);
+  const u64 last = (end + kBlockBytes - 1) / kBlockBytes;
+  return block_work(source, base, keys, begin / kBlockBytes, last, place, thread / kWarp,
+                    threads / kWarp);
+}
+
+// One tensor of many: its bytes lie together; `first_unit` is the sum of the units before it.
+struct Row {
+  u64 address;
+  u64 nbytes;
+  u64 first_unit;
+};
+
+// What a warp takes at a time where one launch reads many tensors.
+inline constexpr u64 kUnitBlocks = 8;
+inline constexpr u64 kUnitBytes = kUnitBlocks * kBlockBytes;
+
+// Units of a tensor; an empty one has none.
+REPRO_AUDIT_FN constexpr u64 units_of(u64 nbytes) { return (nbytes + kUnitBytes - 1) / kUnitBytes; }
+
+// The last row that begins at or before `unit` and has units: rows without any share their begin
+// with the next.
+REPRO_AUDIT_FN u64 row_of(const Row* rows, u64 count, u64 unit) {
+  u64 low = 0;
+  u64 high = count;
+  while (high - low > 1) {
+    const u64 middle = low + (high - low) / 2;
+    if (rows[middle].first_unit <= unit) {
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+// Thread `thread` of `threads`: calls add(row, lanes) with its parts of the rows' lanes.
+template <class Add>
+REPRO_AUDIT_FN void table_work(const Row* rows, u64 count, u64 units, u64 key, u64 thread,
+                               u64 threads, Add&& add) {
+  const u64 base = key_base(key);
+  const u64 place = thread % kWarp;
+  const WordKeys keys(base, place);
+  for (u64 unit = thread / kWarp; unit < units; unit += threads / kWarp) {
+    const u64 at = row_of(rows, count, unit);
+    const Row row = rows[at];
+    const u64 first = (unit - row.first_unit) * kUnitBlocks;
+    const u64 blocks = (row.nbytes + kBlockBytes - 1) / kBlockBytes;
+    const u64 last = first + kUnitBlocks < blocks ? first + kUnitBlocks : blocks;
+    const auto take = [&](auto source) {
+      add(at, block_work(source, base, keys, first, last, place, 0, 1));
+    };
+    if (row.address % 16 == 0) {
+      take(Contiguous<16>{row.address, 0, row.nbytes});
+    } else if (row.address % 4 == 0) {
+      take(Contiguous<4>{row.address, 0, row.nbytes});
+    } else if (row.address % 2 == 0) {
+      take(Contiguous<2>{row.address, 0, row.nbytes});
+    } else {
+      take(Contiguous<1>{row.address, 0, row.nbytes});
+    }
+  }
+}
+
+// Thread `thread` of `threads`: its part of the multiset lanes of `nbytes` bytes of elements of
+// kItem bytes.
+template <int kItem, class Source>
+REPRO_AUDIT_FN Lanes multiset_work(const Source& source, u64 nbytes, u64 key, u64 thread,
+                                   u64 threads) {
+  const MultisetKeys keys = MultisetKeys::of(key);
+  Lanes sum;
+  for (u64 at = thread * kQuadBytes; at < nbytes; at += threads * kQuadBytes) {
+    const Quad quad = source.load(at);
+    REPRO_AUDIT_UNROLL
+    for (int i = 0; i < 16; i += kItem) {
+      if (at + static_cast<u64>(i) >= nbytes) break;
+      MultisetElement element;
+      if constexpr (kItem <= 4) {
+        constexpr u32 kMask = kItem == 4 ? ~0U : (1U << (8 * (kItem % 4))) - 1;
+        element.absorb((quad.word[i / 4] >> (8 * (i % 4))) & kMask, 0, keys, sum);
+      } else {
+        REPRO_AUDIT_UNROLL
+        for (int half = 0; half < kItem; half += 8) {
+          element.absorb(quad.word[(i + half) / 4], quad.word[(i + half) / 4 + 1], keys, sum);
+        }
+      }
+    }
+  }
+  return sum;
+}
+
+// Thread `thread` of `threads`: its part of what `numel` numbers of one format differ by. Calls
+// count(bin) for each differing pair that the histogram counts. The figures' numel stays 0.
+template <class Format, class SourceA, class SourceB, class Count>
+REPRO_AUDIT_FN void ulp_work(const SourceA& a, const SourceB& b, u64 numel, u64 thread, u64 threads,
+                             Figures& figures, Count&& count) {
+  using Bits = typename Format::Bits;
+  constexpr int kItem = sizeof(Bits);
+  const u64 nbytes = numel * kItem;
+  for (u64 at = thread * kQuadBytes; at < nbytes; at += threads * kQuadBytes) {
+    const Quad x = a.load(at);
+    const Quad y = b.load(at);
+    if (((x.word[0] ^ y.word[0]) | (x.word[1] ^ y.word[1]) | (x.word[2] ^ y.word[2]) |
+         (x.word[3] ^ y.word[3])) == 0) {
+      continue;
+    }
+    // What a short last quad lacks is 0 on both sides: equal.
+    REPRO_AUDIT_UNROLL
+    for (int i = 0; i < 16; i += kItem) {
+      Bits p;
+      Bits q;
+      if constexpr (kItem == 8) {
+        p = u64{x.word[i / 4]} | u64{x.word[i / 4 + 1]} << 32;
+        q = u64{y.word[i / 4]} | u64{y.word[i / 4 + 1]} << 32;
+      } else {
+        p = static_cast<Bits>(x.word[i / 4] >> (8 * (i % 4)));
+        q = static_cast<Bits>(y.word[i / 4] >> (8 * (i % 4)));
+      }
+      if (p != q) {
+        figures.template add<Format>((at + static_cast<u64>(i)) / kItem, p, q, count);
+      }
+    }
+  }
+}
+
+}  // namespace repro_audit::cuda

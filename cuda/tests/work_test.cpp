@@ -1,0 +1,244 @@
+// The kernels' work, called on the host for every thread of a grid, against the CPU's engine.
+#include "repro_audit/cuda/work.hpp"
+
+#include <cinttypes>
+#include <cstdio>
+#include <cstring>
+#include <vector>
+
+#include "../../cpp/src/dispatch.hpp"
+#include "../../cpp/src/divergence.hpp"
+#include "../../cpp/src/range.hpp"
+#include "../src/pieces.hpp"
+#include "vectors.hpp"
+
+namespace {
+
+using namespace repro_audit;
+
+int failures = 0;
+
+#define CHECK(condition)                                           \
+  do {                                                             \
+    if (!(condition)) {                                            \
+      ++failures;                                                  \
+      std::fprintf(stderr, "line %d: %s\n", __LINE__, #condition); \
+    }                                                              \
+  } while (false)
+
+// Grids of one warp, of an odd number of them, and of more than there is work for.
+constexpr u64 kGrids[] = {32, 96, 256, 2048};
+
+std::vector<u8> noise(u64 nbytes) {
+  std::vector<u8> bytes(nbytes);
+  for (u64 i = 0; i < nbytes; ++i) bytes[i] = static_cast<u8>(mix(i) >> 56);
+  return bytes;
+}
+
+bool equal(Lanes a, Lanes b) { return a.l0 == b.l0 && a.l1 == b.l1; }
+
+template <class Source>
+Lanes grid_lanes(const Source& source, u64 begin, u64 end, u64 key, u64 threads) {
+  Lanes sum;
+  for (u64 t = 0; t < threads; ++t) sum += cuda::stream_work(source, begin, end, key, t, threads);
+  return sum;
+}
+
+Lanes range(const u8* p, u64 nbytes, u64 offset, u64 key, u64 threads) {
+  Lanes sum;
+  cuda::with_range(reinterpret_cast<u64>(p), nbytes, offset, [&](auto source) {
+    sum = grid_lanes(source, offset, offset + nbytes, key, threads);
+  });
+  return sum;
+}
+
+void known_answers() {
+  for (const RunCase& c : kRuns) {
+    std::vector<u8> bytes(c.nbytes);
+    for (u64 i = 0; i < c.nbytes; ++i) bytes[i] = static_cast<u8>(i % 251);
+    for (const u64 threads : kGrids) {
+      CHECK(equal(range(bytes.data(), c.nbytes, c.offset, c.key, threads), {c.l0, c.l1}));
+    }
+  }
+}
+
+void ranges(const std::vector<u8>& bytes) {
+  for (const u64 nbytes : {0, 1, 3, 4, 15, 16, 17, 511, 512, 1023, 1024, 1025, 5000, 70001}) {
+    for (const u64 shift : {0, 1, 2, 4, 8, 13}) {
+      for (const u64 offset : {0, 1, 6, 1020, 1024, 3000}) {
+        const u8* p = bytes.data() + shift;
+        const Lanes whole = range_lanes(kPortable, default_keys(), p, nbytes, offset);
+        for (const u64 threads : {32, 96, 2048}) {
+          CHECK(equal(range(p, nbytes, offset, 0, threads), whole));
+        }
+      }
+    }
+  }
+}
+
+std::vector<Strided> views(const u8* p, u64 item) {
+  std::vector<Strided> all = {
+      {p, {40, 24}, {1, 40}, item},          // transposed
+      {p, {7, 33, 5}, {165, 5, 1}, item},    // contiguous
+      {p, {17, 12}, {64, 1}, item},          // runs
+      {p, {9, 64, 8}, {1024, 16, 1}, item},  // runs of two dimensions
+      {p, {6, 1, 50}, {0, 3, 1}, item},      // expanded
+      {p, {31}, {3}, item},                  // every third
+      {p + 99 * item, {100}, {-1}, item},    // backwards
+      {p + 500 * item, {5, 10, 3}, {-100, 7, 2}, item},
+      {p, {2, 2, 2, 2, 2, 2, 3}, {1, 100, 7, 300, 20, 41, 3}, item},
+      {p, {1}, {1}, item},
+      {p, {}, {}, item},
+  };
+  all.push_back({p, std::vector<u64>(12, 2), {}, item});
+  for (i64 d = 0; d < 12; ++d) all.back().strides.push_back(i64{1} << ((d * 5) % 12));
+  return all;
+}
+
+void strided(const std::vector<u8>& bytes) {
+  for (const u64 item : {1, 2, 4, 8, 16}) {
+    for (const u64 shift : {u64{0}, item, u64{3}}) {
+      for (const Strided& given : views(bytes.data() + shift, item)) {
+        const Lanes whole = strided_lanes(kPortable, default_keys(), given, 1);
+        const Strided view = simplified(given);
+        for (const u64 limit : {1, 4, 16}) {
+          cuda::with_pieces(view, limit, [&](const auto& source) {
+            for (const u64 threads : {32, 96, 2048}) {
+              CHECK(equal(grid_lanes(source, 0, view.nbytes(), 0, threads), whole));
+            }
+            for (u64 i = 0; i < source.count; ++i) {
+              u64 left = 0;
+              u64 left_wide = 0;
+              const u64 at = source.find(static_cast<u32>(i), left);
+              CHECK(at == source.find(i, left_wide));
+              CHECK(left == left_wide);
+            }
+          });
+        }
+      }
+    }
+  }
+}
+
+void dividers() {
+  const u32 top = (u32{1} << 31) - 1;
+  for (u32 i = 0; i < 3000; ++i) {
+    const u32 divisor = i < 1000 ? i + 1 : static_cast<u32>(mix(i) >> 33) | 1U;
+    const cuda::Divider divider = cuda::Divider::of(divisor);
+    for (u32 k = 0; k < 50; ++k) {
+      const u32 n = k == 0 ? top : static_cast<u32>(mix(u64{i} * 64 + k) >> 33) >> (k % 31);
+      CHECK(divider.divide(n) == n / divisor);
+      const u32 edge = n / divisor * divisor;
+      CHECK(divider.divide(edge) == edge / divisor);
+      if (edge != 0) CHECK(divider.divide(edge - 1) == (edge - 1) / divisor);
+    }
+  }
+}
+
+void tables(const std::vector<u8>& bytes) {
+  std::vector<cuda::Row> rows;
+  u64 units = 0;
+  u64 at = 0;
+  for (const u64 nbytes : {0, 0, 5, 8192, 8193, 0, 100000, 4096, 1, 262144, 3, 0}) {
+    rows.push_back({reinterpret_cast<u64>(bytes.data()) + at, nbytes, units});
+    units += cuda::units_of(nbytes);
+    at += nbytes + 3;
+  }
+  for (const u64 threads : kGrids) {
+    std::vector<Lanes> found(rows.size());
+    for (u64 t = 0; t < threads; ++t) {
+      cuda::table_work(rows.data(), rows.size(), units, 7, t, threads,
+                       [&](u64 row, Lanes part) { found[row] += part; });
+    }
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const u8* p = reinterpret_cast<const u8*>(rows[i].address);
+      CHECK(equal(found[i], range_lanes(kPortable, KeyTable(7), p, rows[i].nbytes, 0)));
+    }
+  }
+}
+
+template <int kItem>
+void multiset(const std::vector<u8>& bytes) {
+  for (const Strided& given : views(bytes.data() + kItem, kItem)) {
+    const Strided view = reordered(given);
+    const Lanes whole = multiset_lanes(kPortable, MultisetKeys::of(3), given, 1);
+    for (const u64 threads : kGrids) {
+      Lanes sum;
+      const auto source = cuda::pieces_of<kItem>(view);
+      for (u64 t = 0; t < threads; ++t) {
+        sum += cuda::multiset_work<kItem>(source, view.nbytes(), 3, t, threads);
+      }
+      CHECK(equal(sum, whole));
+    }
+  }
+  for (const u64 count : {1, 5, 1000}) {
+    const u64 nbytes = count * kItem;
+    const u64 address = reinterpret_cast<u64>(bytes.data());
+    Lanes sum;
+    for (u64 t = 0; t < 96; ++t) {
+      sum += cuda::multiset_work<kItem>(cuda::Contiguous<1>{address, 0, nbytes}, nbytes, 0, t, 96);
+    }
+    CHECK(equal(sum, kPortable.multiset(bytes.data(), count, kItem, MultisetKeys::of(0))));
+  }
+}
+
+// Records merged as the host merges those of a grid's blocks.
+template <class Format>
+Divergence grid_divergence(const u8* a, const u8* b, u64 numel, u64 threads) {
+  constexpr int kItem = sizeof(typename Format::Bits);
+  Divergence total;
+  for (u64 t = 0; t < threads; ++t) {
+    Divergence part;
+    const cuda::Contiguous<kItem> x{reinterpret_cast<u64>(a), 0, numel * kItem};
+    const cuda::Contiguous<kItem> y{reinterpret_cast<u64>(b), 0, numel * kItem};
+    cuda::ulp_work<Format>(x, y, numel, t, threads, part, [&](int bin) { ++part.histogram[bin]; });
+    total.merge(part);
+  }
+  total.numel = numel;
+  total.histogram[0] += numel - total.differing;
+  return total;
+}
+
+void divergences(const std::vector<u8>& bytes) {
+  for (u64 number = 1; number <= 22; ++number) {
+    const Tag tag = static_cast<Tag>(number);
+    with_format(tag, [&](auto format) {
+      using Format = decltype(format);
+      constexpr u64 kItem = sizeof(typename Format::Bits);
+      std::vector<u8> near(bytes.begin(), bytes.begin() + 8000);
+      for (u64 i = 0; i < near.size(); i += 97) near[i] = static_cast<u8>(near[i] + 1);
+      const std::vector<u8> other(bytes.begin() + 8000, bytes.begin() + 16000);
+      for (const std::vector<u8>& b : {near, other}) {
+        for (const u64 numel : {u64{1}, u64{37}, 8000 / kItem}) {
+          Divergence expected;
+          CHECK(compare(kPortable, {bytes.data(), {numel}, {1}, kItem}, tag,
+                        {b.data(), {numel}, {1}, kItem}, tag, 1, expected));
+          for (const u64 threads : kGrids) {
+            const Divergence found =
+                grid_divergence<Format>(bytes.data(), b.data(), numel, threads);
+            CHECK(std::memcmp(&found, &expected, sizeof found) == 0);
+          }
+        }
+      }
+    });
+  }
+}
+
+}  // namespace
+
+int main() {
+  const std::vector<u8> bytes = noise(u64{1} << 20);
+  known_answers();
+  ranges(bytes);
+  strided(bytes);
+  dividers();
+  tables(bytes);
+  multiset<1>(bytes);
+  multiset<2>(bytes);
+  multiset<4>(bytes);
+  multiset<8>(bytes);
+  multiset<16>(bytes);
+  divergences(bytes);
+  std::printf("work of the kernels on the host: %s\n", failures == 0 ? "passed" : "FAILED");
+  return failures == 0 ? 0 : 1;
+}
