@@ -1,3 +1,5 @@
+#include <cstring>
+
 #include "../src/dispatch.hpp"
 #include "../src/divergence.hpp"
 #include "arguments.hpp"
@@ -102,6 +104,24 @@ py::list ulp_channels(u64 address_a, const py::object& strides_a, u64 address_b,
   return found;
 }
 
+// What a GPU's blocks of threads found, merged.
+py::dict ulp_merge(const py::buffer& records, u64 numel) {
+  const py::buffer_info info = records.request();
+  const u64 nbytes = static_cast<u64>(info.size * info.itemsize);
+  if (nbytes % sizeof(Divergence) != 0 || PyBuffer_IsContiguous(info.view(), 'C') == 0) {
+    throw py::value_error("ulp_merge: no whole records, one after another");
+  }
+  Divergence total;
+  for (u64 at = 0; at < nbytes; at += sizeof(Divergence)) {
+    Divergence record;
+    std::memcpy(&record, static_cast<const u8*>(info.ptr) + at, sizeof record);
+    total.merge(record);
+  }
+  total.numel = numel;
+  total.histogram[0] += numel - total.differing;
+  return to_dict(total);
+}
+
 }  // namespace
 
 void register_ulp(py::module_& module) {
@@ -110,6 +130,8 @@ void register_ulp(py::module_& module) {
              "tag_a"_a, "tag_b"_a = 0, "threads"_a = 0, py::pos_only(),
              "What two strided tensors of one shape differ by; indices are row-major positions. "
              "Where tag_b is given and differs, numbers of `a` are rounded to the format of `b`.");
+  module.def("ulp_merge", &ulp_merge, "records"_a, "numel"_a, py::pos_only(),
+             "One answer of the records that the kernels on a GPU wrote for `numel` elements.");
   module.def("ulp_channels", &ulp_channels, "address_a"_a, "strides_a"_a, "address_b"_a,
              "strides_b"_a, "sizes"_a, "tag_a"_a, "tag_b"_a, "dim"_a, "threads"_a = 0,
              py::pos_only(),

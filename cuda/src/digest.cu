@@ -62,13 +62,4 @@ void add_table(u64 rows, u64 count, u64 units, u64 key, u64 out, Queue queue) {
   require(cudaGetLastError(), "the table's kernel");
 }
 
-Versions versions() {
-  Versions found{};
-  require(cudaRuntimeGetVersion(&found.runtime), "cudaRuntimeGetVersion");
-  if (cudaDriverGetVersion(&found.driver) != cudaSuccess) found.driver = 0;
-  if (cudaGetDeviceCount(&found.devices) != cudaSuccess) found.devices = 0;
-  static_cast<void>(cudaGetLastError());  // no device is an answer here
-  return found;
-}
-
 }  // namespace repro_audit::cuda

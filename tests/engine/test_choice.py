@@ -27,10 +27,13 @@ def test_select(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(choice.VARIABLE, name)
         assert engine.select(None) == name
         assert engine.name_for("cpu") == name
-        assert engine.name_for("cuda") == f"{name} (host copy)"
+        away = {"torch": "torch", "cuda": "cuda"}.get(name, f"{name} (host copy)")
+        assert engine.name_for("cuda") == away
     monkeypatch.delenv(choice.VARIABLE)
     assert engine.select(None) == _engine.engines()[0] == _engine.engine()
     assert not engine.info()["forced"]
+    assert engine.name_for("mps") == "torch"
+    assert engine.name_for("cuda") == ("torch" if choice.cuda_problem() else "cuda")
 
 
 @pytest.mark.parametrize(
@@ -39,7 +42,7 @@ def test_select(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_missing_engine_is_an_error(name: str, words: str) -> None:
     before = engine.name()
-    with pytest.raises(EngineError, match=f"{name}.*{words}.*portable, reference"):
+    with pytest.raises(EngineError, match=f"{name}.*{words}.*portable.*reference"):
         engine.select(name)
     assert engine.name() == before
 

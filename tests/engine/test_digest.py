@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from repro_audit import _engine
-from repro_audit.engine import choice, fingerprint, reference
+from repro_audit.engine import by_stream, choice, fingerprint
 
 NATIVE = _engine.engines()
 BOUNDARIES = sorted(
@@ -45,7 +45,7 @@ def test_every_length_at_a_boundary(name: str, noise: np.ndarray) -> None:
         for nbytes in BOUNDARIES:
             for skip, offset in ((0, 0), (1, 0), (3, 1021), (2, 5)):
                 address = noise.ctypes.data + skip
-                expected = reference.lanes(address, nbytes, offset)
+                expected = by_stream.of_reference().lanes(address, nbytes, offset)
                 assert _engine.lanes(address, nbytes, offset) == expected, (nbytes, skip, offset)
     finally:
         choice.select(None)

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from repro_audit import _engine
-from repro_audit.engine import TAGS, choice, compare, compare_channels, reference, reference_ulp
+from repro_audit.engine import TAGS, by_stream, choice, compare, compare_channels, reference_ulp
 from repro_audit.engine.tags import FLOATS
 from repro_audit.errors import UnsupportedTensorError
 
@@ -29,7 +29,9 @@ def both(a: np.ndarray, b: np.ndarray, tag_a: int, tag_b: int = 0) -> None:
     """The engine in use says of two flat arrays of codes what the reference says."""
     steps = (1,)
     args = (a.ctypes.data, steps, b.ctypes.data, steps, a.shape, tag_a, tag_b)
-    assert repr(choice.engine().ulp(*args)) == repr(reference.ulp(*args))  # nan equals nan so
+    assert repr(choice.engine().ulp(*args)) == repr(
+        by_stream.of_reference().ulp(*args)
+    )  # nan equals nan so
 
 
 def f32(*values: float) -> torch.Tensor:
@@ -336,7 +338,7 @@ def test_threads_change_nothing(name: str) -> None:
     try:
         one = _engine.ulp(*args, 1)
         assert one["max_index"] == one["first_index"] == 5
-        assert one == reference.ulp(*args)
+        assert one == by_stream.of_reference().ulp(*args)
         for threads in (0, 2, 3, 8):
             assert _engine.ulp(*args, threads) == one
     finally:

@@ -15,6 +15,7 @@ import click
 
 from repro_audit import __version__
 from repro_audit.cli.compare import compare
+from repro_audit.cli.doctor import doctor
 from repro_audit.cli.record import record
 from repro_audit.cli.report import report
 from repro_audit.cli.run import run
@@ -127,5 +128,5 @@ def main() -> None:
     """
 
 
-for command in (run, record, compare, report):
+for command in (run, record, compare, report, doctor):
     main.add_command(command)

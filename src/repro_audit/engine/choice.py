@@ -16,13 +16,15 @@ from repro_audit.errors import EngineError
 VARIABLE: Final = "REPRO_AUDIT_ENGINE"
 DIGEST_VERSION: Final = 1
 REFERENCE: Final = "reference"
+TORCH: Final = "torch"
+CUDA: Final = "cuda"
 
 # All that the design knows; those of them that `available` leaves out are not in this build.
-KNOWN: Final = ("portable", "avx2", "avx512", "neon", "cuda", "cupy", "torch", REFERENCE)
+KNOWN: Final = ("portable", "avx2", "avx512", "neon", CUDA, "cupy", TORCH, REFERENCE)
 
 
 class Engine(Protocol):
-    """What `repro_audit._engine` and `repro_audit.engine.reference` both are."""
+    """What `repro_audit._engine` and a `by_stream.StreamEngine` both are."""
 
     def digest(
         self, address: int, nbytes: int, tag: int, key: int = 0, threads: int = 0, /
@@ -118,9 +120,44 @@ def _native() -> Any:
     return native
 
 
+def cuda_kernels() -> Any:
+    """The module of CUDA kernels; None where this build has none."""
+    try:
+        from repro_audit import _cuda
+    except ImportError:
+        return None
+    return _cuda
+
+
+def cuda_problem() -> str:
+    """Why the CUDA kernels cannot run here; empty where they can, given a device.
+
+    Initialises no driver: a process that did could not fork, nor choose the devices it sees.
+    """
+    kernels = cuda_kernels()
+    if kernels is None:
+        return "this build has no CUDA kernels; install with nvcc on the PATH"
+    runtime, driver = kernels.versions()
+    if not driver:
+        return "there is no NVIDIA driver"
+    # Within a major version an older driver runs what a newer toolkit compiled.
+    if driver // 1000 < runtime // 1000:
+        return (
+            f"the kernels were compiled with CUDA {dotted(runtime)} and the driver knows "
+            f"{dotted(driver)}; update the driver, or install with that CUDA's nvcc"
+        )
+    return ""
+
+
+def dotted(version: int) -> str:
+    """CUDA's number of a version as people write it: 13.0 for 13000."""
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
 def available() -> list[str]:
-    """Names of the engines that can run here, the fastest first."""
-    return [*_native().engines(), REFERENCE]
+    """Names of the engines that can run here: the CPU's, the fastest first, then the others."""
+    cuda = [] if cuda_problem() else [CUDA]
+    return [*_native().engines(), *cuda, TORCH, REFERENCE]
 
 
 def select(name: str | None = None) -> str:
@@ -131,18 +168,27 @@ def select(name: str | None = None) -> str:
     """
     global _engine, _name, _forced
     wanted = name or os.environ.get(VARIABLE) or None
+    native = _native()
+    best = native.engines()[0]
+    chosen: Engine
     if wanted == REFERENCE:
-        from repro_audit.engine import reference
+        from repro_audit.engine import by_stream
 
-        chosen: Engine = reference
+        chosen = by_stream.of_reference()
+    elif wanted == TORCH:
+        from repro_audit.engine import torch_ops
+
+        chosen = torch_ops.engine()
+    elif wanted == CUDA and not cuda_problem():
+        native.select(best)  # for what lies on the host
+        chosen = native
     else:
-        native = _native()
-        best = native.engines()[0]
         if not native.select(wanted or best):
             what = "is not available here" if wanted in KNOWN else "is no engine"
+            why = f" ({cuda_problem()})" if wanted == CUDA else ""
             raise EngineError(
-                f"The engine {wanted!r} {what}. Available: {', '.join(available())}; choose one "
-                f"of these, or unset {VARIABLE}."
+                f"The engine {wanted!r} {what}{why}. Available: {', '.join(available())}; choose "
+                f"one of these, or unset {VARIABLE}."
             )
         chosen = native
     _engine, _name, _forced = chosen, wanted or best, wanted is not None
@@ -166,8 +212,16 @@ def name() -> str:
 
 
 def name_for(device_type: str) -> str:
-    """Name of what digests tensors of a device type; other devices' are copied to the host."""
-    return name() if device_type == "cpu" else f"{name()} (host copy)"
+    """Name of what digests tensors of a device type.
+
+    The CUDA kernels for CUDA's where they can run, torch's own operations for other devices'. A
+    CPU engine that was forced gets copies of them: "portable (host copy)".
+    """
+    if device_type == "cpu" or name() == TORCH:
+        return name()
+    if _forced and _name != CUDA:
+        return f"{_name} (host copy)"
+    return CUDA if device_type == "cuda" and not cuda_problem() else TORCH
 
 
 def info() -> dict[str, Any]:

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from repro_audit.engine import choice, views
+from repro_audit.engine import choice, devices, views
 from repro_audit.engine.tags import FLOATS, PARTS, TAGS
 from repro_audit.errors import UnsupportedTensorError
 from repro_audit.model import ChannelDivergence, UlpDivergence
@@ -59,7 +59,11 @@ def compare(a: Any, b: Any) -> UlpDivergence:
     Raises ValueError for different shapes, UnsupportedTensorError for dtypes that have no common
     distance and for tensors without plain memory, TypeError for what is neither tensor nor array.
     """
-    return _compare(views.of(a), views.of(b))
+    found = devices.ulp(a, b)
+    if found is None:
+        return _compare(views.of(a), views.of(b))
+    figures, indexed = found
+    return _divergence(figures, views.dtype_name(a), tuple(a.shape), indexed)
 
 
 def compare_streams(
@@ -154,6 +158,13 @@ def _compare(view_a: views.View, view_b: views.View) -> UlpDivergence:
     found = choice.engine().ulp(*sides.arguments)
     if sides.swapped:
         found = _swap(found)
-    found["max_index"] = _position(found["max_index"], sides.first.shape)
-    found["first_index"] = _position(found["first_index"], sides.first.shape)
-    return UlpDivergence(dtype=sides.dtype, shape=sides.shape, **found)
+    return _divergence(found, sides.dtype, sides.shape, sides.first.shape)
+
+
+def _divergence(
+    found: dict[str, Any], dtype: str, shape: tuple[int, ...], indexed: tuple[int, ...]
+) -> UlpDivergence:
+    """An engine's answer, its indices as positions in the shape `indexed`."""
+    found["max_index"] = _position(found["max_index"], indexed)
+    found["first_index"] = _position(found["first_index"], indexed)
+    return UlpDivergence(dtype=dtype, shape=shape, **found)

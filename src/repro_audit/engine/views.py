@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -116,10 +118,63 @@ def _check_tensor(t: torch.Tensor) -> None:
             f"A tensor of layout {t.layout}",
             "Fingerprint its parts (`t.indices()`, `t.values()`), or `t.to_dense()`.",
         )
-    if str(t.dtype).removeprefix("torch.") not in TAGS:
+    if dtype_name(t) not in TAGS:
         raise _refuse(
             f"A tensor of dtype {t.dtype}", "Fingerprint `t.view(torch.uint8)`, where that works."
         )
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """Torch's operations within are not shown to the program's modes and subclasses."""
+    import torch
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    with torch._C.DisableTorchFunction(), _disable_current_modes(), torch.no_grad():
+        yield
+
+
+def dtype_name(t: torch.Tensor) -> str:
+    """The canonical name of a tensor's dtype."""
+    return str(t.dtype).removeprefix("torch.")
+
+
+def resolved(t: torch.Tensor) -> torch.Tensor:
+    """A dense tensor with what it shows as its memory, where it is, outside autograd.
+
+    Raises UnsupportedTensorError as `of_tensor` does.
+    """
+    import torch
+
+    with torch._C.DisableTorchFunctionSubclass():
+        _check_tensor(t)
+        try:
+            return _resolved(t.detach())
+        except (RuntimeError, NotImplementedError) as error:
+            raise _without_storage(t) from error
+
+
+def _resolved(t: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    if t.is_conj():
+        t = t.resolve_conj()
+    if t.is_neg():
+        t = t.resolve_neg()
+    if t._is_zerotensor():
+        t = torch.zeros(t.shape, dtype=t.dtype, device=t.device)
+    if t.numel() and not t.data_ptr():
+        raise _refuse(
+            f"A {type(t).__name__} whose storage is empty or freed",
+            "Fingerprint it while its memory is there.",
+        )
+    return t
+
+
+def _without_storage(t: torch.Tensor) -> UnsupportedTensorError:
+    return _refuse(
+        f"A {type(t).__name__} without storage", "Fingerprint the tensors that it wraps."
+    )
 
 
 def of_tensor(t: torch.Tensor) -> View:
@@ -135,20 +190,12 @@ def of_tensor(t: torch.Tensor) -> View:
     with torch._C.DisableTorchFunctionSubclass():
         _check_tensor(t)
         try:
-            host = t.detach() if t.is_cpu else t.detach().cpu()
-            if host.is_conj():
-                host = host.resolve_conj()
-            if host.is_neg():
-                host = host.resolve_neg()
-            if host._is_zerotensor():
-                host = torch.zeros(host.shape, dtype=host.dtype)
+            host = _resolved(t.detach() if t.is_cpu else t.detach().cpu())
             address = host.data_ptr()
             stored = host.untyped_storage().nbytes()
         except (RuntimeError, NotImplementedError) as error:
-            raise _refuse(
-                f"A {type(t).__name__} without storage", "Fingerprint the tensors that it wraps."
-            ) from error
-        if host.numel() != 0 and (address == 0 or stored == 0):
+            raise _without_storage(t) from error
+        if host.numel() != 0 and stored == 0:
             raise _refuse(
                 f"A {type(t).__name__} whose storage is empty or freed",
                 "Fingerprint it while its memory is there.",
@@ -158,7 +205,7 @@ def of_tensor(t: torch.Tensor) -> View:
             tuple(host.shape),
             tuple(host.stride()),
             host.itemsize,
-            str(host.dtype).removeprefix("torch."),
+            dtype_name(host),
             host,
         )
         if view.nbytes >= 1 << 63:
@@ -214,14 +261,15 @@ def is_tensor(x: Any) -> bool:
     return torch is not None and isinstance(x, torch.Tensor)
 
 
-def _is_array(x: Any) -> bool:
+def is_array(x: Any) -> bool:
+    """Whether `x` is a NumPy array or number; imports nothing."""
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(x, numpy.ndarray | numpy.generic)
 
 
 def is_viewable(x: Any) -> bool:
     """Whether `x` is a tensor or an array: what `of` takes, or refuses for its kind."""
-    return is_tensor(x) or _is_array(x) or hasattr(type(x), "__dlpack__")
+    return is_tensor(x) or is_array(x) or hasattr(type(x), "__dlpack__")
 
 
 def shared(x: Any) -> Any:
@@ -247,7 +295,7 @@ def of(x: Any) -> View:
     """View of a tensor, an array or what has `__dlpack__`; TypeError for anything else."""
     if is_tensor(x):
         return of_tensor(x)
-    if _is_array(x):
+    if is_array(x):
         import numpy as np
 
         return of_array(np.asarray(x))

@@ -1,0 +1,167 @@
+"""Digests, multisets and ULP divergences on CUDA devices, by the kernels of `repro_audit._cuda`.
+
+Kernels run on the caller's current stream; each function waits for its answer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from repro_audit.engine import choice
+from repro_audit.engine.tags import TAGS
+from repro_audit.errors import EngineError, UnsupportedTensorError
+
+if TYPE_CHECKING:
+    import torch
+
+_MASK = (1 << 64) - 1
+_checked: set[int] = set()
+
+
+def _queue(device: torch.device) -> tuple[int, int]:
+    """Index and current stream of a device, proven right before its first use.
+
+    Raises EngineError where a kernel does not run there or answers wrongly.
+    """
+    import torch
+
+    if torch.cuda.is_current_stream_capturing():
+        raise UnsupportedTensorError(
+            "A tensor in a CUDA graph's capture has no values yet. Fingerprint it after a replay."
+        )
+    index = torch.cuda.current_device() if device.index is None else device.index
+    if index not in _checked:
+        _checked.add(index)
+        try:
+            _check(torch.device("cuda", index))
+        except BaseException:
+            _checked.discard(index)
+            raise
+    return index, torch.cuda.current_stream(device).cuda_stream
+
+
+def _check(device: torch.device) -> None:
+    import torch
+
+    from repro_audit.engine import torch_ops
+
+    data = torch.arange(5000, dtype=torch.int64, device=device).to(torch.uint8)
+    try:
+        right = stream_lanes(data, 3, 1) == torch_ops.stream_lanes(data, 3, 1)
+    except RuntimeError as error:
+        raise EngineError(
+            f"The CUDA kernels do not run on {torch.cuda.get_device_name(device)}: {error}. "
+            f"Set {choice.VARIABLE}={choice.TORCH} to do without; `repro-audit doctor` says more."
+        ) from error
+    if not right:
+        raise EngineError(
+            f"The CUDA kernels answer wrongly on {torch.cuda.get_device_name(device)}. Run "
+            f"`repro-audit doctor`; {choice.VARIABLE}={choice.TORCH} does without them."
+        )
+
+
+def _sums(count: int, device: torch.device) -> torch.Tensor:
+    import torch
+
+    try:
+        return torch.zeros(2 * count, dtype=torch.int64, device=device)
+    except torch.OutOfMemoryError as error:
+        raise EngineError(
+            f"No memory is left on {device} for {16 * count} bytes of checksums. Give the program "
+            f"a smaller batch, or set {choice.VARIABLE}=portable to fingerprint on the host."
+        ) from error
+
+
+def _pairs(sums: torch.Tensor) -> list[tuple[int, int]]:
+    found = [x & _MASK for x in sums.tolist()]
+    return list(zip(found[::2], found[1::2], strict=True))
+
+
+def stream_lanes(data: torch.Tensor, offset: int, key: int) -> tuple[int, int]:
+    """The lanes of a flat uint8 tensor whose bytes stand at byte `offset` of their stream."""
+    index, stream = _queue(data.device)
+    sums = _sums(1, data.device)
+    choice.cuda_kernels().add_range(
+        data.data_ptr(), data.numel(), offset, key, sums.data_ptr(), index, stream
+    )
+    return _pairs(sums)[0]
+
+
+def tensor_lanes(t: torch.Tensor, key: int) -> tuple[int, int]:
+    """The lanes of a dense tensor's stream, whatever its strides."""
+    index, stream = _queue(t.device)
+    sums = _sums(1, t.device)
+    choice.cuda_kernels().add_strided(
+        t.data_ptr(),
+        tuple(t.shape),
+        t.stride(),
+        t.itemsize,
+        key,
+        sums.data_ptr(),
+        index,
+        stream,
+    )
+    return _pairs(sums)[0]
+
+
+def multiset_lanes(t: torch.Tensor, key: int) -> tuple[int, int]:
+    """The multiset lanes of a dense tensor's elements."""
+    index, stream = _queue(t.device)
+    sums = _sums(1, t.device)
+    choice.cuda_kernels().add_multiset(
+        t.data_ptr(),
+        tuple(t.shape),
+        t.stride(),
+        t.itemsize,
+        key,
+        sums.data_ptr(),
+        index,
+        stream,
+    )
+    return _pairs(sums)[0]
+
+
+def table_lanes(tensors: list[torch.Tensor], key: int = 0) -> list[tuple[int, int]]:
+    """The lanes of contiguous tensors of one device, in one launch."""
+    import torch
+
+    if not tensors:
+        return []
+    device = tensors[0].device
+    index, stream = _queue(device)
+    kernels = choice.cuda_kernels()
+    rows, units = [], 0
+    for t in tensors:
+        rows += [t.data_ptr(), t.nbytes, units]
+        units += kernels.units(t.nbytes)
+    table = torch.tensor(rows, dtype=torch.int64).to(device)
+    sums = _sums(len(tensors), device)
+    kernels.add_table(table.data_ptr(), len(tensors), units, key, sums.data_ptr(), index, stream)
+    return _pairs(sums)
+
+
+def ulp(a: torch.Tensor, b: torch.Tensor, dtype: str) -> dict[str, Any]:
+    """What two tensors of one device, shape and dtype `dtype` differ by, as `_engine.ulp` says it.
+
+    Strided ones are copied on the device first.
+    """
+    import torch
+
+    from repro_audit import _engine
+
+    index, stream = _queue(a.device)
+    kernels = choice.cuda_kernels()
+    a, b = a.contiguous(), b.contiguous()
+    count = kernels.compare_records(a.numel(), index) if a.numel() else 0
+    records = torch.empty(count * kernels.RECORD_BYTES, dtype=torch.uint8, device=a.device)
+    if count:
+        kernels.compare(
+            TAGS[dtype],
+            a.data_ptr(),
+            b.data_ptr(),
+            a.numel(),
+            records.data_ptr(),
+            index,
+            stream,
+        )
+    return _engine.ulp_merge(records.cpu().numpy(), a.numel())

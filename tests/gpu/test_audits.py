@@ -1,0 +1,54 @@
+"""Whole audits on a CUDA device: a planted race is named, a clean program is clean."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+_CLEAN = """
+import torch
+torch.manual_seed(0)
+net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.GELU(), torch.nn.Linear(64, 8)).cuda()
+optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
+for step in range(3):
+    optimizer.zero_grad()
+    net(torch.randn(128, 64, device="cuda")).square().mean().backward()
+    optimizer.step()
+"""
+
+_RACE = """
+import torch
+torch.manual_seed(0)
+source = torch.randn(1_000_000, device="cuda", requires_grad=True)
+where = torch.randint(0, 10, (1_000_000,), device="cuda")
+total = torch.zeros(10, device="cuda").index_add(0, where, source * 2)
+print(total.sum().item())
+"""
+
+
+def _audit(place: Path, program: str, *options: str) -> tuple[int, dict[str, Any]]:
+    (place / "program.py").write_text(program)
+    done = subprocess.run(
+        [sys.executable, "-m", "repro_audit", "program.py", "--format", "json", *options],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_a_clean_program(tmp_path: Path) -> None:
+    code, report = _audit(tmp_path, _CLEAN, "--device", "cuda", "--self-check")
+    assert code == 0
+    assert report["verdict"] == "identical"
+
+
+def test_a_race_is_named(tmp_path: Path) -> None:
+    code, report = _audit(tmp_path, _RACE, "--device", "cuda")
+    assert code == 1
+    assert "index_add" in report["origin"]["op"]
