@@ -1,24 +1,15 @@
+#include "table.hpp"
+
 #include <algorithm>
 #include <cstring>
-#include <memory>
-#include <vector>
 
 #include "../src/dispatch.hpp"
 #include "../src/parallel.hpp"
 #include "../src/range.hpp"
 #include "arguments.hpp"
-#include "bindings.hpp"
 
 namespace repro_audit::bindings {
 namespace {
-
-namespace py = pybind11;
-
-struct Row {
-  u64 address;
-  u64 nbytes;
-  u64 tag;
-};
 
 // Above this a stream is worth several threads of its own.
 constexpr u64 kLarge = u64{8} << 20;
@@ -30,19 +21,9 @@ void digest_row(const Row& row, unsigned threads, u8* to) {
   std::memcpy(to, printed.data(), printed.size());
 }
 
-std::vector<Row> rows_of(const py::buffer& table) {
-  Py_buffer view;  // a simple one: contiguous, or BufferError
-  if (PyObject_GetBuffer(table.ptr(), &view, PyBUF_SIMPLE) != 0) throw py::error_already_set();
-  const std::unique_ptr<Py_buffer, void (*)(Py_buffer*)> held(&view, PyBuffer_Release);
-  const u64 size = static_cast<u64>(view.len);
-  if (size % sizeof(Row) != 0) throw py::value_error("table: rows are three 64-bit numbers");
-  std::vector<Row> rows(size / sizeof(Row));
-  if (size != 0) std::memcpy(rows.data(), view.buf, size);
-  return rows;
-}
+}  // namespace
 
-py::bytes digest_table(const py::buffer& table, unsigned threads) {
-  const std::vector<Row> rows = rows_of(table);
+std::vector<u8> digest_rows(const std::vector<Row>& rows, unsigned threads) {
   std::vector<u64> before(rows.size() + 1, 0);  // bytes of the small streams before each row
   u64 total = 0;
   for (u64 i = 0; i < rows.size(); ++i) {
@@ -69,16 +50,7 @@ py::bytes digest_table(const py::buffer& table, unsigned threads) {
       }
     });
   }
-  return py::bytes(reinterpret_cast<const char*>(digests.data()), digests.size());
-}
-
-}  // namespace
-
-void register_table(py::module_& module) {
-  using namespace py::literals;
-  module.def("digest_table", &digest_table, "table"_a, "threads"_a = 0, py::pos_only(),
-             "The 16-byte digests, key 0, one after another, of the streams that a table of "
-             "addresses, byte counts and tags (64-bit numbers) names.");
+  return digests;
 }
 
 }  // namespace repro_audit::bindings

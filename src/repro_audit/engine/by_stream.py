@@ -133,13 +133,6 @@ class StreamEngine:
         data = stream(address, sizes, strides, itemsize)
         return self.finalize(*self._stream_lanes(data, 0, key), len(data), tag)
 
-    def digest_table(self, table: Any, threads: int = 0, /) -> bytes:
-        """As `_engine.digest_table`."""
-        rows = np.frombuffer(table, np.uint64)
-        if len(rows) % 3:
-            raise ValueError("table: rows are three 64-bit numbers")
-        return b"".join(self.digest(*map(int, row)) for row in rows.reshape(-1, 3))
-
     def multiset(
         self,
         address: int,

@@ -144,9 +144,7 @@ def resolved(t: torch.Tensor) -> torch.Tensor:
 
     Raises UnsupportedTensorError as `of_tensor` does.
     """
-    import torch
-
-    with torch._C.DisableTorchFunctionSubclass():
+    with unseen():
         _check_tensor(t)
         try:
             return _resolved(t.detach())
@@ -184,10 +182,8 @@ def of_tensor(t: torch.Tensor) -> View:
     UnsupportedTensorError for sparse, nested, quantized, meta and fake tensors, and for those
     that have no storage (wrapper subclasses, functorch's, freed ones).
     """
-    import torch
-
-    # A subclass's __torch_function__ is not to see, or change, what is asked of it here.
-    with torch._C.DisableTorchFunctionSubclass():
+    # A subclass or a mode is not to see, or change, what is asked of a tensor here.
+    with unseen():
         _check_tensor(t)
         try:
             host = _resolved(t.detach() if t.is_cpu else t.detach().cpu())

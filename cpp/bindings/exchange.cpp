@@ -1,0 +1,247 @@
+// Digests of torch's own tensors, asked of torch through DLPack's table of C functions: a few
+// pointers instead of ten calls in Python.
+#include <array>
+#include <cstring>
+#include <vector>
+
+#include "../src/dispatch.hpp"
+#include "../src/range.hpp"
+#include "../src/readable.hpp"
+#include "arguments.hpp"
+#include "bindings.hpp"
+#include "dlpack.hpp"
+#include "repro_audit/dtype.hpp"
+#include "table.hpp"
+
+namespace repro_audit::bindings {
+namespace {
+
+namespace py = pybind11;
+
+// Set once, by `exchange`.
+const dlpack::Exchange* table = nullptr;
+std::array<PyTypeObject*, 2> plain_types{};
+
+struct Names {
+  PyObject* is_neg = PyUnicode_InternFromString("is_neg");
+  PyObject* is_conj = PyUnicode_InternFromString("is_conj");
+  PyObject* untyped_storage = PyUnicode_InternFromString("untyped_storage");
+  PyObject* data_ptr = PyUnicode_InternFromString("data_ptr");
+  PyObject* nbytes = PyUnicode_InternFromString("nbytes");
+  PyObject* resizable = PyUnicode_InternFromString("resizable");
+};
+
+const Names& names() {
+  static const Names all;
+  return all;
+}
+
+// Owns a reference; null where there was an error.
+using Object = py::object;
+
+Object ask(PyObject* self, PyObject* name) {
+  return py::reinterpret_steal<Object>(PyObject_CallMethodNoArgs(self, name));
+}
+
+// The tag of a dtype of DLPack's, 0 for one that has none, and whether its numbers may be those of
+// a negative or a conjugate view.
+struct Kind {
+  u64 tag = 0;
+  bool negative = false;
+  bool conjugate = false;
+};
+
+u64 of_width(u8 bits, u64 first) {
+  switch (bits) {
+    case 8: return first;
+    case 16: return first + 2;
+    case 32: return first + 4;
+    case 64: return first + 6;
+    default: return 0;
+  }
+}
+
+Kind kind_of(u8 code, u8 bits, u16 lanes) {
+  const auto tag = [](Tag t) { return static_cast<u64>(t); };
+  if (lanes != 1) return {};
+  switch (code) {
+    case 0: return {of_width(bits, tag(Tag::int8)), true, false};
+    case 1: return {of_width(bits, tag(Tag::uint8)), true, false};
+    case 2:
+      if (bits == 16) return {tag(Tag::float16), true, false};
+      if (bits == 32) return {tag(Tag::float32), true, false};
+      if (bits == 64) return {tag(Tag::float64), true, false};
+      return {};
+    case 4: return {bits == 16 ? tag(Tag::bfloat16) : 0, true, false};
+    case 5:
+      if (bits == 32) return {tag(Tag::complex32), true, true};
+      if (bits == 64) return {tag(Tag::complex64), true, true};
+      if (bits == 128) return {tag(Tag::complex128), true, true};
+      return {};
+    case 6: return {bits == 8 ? tag(Tag::boolean) : 0, false, false};
+    case 10: return {tag(Tag::float8_e4m3fn), false, false};
+    case 11: return {tag(Tag::float8_e4m3fnuz), false, false};
+    case 12: return {tag(Tag::float8_e5m2), false, false};
+    case 13: return {tag(Tag::float8_e5m2fnuz), false, false};
+    case 14: return {tag(Tag::float8_e8m0fnu), false, false};
+    default: return {};
+  }
+}
+
+// A tensor whose stream is strided memory of this process as it lies there.
+struct Plain {
+  dlpack::Tensor tensor;
+  u64 tag;
+  u64 address;
+  u64 itemsize;
+  u64 nbytes;
+  u64 end;          // of its storage
+  bool contiguous;  // an empty one is
+};
+
+// The address behind a tensor's storage; 0 where it has none, or one that is not there.
+u64 storage_end(PyObject* t) {
+  const Object storage = ask(t, names().untyped_storage);
+  if (!storage) return 0;
+  const Object start = ask(storage.ptr(), names().data_ptr);
+  const Object size = ask(storage.ptr(), names().nbytes);
+  const Object own = ask(storage.ptr(), names().resizable);
+  if (!start || !size || !own) return 0;
+  const u64 address = PyLong_AsUnsignedLongLong(start.ptr());
+  const u64 nbytes = PyLong_AsUnsignedLongLong(size.ptr());
+  if (PyErr_Occurred() != nullptr || address == 0 || nbytes == 0) return 0;
+  // Memory that is not torch's own, a mapped file's, may be gone.
+  if (own.ptr() != Py_True && !readable(reinterpret_cast<const u8*>(address), nbytes)) return 0;
+  return address + nbytes;
+}
+
+// Counts elements and bytes and tells whether they lie together; false from 2^63 bytes on.
+bool measure(Plain& plain) {
+  u64 numel = 1;
+  bool empty = false;
+  for (int d = 0; d < plain.tensor.ndim; ++d) empty = empty || plain.tensor.shape[d] == 0;
+  plain.contiguous = true;
+  for (int d = plain.tensor.ndim; d-- > 0 && !empty;) {
+    const u64 size = static_cast<u64>(plain.tensor.shape[d]);
+    const bool steps = plain.tensor.strides != nullptr && size != 1;
+    if (steps && plain.tensor.strides[d] != static_cast<i64>(numel)) plain.contiguous = false;
+    if (__builtin_mul_overflow(numel, size, &numel)) return false;
+  }
+  plain.nbytes = 0;
+  if (empty) return true;
+  return !__builtin_mul_overflow(numel, plain.itemsize, &plain.nbytes) && plain.nbytes >> 63 == 0;
+}
+
+// Whether `t` is such a tensor, and where. No Python error is left: whoever asks the slow way meets
+// it again, with words.
+bool describe(PyObject* t, Plain& plain) {
+  if (table == nullptr || (Py_TYPE(t) != plain_types[0] && Py_TYPE(t) != plain_types[1])) {
+    return false;
+  }
+  const auto found = [&] {
+    if (table->describe(t, &plain.tensor) != 0) return false;
+    if (plain.tensor.device_type != dlpack::kCpu) return false;
+    const Kind kind = kind_of(plain.tensor.code, plain.tensor.bits, plain.tensor.lanes);
+    plain.tag = kind.tag;
+    plain.itemsize = plain.tensor.bits / 8U;
+    plain.address = reinterpret_cast<u64>(plain.tensor.data) + plain.tensor.byte_offset;
+    if (kind.tag == 0 || !measure(plain)) return false;
+    if (plain.nbytes == 0) return true;
+    if (kind.negative && ask(t, names().is_neg).ptr() != Py_False) return false;
+    if (kind.conjugate && ask(t, names().is_conj).ptr() != Py_False) return false;
+    plain.end = storage_end(t);
+    if (plain.end == 0) return false;
+    return !plain.contiguous || plain.address + plain.nbytes <= plain.end;
+  }();
+  if (PyErr_Occurred() != nullptr) PyErr_Clear();
+  return found;
+}
+
+Strided strided_of(const Plain& plain) {
+  const auto rank = static_cast<std::size_t>(plain.tensor.ndim);
+  Strided view{reinterpret_cast<const u8*>(plain.address), std::vector<u64>(rank),
+               std::vector<i64>(rank), plain.itemsize};
+  for (std::size_t d = 0; d < rank; ++d) {
+    view.sizes[d] = static_cast<u64>(plain.tensor.shape[d]);
+    view.strides[d] = plain.tensor.strides[d];
+  }
+  return view;
+}
+
+PyObject* digest_tensor(PyObject*, PyObject* t) {
+  Plain plain;
+  if (!describe(t, plain)) Py_RETURN_NONE;
+  Lanes lanes;
+  if (plain.contiguous) {
+    const u8* p = reinterpret_cast<const u8*>(plain.address);
+    if (plain.nbytes < kReleaseBytes) {
+      lanes = range_lanes(active(), default_keys(), p, plain.nbytes, 0);
+    } else {
+      const Release release(plain.nbytes);
+      lanes = parallel_lanes(active(), default_keys(), p, plain.nbytes, 0, 0);
+    }
+  } else {
+    const Strided view = strided_of(plain);
+    if (!ends_by(view, plain.end)) Py_RETURN_NONE;
+    const Release release(plain.nbytes);
+    lanes = strided_lanes(active(), default_keys(), view, 0);
+  }
+  const auto printed = in_print_order(finalize(lanes, plain.nbytes, plain.tag));
+  return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(printed.data()), printed.size());
+}
+
+py::list digest_tensors(const py::list& tensors) {
+  const std::size_t count = tensors.size();
+  std::vector<Row> rows;
+  std::vector<std::size_t> places;
+  rows.reserve(count);
+  places.reserve(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    Plain plain;
+    if (!describe(tensors[i].ptr(), plain) || !plain.contiguous) continue;
+    rows.push_back({plain.address, plain.nbytes, plain.tag});
+    places.push_back(i);
+  }
+  const std::vector<u8> digests = digest_rows(rows, 0);
+  py::list found(count);
+  for (std::size_t i = 0; i < count; ++i) found[i] = py::none();
+  for (std::size_t i = 0; i < places.size(); ++i) {
+    found[places[i]] = py::bytes(reinterpret_cast<const char*>(digests.data()) + 16 * i, 16);
+  }
+  return found;
+}
+
+bool exchange(const py::object& capsule, const py::type& tensor, const py::type& parameter) {
+  const auto* given =
+      static_cast<const dlpack::Exchange*>(PyCapsule_GetPointer(capsule.ptr(), dlpack::kCapsule));
+  if (given == nullptr) throw py::error_already_set();
+  if (given->major != dlpack::kMajor || given->describe == nullptr) return false;
+  table = given;
+  // The types live as long as torch does: for the process.
+  plain_types = {reinterpret_cast<PyTypeObject*>(py::object(tensor).release().ptr()),
+                 reinterpret_cast<PyTypeObject*>(py::object(parameter).release().ptr())};
+  return true;
+}
+
+PyMethodDef kMethods[] = {
+    {"digest_tensor", digest_tensor, METH_O,
+     "digest_tensor(tensor, /) -> bytes | None\n\n"
+     "The 16-byte digest, key 0, of a plain tensor of this process's memory; None for any other, "
+     "and before `exchange`."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+}  // namespace
+
+void register_exchange(py::module_& module) {
+  using namespace py::literals;
+  if (PyModule_AddFunctions(module.ptr(), kMethods) != 0) throw py::error_already_set();
+  module.def("digest_tensors", &digest_tensors, "tensors"_a, py::pos_only(),
+             "As digest_tensor for each of a list that is contiguous, by threads shared among "
+             "them.");
+  module.def("exchange", &exchange, "capsule"_a, "tensor"_a, "parameter"_a, py::pos_only(),
+             "Takes DLPack's table of functions from the capsule for tensors of exactly these two "
+             "types; false where this version of it is not understood.");
+}
+
+}  // namespace repro_audit::bindings
