@@ -14,16 +14,14 @@ struct Tiling {
 
   static constexpr u64 kLine = 64;
   static constexpr u64 kTileBytes = u64{16} << 10;
+  static constexpr u64 kTurnedBytes = u64{32} << 10;
 
-  // Where the rows are neighbours in memory, one cache line of them, and as many columns as keep
-  // the tile within half of L1; where the columns are, whole rows while the tile holds them.
+  // Where the rows are neighbours in memory, four cache lines of them and the columns that fill a
+  // tile; where the columns are, whole rows while half of L1 holds them.
   static Tiling of(u64 rows, u64 columns, i64 row_stride, i64 column_stride, u64 itemsize) {
-    const u64 capacity = kTileBytes / itemsize;
-    if (column_stride == 1 || row_stride != 1) {
-      const u64 width = std::min(columns, capacity);
-      return {std::clamp<u64>(capacity / width, 1, rows), width};
-    }
-    const u64 width = std::min(columns, capacity / (kLine / itemsize));
+    const bool turned = row_stride == 1 && column_stride != 1;
+    const u64 capacity = (turned ? kTurnedBytes : kTileBytes) / itemsize;
+    const u64 width = std::min(columns, turned ? kTurnedBytes / (4 * kLine) : capacity);
     return {std::clamp<u64>(capacity / width, 1, rows), width};
   }
 
