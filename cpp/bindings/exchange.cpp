@@ -10,8 +10,8 @@
 #include "arguments.hpp"
 #include "bindings.hpp"
 #include "dlpack.hpp"
+#include "readers.hpp"
 #include "repro_audit/dtype.hpp"
-#include "table.hpp"
 
 namespace repro_audit::bindings {
 namespace {
@@ -192,21 +192,27 @@ PyObject* digest_tensor(PyObject*, PyObject* t) {
 
 py::list digest_tensors(const py::list& tensors) {
   const std::size_t count = tensors.size();
-  std::vector<Row> rows;
+  std::vector<py::object> held;  // for as long as their memory is read
+  held.reserve(count);
+  for (const py::handle t : tensors) held.push_back(py::reinterpret_borrow<py::object>(t));
   std::vector<std::size_t> places;
-  rows.reserve(count);
   places.reserve(count);
+  Readers readers(count);
   for (std::size_t i = 0; i < count; ++i) {
     Plain plain;
-    if (!describe(tensors[i].ptr(), plain) || !plain.contiguous) continue;
-    rows.push_back({plain.address, plain.nbytes, plain.tag});
+    if (!describe(held[i].ptr(), plain) || !plain.contiguous) continue;
+    readers.add({plain.address, plain.nbytes, plain.tag});
     places.push_back(i);
   }
-  const std::vector<u8> digests = digest_rows(rows, 0);
+  const std::vector<u8>* digests = nullptr;
+  {
+    const Release release(readers.nbytes());
+    digests = &readers.finish();
+  }
   py::list found(count);
   for (std::size_t i = 0; i < count; ++i) found[i] = py::none();
   for (std::size_t i = 0; i < places.size(); ++i) {
-    found[places[i]] = py::bytes(reinterpret_cast<const char*>(digests.data()) + 16 * i, 16);
+    found[places[i]] = py::bytes(reinterpret_cast<const char*>(digests->data()) + 16 * i, 16);
   }
   return found;
 }

@@ -109,3 +109,10 @@ def test_nothing_is_kept() -> None:
         _engine.digest_tensor(t)
         _engine.digest_tensors([t, t.t()])
     assert sys.getrefcount(t) == before
+
+
+def test_many_read_while_others_are_asked() -> None:
+    made = [torch.randn(1 + (i * 7919) % 30_000) for i in range(800)]
+    expected = [engine.tensor_digest(t) for t in made]
+    for _ in range(20):
+        assert _engine.digest_tensors(made) == expected
