@@ -143,17 +143,26 @@ class Digests(torch.utils.data.Dataset[int]):
 
 
 def in_workers(repeats: int) -> dict[str, float]:
-    """Digests in two forked loader workers against as many in this process."""
+    """Seconds of digests in two forked loader workers, and of as many in this process."""
     data = Digests()
     engine.tensor_digest(data.t)
     loader = torch.utils.data.DataLoader(
-        data, num_workers=2, multiprocessing_context="fork", batch_size=None
+        data,
+        num_workers=2,
+        multiprocessing_context="fork",
+        batch_size=None,
+        persistent_workers=True,
     )
+    first = seconds(lambda: list(loader))
     here, there = [], []
     for _ in range(repeats):
         here.append(seconds(lambda: [data[i] for i in range(len(data))]))
         there.append(seconds(lambda: list(loader)))
-    return {"here": statistics.median(here), "in workers": statistics.median(there)}
+    return {
+        "here": statistics.median(here),
+        "in workers": statistics.median(there),
+        "in workers, starting them": first,
+    }
 
 
 def main() -> None:

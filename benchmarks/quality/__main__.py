@@ -1,11 +1,13 @@
 """How good the digest is as a hash: collisions observed beside those expected, beside its peers'.
 
-    python -m benchmarks.quality [--most N] [--seed N] [--peers NAMES] [--json F] [--markdown F]
+    python -m benchmarks.quality [--checksum digest|multiset] [--most N] [--seed N] [--peers NAMES]
+        [--json F] [--markdown F]
 
-Runs every family of families.py and compares all its tensors with one another, by the whole digest
-and by truncations of it. A checksum of b bits that behaves as a random function lets m comparisons
-collide m / 2^b times. Exits with 1 where two tensors share a digest or one of its 64-bit halves, or
-where a truncation collides more than 6 standard deviations (and 6) away from what is expected.
+Runs every family of families.py (bags.py for the multiset digest) and compares all its tensors with
+one another, by the whole checksum and by truncations of it. A checksum of b bits that behaves as a
+random function lets m comparisons collide m / 2^b times. Exits with 1 where two tensors share a
+checksum or one of its 64-bit halves, or where a truncation collides more than 6 standard deviations
+(and 6) away from what is expected.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarks.provenance import provenance
+from benchmarks.quality.bags import BAGS
 from benchmarks.quality.contenders import contenders, pairs_alike
 from benchmarks.quality.families import FAMILIES
 from benchmarks.quality.markdown import page
@@ -36,9 +39,18 @@ PARTS = {
 }
 
 
-def measure(family: Any, most: int, seed: int, names: list[str]) -> dict[str, Any]:
+# What is measured, its peers that could be asked for the same, and the families.
+MEASURED = {
+    "digest": ("xxh3,hash_tensor,l1", FAMILIES),
+    "multiset": ("hash_tensor,l1", BAGS),
+}
+
+
+def measure(
+    family: Any, most: int, seed: int, names: list[str], first: str = "digest"
+) -> dict[str, Any]:
     """Collisions of every contender in one family."""
-    checksums = contenders(names)
+    checksums = contenders(names, first)
     found: dict[str, bytearray] = {name: bytearray() for name in checksums}
     tensors = 0
     for t in family(np.random.default_rng(seed), most):
@@ -60,7 +72,7 @@ def measure(family: Any, most: int, seed: int, names: list[str]) -> dict[str, An
             "missed": int((rows[1:] == rows[0]).all(axis=1).sum()),
             "collisions": pairs_alike(rows, 0, bits),
         }
-    rows = np.frombuffer(found["digest"], np.uint8).reshape(tensors, -1)
+    rows = np.frombuffer(found[first], np.uint8).reshape(tensors, -1)
     result["parts"] = {name: pairs_alike(rows, *part) for name, part in PARTS.items()}
     return result
 
@@ -78,13 +90,15 @@ def faults(result: dict[str, Any]) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--checksum", choices=MEASURED, default="digest", help="what is measured; default: digest"
+    )
     parser.add_argument("--most", type=int, default=1 << 19, metavar="N", help="default: 524288")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument(
         "--peers",
-        default="xxh3,hash_tensor,l1",
         metavar="NAMES",
-        help="compared beside the digest; default: xxh3,hash_tensor,l1",
+        help="compared beside it, or none; default: xxh3 (the digest), hash_tensor, l1",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there")
@@ -93,8 +107,10 @@ def main() -> int:
     torch.set_num_threads(1)
     results: list[dict[str, Any]] = []
     wrong: list[str] = []
-    for family in FAMILIES:
-        result = measure(family, args.most, args.seed, args.peers.split(","))
+    peers, families = MEASURED[args.checksum]
+    names = (args.peers or peers).split(",")
+    for family in families:
+        result = measure(family, args.most, args.seed, names, args.checksum)
         results.append(result)
         wrong += faults(result)
         print(
@@ -108,7 +124,13 @@ def main() -> int:
         )
     for line in wrong:
         print(line, file=sys.stderr)
-    report = {**provenance(), "seed": args.seed, "parts": PARTS, "families": results}
+    report = {
+        **provenance(),
+        "checksum": args.checksum,
+        "seed": args.seed,
+        "parts": PARTS,
+        "families": results,
+    }
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if args.markdown:

@@ -27,9 +27,10 @@ def l1_norm(t: torch.Tensor) -> bytes:
     return struct.pack(">d", float("nan") if math.isnan(norm) else norm)
 
 
-def contenders(names: list[str]) -> dict[str, Checksum]:
-    """The checksums of these names; the digest is always the first."""
-    found: dict[str, Checksum] = {"digest": engine.tensor_digest}
+def contenders(names: list[str], first: str) -> dict[str, Checksum]:
+    """The checksums of these names, after `first`: the digest, or the multiset digest."""
+    ours = engine.tensor_digest if first == "digest" else engine.multiset_digest
+    found: dict[str, Checksum] = {first: ours}
     if "xxh3" in names:
         import xxhash
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-HEAD = """# How good the digest is
+HEAD = """# How good the {checksum} is
 
 Written by `{command}`; all figures are in
-[`benchmarks/results/quality.json`](../benchmarks/results/quality.json). Do not edit it by hand.
+[`benchmarks/results/`](../benchmarks/results/). Do not edit it by hand.
 
-Each family below is a set of tensors, all different from one another, that differ as tensors do
-when a program diverges. All pairs of a family are compared: {comparisons:.2e} comparisons in all. A
-checksum is bad where different tensors agree.
+Each family below is a set of tensors, {different}. All pairs
+of a family are compared: {comparisons:.2e} comparisons in all. A checksum is bad where different
+tensors agree.
 
-## The digest and its truncations
+## The {checksum} and its truncations
 
 A truncation to b bits that behaves as a random function lets m comparisons collide m / 2^b times:
 *observed* stands beside *expected*. Columns give bits of the 32 hexadecimal digits, from the left.
-The run fails where two tensors share the digest or a 64-bit half, or where a truncation is more
+The run fails where two tensors share it or a 64-bit half, or where a truncation is more
 than 6 standard deviations (and 6 collisions) away from what is expected.
 
 """
@@ -27,11 +27,20 @@ PEERS = """
 
 *Missed*: of the changed tensors, those whose checksum is that of the first one. *Colliding*: of all
 pairs, those that agree. `torch.hash_tensor` and the L1 norm are what `torch.utils._debug_mode`
-prints; of float8 tensors, which it does not take, `hash_tensor` is given the bytes. XXH3 sees all
-of this too; it is sequential, so its answer depends on the order in which bytes arrive: parts on
-other threads, devices or ranks do not add up.
+prints; of float8 tensors, which it does not take, `hash_tensor` is given the bytes.{more}
 
 """
+
+SEQUENTIAL = """ XXH3 sees all
+of this too; it is sequential, so its answer depends on the order in which bytes arrive: parts on
+other threads, devices or ranks do not add up."""
+
+DIFFERENT = {
+    "digest": """all different from one another, that differ as tensors do
+when a program diverges""",
+    "multiset": """no two of which hold the same values equally often; the
+multiset digest is blind to their order""",
+}
 
 
 def page(report: dict[str, Any]) -> str:
@@ -39,7 +48,15 @@ def page(report: dict[str, Any]) -> str:
     families = report["families"]
     total = sum(family["comparisons"] for family in families)
     parts = report["parts"]
-    lines = [HEAD.format(command=report["command"], comparisons=total)]
+    checksum = report["checksum"]
+    lines = [
+        HEAD.format(
+            command=report["command"],
+            comparisons=total,
+            checksum="digest" if checksum == "digest" else "multiset digest",
+            different=DIFFERENT[checksum],
+        )
+    ]
     wide = [name for name, (_, bits) in parts.items() if bits >= 64]
     narrow = [name for name, (_, bits) in parts.items() if bits < 64]
     lines += row(["family", "tensors", "comparisons", *wide, *narrow])
@@ -57,7 +74,7 @@ def page(report: dict[str, Any]) -> str:
     }
     cells += [both(everything, name, parts[name][1]) for name in narrow]
     lines += row(cells)
-    lines += [PEERS]
+    lines += [PEERS.format(more=SEQUENTIAL if checksum == "digest" else "")]
     peers = list(families[0]["contenders"])
     lines += row(["family", *(f"{name}: missed, colliding" for name in peers)])
     lines += row(["---"] * (1 + len(peers)))

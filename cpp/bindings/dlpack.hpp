@@ -22,6 +22,25 @@ struct Tensor {
   u64 byte_offset;
 };
 
+// What the capsules of `__dlpack__` hold, by the names of theirs; the capsule's destructor frees it
+// as long as the name stays.
+struct Managed {
+  Tensor tensor;
+  void* context;
+  void (*deleter)(Managed*);
+};
+inline constexpr const char* kManaged = "dltensor";
+
+struct Versioned {
+  u32 major;
+  u32 minor;
+  void* context;
+  void (*deleter)(Versioned*);
+  u64 flags;
+  Tensor tensor;
+};
+inline constexpr const char* kVersioned = "dltensor_versioned";
+
 // The table of functions behind `__dlpack_c_exchange_api__`.
 struct Exchange {
   u32 major;

@@ -29,6 +29,10 @@ struct Names {
   PyObject* data_ptr = PyUnicode_InternFromString("data_ptr");
   PyObject* nbytes = PyUnicode_InternFromString("nbytes");
   PyObject* resizable = PyUnicode_InternFromString("resizable");
+  PyObject* dlpack = PyUnicode_InternFromString("__dlpack__");
+  PyObject* device = PyUnicode_InternFromString("__dlpack_device__");
+  PyObject* max_version = Py_BuildValue("(s)", "max_version");
+  PyObject* version = Py_BuildValue("(ii)", 1, 0);
 };
 
 const Names& names() {
@@ -132,6 +136,15 @@ bool measure(Plain& plain) {
   return !__builtin_mul_overflow(numel, plain.itemsize, &plain.nbytes) && plain.nbytes >> 63 == 0;
 }
 
+// Takes the dtype, the place and the extent of a tensor of the CPU; false where it has no digest.
+bool place(Plain& plain, const Kind& kind) {
+  if (plain.tensor.device_type != dlpack::kCpu) return false;
+  plain.tag = kind.tag;
+  plain.itemsize = plain.tensor.bits / 8U;
+  plain.address = reinterpret_cast<u64>(plain.tensor.data) + plain.tensor.byte_offset;
+  return kind.tag != 0 && measure(plain);
+}
+
 // Whether `t` is such a tensor, and where. No Python error is left: whoever asks the slow way meets
 // it again, with words.
 bool describe(PyObject* t, Plain& plain) {
@@ -140,12 +153,8 @@ bool describe(PyObject* t, Plain& plain) {
   }
   const auto found = [&] {
     if (table->describe(t, &plain.tensor) != 0) return false;
-    if (plain.tensor.device_type != dlpack::kCpu) return false;
     const Kind kind = kind_of(plain.tensor.code, plain.tensor.bits, plain.tensor.lanes);
-    plain.tag = kind.tag;
-    plain.itemsize = plain.tensor.bits / 8U;
-    plain.address = reinterpret_cast<u64>(plain.tensor.data) + plain.tensor.byte_offset;
-    if (kind.tag == 0 || !measure(plain)) return false;
+    if (!place(plain, kind)) return false;
     if (plain.nbytes == 0) return true;
     if (kind.negative && ask(t, names().is_neg).ptr() != Py_False) return false;
     if (kind.conjugate && ask(t, names().is_conj).ptr() != Py_False) return false;
@@ -168,9 +177,7 @@ Strided strided_of(const Plain& plain) {
   return view;
 }
 
-PyObject* digest_tensor(PyObject*, PyObject* t) {
-  Plain plain;
-  if (!describe(t, plain)) Py_RETURN_NONE;
+PyObject* digest_plain(const Plain& plain) {
   Lanes lanes;
   if (plain.contiguous) {
     const u8* p = reinterpret_cast<const u8*>(plain.address);
@@ -188,6 +195,73 @@ PyObject* digest_tensor(PyObject*, PyObject* t) {
   }
   const auto printed = in_print_order(finalize(lanes, plain.nbytes, plain.tag));
   return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(printed.data()), printed.size());
+}
+
+PyObject* digest_tensor(PyObject*, PyObject* t) {
+  Plain plain;
+  if (!describe(t, plain)) Py_RETURN_NONE;
+  return digest_plain(plain);
+}
+
+// Whether the memory that another library shares is there, all of it; sets where it ends.
+bool is_there(Plain& plain) {
+  i64 low = 0;
+  i64 high = 0;
+  for (int d = 0; d < plain.tensor.ndim; ++d) {
+    if (plain.contiguous) break;
+    i64 span = 0;
+    if (__builtin_mul_overflow(plain.tensor.shape[d] - 1, plain.tensor.strides[d], &span) ||
+        __builtin_add_overflow(span < 0 ? low : high, span, span < 0 ? &low : &high)) {
+      return false;
+    }
+  }
+  i64 before = 0;
+  i64 behind = 0;
+  const i64 item = static_cast<i64>(plain.itemsize);
+  if (__builtin_mul_overflow(low, item, &before) ||
+      __builtin_mul_overflow(high + 1, item, &behind)) {
+    return false;
+  }
+  if (plain.contiguous) behind = static_cast<i64>(plain.nbytes);
+  plain.end = plain.address + static_cast<u64>(behind);
+  const u8* start = reinterpret_cast<const u8*>(plain.address + static_cast<u64>(before));
+  return plain.address != 0 && readable(start, static_cast<u64>(behind - before));
+}
+
+// What `x` shares through `__dlpack__`, without a copy and for as long as the capsule lives.
+Object share(PyObject* x) {
+  const Object device = ask(x, names().device);
+  if (!device || PyTuple_Check(device.ptr()) == 0 || PyTuple_GET_SIZE(device.ptr()) != 2) return {};
+  if (PyLong_AsLong(PyTuple_GET_ITEM(device.ptr(), 0)) != dlpack::kCpu) return {};
+  PyObject* given[] = {x, names().version};
+  PyObject* capsule = PyObject_VectorcallMethod(names().dlpack, given, 1, names().max_version);
+  if (capsule == nullptr && PyErr_ExceptionMatches(PyExc_TypeError) != 0) {
+    PyErr_Clear();  // a producer from before versions
+    return ask(x, names().dlpack);
+  }
+  return py::reinterpret_steal<Object>(capsule);
+}
+
+const dlpack::Tensor* shared_tensor(PyObject* capsule) {
+  if (PyCapsule_IsValid(capsule, dlpack::kVersioned) != 0) {
+    const auto* held =
+        static_cast<dlpack::Versioned*>(PyCapsule_GetPointer(capsule, dlpack::kVersioned));
+    return held->major == dlpack::kMajor ? &held->tensor : nullptr;
+  }
+  if (PyCapsule_IsValid(capsule, dlpack::kManaged) == 0) return nullptr;
+  return &static_cast<dlpack::Managed*>(PyCapsule_GetPointer(capsule, dlpack::kManaged))->tensor;
+}
+
+PyObject* digest_shared(PyObject*, PyObject* x) {
+  const Object capsule = share(x);
+  const dlpack::Tensor* tensor = capsule ? shared_tensor(capsule.ptr()) : nullptr;
+  if (PyErr_Occurred() != nullptr) PyErr_Clear();
+  if (tensor == nullptr) Py_RETURN_NONE;
+  Plain plain;
+  plain.tensor = *tensor;
+  if (!place(plain, kind_of(tensor->code, tensor->bits, tensor->lanes))) Py_RETURN_NONE;
+  if (plain.nbytes != 0 && !is_there(plain)) Py_RETURN_NONE;
+  return digest_plain(plain);
 }
 
 py::list digest_tensors(const py::list& tensors) {
@@ -234,6 +308,10 @@ PyMethodDef kMethods[] = {
      "digest_tensor(tensor, /) -> bytes | None\n\n"
      "The 16-byte digest, key 0, of a plain tensor of this process's memory; None for any other, "
      "and before `exchange`."},
+    {"digest_shared", digest_shared, METH_O,
+     "digest_shared(array, /) -> bytes | None\n\n"
+     "The 16-byte digest, key 0, of what another library shares of this process's memory through "
+     "`__dlpack__`; None for what it does not share so."},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -221,3 +221,24 @@ def test_digest_in_a_forked_child() -> None:
         same = _engine.digest(data.ctypes.data, data.nbytes, 2, 0, 2) == expected
         os._exit(0 if same else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def _repeated(piece: np.ndarray, nbytes: int) -> bytes:
+    """The digest of `piece` again and again up to `nbytes`: the sum of its lanes at each place."""
+    sums = [0, 0]
+    for at in range(0, nbytes, piece.nbytes):
+        found = _engine.lanes(piece.ctypes.data, min(piece.nbytes, nbytes - at), at)
+        sums = [sums[0] + found[0], sums[1] + found[1]]
+    return _engine.finalize(sums[0] % 2**64, sums[1] % 2**64, nbytes, 2)
+
+
+def test_more_elements_than_32_bits_count() -> None:
+    """4 GiB and more without as much memory: strides of 0."""
+    piece = np.arange(1 << 20).astype(np.uint8)
+    sizes = ((1 << 12) + 1, 1 << 20)
+    found = _engine.digest_strided(piece.ctypes.data, sizes, (0, 1), 1, 2)
+    assert found == _repeated(piece, sizes[0] * sizes[1])
+    one = np.full(1, 7, np.uint8)
+    nbytes = (1 << 32) + 5
+    found = _engine.digest_strided(one.ctypes.data, (nbytes,), (0,), 1, 2)
+    assert found == _repeated(np.full(1 << 20, 7, np.uint8), nbytes)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from repro_audit import _engine
 from repro_audit.engine import compare, fingerprint, multiset_digest, tensor_digest
 from repro_audit.errors import UnsupportedTensorError
 
@@ -80,3 +81,46 @@ def test_what_cannot_be_shared() -> None:
         fingerprint(Array(gradient))
     with pytest.raises(TypeError, match="has __dlpack__ is needed, not list"):
         fingerprint([1.0])
+
+
+class Old(Array):
+    """One from before DLPack had versions."""
+
+    def __dlpack__(self) -> Any:  # type: ignore[override]
+        return self.held.__dlpack__()
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        np.arange(24, dtype=np.float32).reshape(4, 6),
+        np.arange(24, dtype=np.int16).reshape(4, 6)[::-1, ::-2],
+        np.arange(24, dtype=np.complex128).reshape(2, 3, 4).transpose(2, 0, 1),
+        np.broadcast_to(np.float64(3), (5, 7)),
+        np.ones((3, 0)),
+    ],
+    ids=lambda held: f"{held.dtype}{held.shape}",
+)
+def test_numpys_in_one_call(held: np.ndarray) -> None:
+    tensor_digest(torch.zeros(1))
+    digest = bytes.fromhex(fingerprint(held).digest)
+    assert _engine.digest_shared(Array(held)) == digest
+    assert _engine.digest_shared(held) == digest
+    if held.flags.writeable:
+        assert _engine.digest_shared(Old(held)) == digest
+
+
+def test_what_is_not_shared_in_one_call() -> None:
+    class Elsewhere(Array):
+        def __dlpack_device__(self) -> Any:
+            return (2, 0)
+
+    class Broken(Array):
+        def __dlpack__(self, **how: Any) -> Any:
+            return "no capsule"
+
+    a = np.ones(3)
+    for x in (Elsewhere(a), Broken(a), Array(torch.randn(3, requires_grad=True)), 7, None):
+        assert _engine.digest_shared(x) is None
+    with pytest.raises(UnsupportedTensorError):
+        tensor_digest(Broken(a))

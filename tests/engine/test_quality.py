@@ -19,8 +19,11 @@ sys.exit(battery.main())
 """
 
 
-def battery(*python: str, peers: str = "none") -> subprocess.CompletedProcess[str]:
+def battery(
+    *python: str, peers: str = "none", checksum: str = "digest"
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *python, "--most", "2000", "--peers", peers]
+    command += ["--checksum", checksum]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
@@ -43,3 +46,22 @@ def test_a_weak_checksum_fails_the_battery() -> None:
     done = battery("-c", BLIND)
     assert done.returncode == 1
     assert "ulp_pairs: whole, 128 bits" in done.stderr
+
+
+def test_no_two_bags_share_a_multiset_digest(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    done = battery(
+        "-m", "benchmarks.quality", "--json", str(figures), peers="l1", checksum="multiset"
+    )
+    assert done.returncode == 0, done.stderr
+    families = json.loads(figures.read_text())["families"]
+    assert sum(family["comparisons"] for family in families) > 1.5e7
+    for family in families:
+        assert family["contenders"]["multiset"]["collisions"] == 0
+
+
+def test_a_weak_multiset_fails_the_battery() -> None:
+    weak = BLIND.replace("engine.tensor_digest", "engine.multiset_digest")
+    done = battery("-c", weak, checksum="multiset")
+    assert done.returncode == 1
+    assert "whole, 128 bits" in done.stderr
