@@ -388,3 +388,15 @@ def test_channels_of_what_has_none(each_engine: str) -> None:
         compare_channels(f32(1), f32(1), 1)
     with pytest.raises(IndexError, match="no dimension"):
         compare_channels(torch.tensor(1.0), torch.tensor(1.0))
+
+
+def test_an_index_beyond_32_bits() -> None:
+    """Zeros that the system never had to make: their pages are read, not written."""
+    numel = (1 << 32) + 8
+    a, b = np.zeros(numel, np.uint8), np.zeros(numel, np.uint8)
+    b[-3] = 9
+    found = compare(a, b)
+    assert (found.numel, found.differing, found.max_ulp) == (numel, 1, 9)
+    assert found.first_index == found.max_index == (numel - 3,)
+    assert found.histogram[0] == numel - 1
+    assert sum(channel.differing for channel in compare_channels(a[None], b[None], 0)) == 1
