@@ -79,9 +79,9 @@ def doubled(rng: np.random.Generator, most: int) -> Family:
 
 
 def first_lengths(rng: np.random.Generator, most: int) -> Family:
-    """Every number of first bytes of zeros"""
+    """Every number of first bytes of zeros, from one on"""
     zeros = torch.zeros(1 << 16, dtype=torch.uint8)
-    for length in part_of(rng, most, list(range(len(zeros) + 1))):
+    for length in part_of(rng, most, list(range(1, len(zeros) + 1))):
         yield zeros[:length]
 
 
