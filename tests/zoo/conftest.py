@@ -1,0 +1,84 @@
+"""Audits of the zoo: programs of every kind that people run, clean and with a planted fault."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from repro_audit.trace import Trace
+
+PROGRAMS = Path(__file__).resolve().parent / "programs"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `repro-audit run --format json` said, and its exit code."""
+
+    code: int
+    report: dict[str, Any]
+    stderr: str
+    traces: tuple[Path, ...]
+
+    def named(self) -> tuple[str, str, str]:
+        """Phase, module and op of the first divergence; there must be one."""
+        found = self.report["first_divergence"]
+        assert found is not None, self.report["verdict"]
+        return found["phase"], found["module"], found["op"]
+
+    def warned(self) -> list[str]:
+        """The codes of the warnings."""
+        return [warning["code"] for warning in self.report["warnings"]]
+
+    def unbound(self) -> list[str]:
+        """Backward ops of the first run that have neither their forward op nor, where they
+        accumulate a parameter's gradient, its module.
+        """
+        with closing(Trace.open(self.traces[0])) as trace:
+            events = [trace.event(i) for i in range(len(trace))]
+        return [
+            event.key.op
+            for event in events
+            if event.kind == "op"
+            and event.key.phase == "backward"
+            and event.cause is None
+            and not event.key.module
+        ]
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Callable[..., Result]:
+    """Audit a program of the zoo: `zoo("accumulation", "--self-check", PLANT_CALL="1")`.
+
+    Its directory is the test's own. With `fault=True` the planted fault acts in every second
+    process; `words` go to the program.
+    """
+
+    def run(
+        program: str, *options: str, fault: bool = False, words: tuple[str, ...] = (), **env: str
+    ) -> Result:
+        if fault:
+            env["PLANT_COUNTER"] = str(tmp_path / "count")
+        command = [sys.executable, "-m", "repro_audit", "run", str(PROGRAMS / f"{program}.py")]
+        done = subprocess.run(
+            [*command, *options, "--format", "json", *(("--", *words) if words else ())],
+            cwd=tmp_path,
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=280,
+        )
+        report = json.loads(done.stdout) if done.returncode in {0, 1} else {}
+        traces = sorted((tmp_path / ".repro-audit").glob("*/run-1.sqlite"))
+        return Result(done.returncode, report, done.stderr, tuple(traces))
+
+    return run
