@@ -58,6 +58,25 @@ def test_a_program_that_never_ends(audit, program, first_run, tmp_path: Path) ->
     assert first_run() == "caught\n"
 
 
+def test_a_background_job_ignores_sigint_and_its_runs_do_not(
+    audit, program, tmp_path: Path
+) -> None:
+    program(
+        "sleeps.py",
+        """
+        import pathlib, time
+        try: time.sleep(60)
+        finally: pathlib.Path("saved").touch()
+        """,
+    )
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        result = audit("sleeps.py", "--timeout", "1")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (result.code, (tmp_path / "saved").exists()) == (3, True)
+
+
 def alive(pid: int) -> bool:
     # A process whose parent has gone is reaped by init, or stays a zombie where init does not.
     try:

@@ -18,6 +18,7 @@ import faulthandler
 import json
 import mmap
 import os
+import signal
 import struct
 import threading
 import traceback
@@ -262,6 +263,9 @@ class Run:
 def main() -> int:
     """Be the run that the plan named on the command line describes."""
     faulthandler.enable()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As in a shell's background job; but it is by SIGINT that a run is told to end.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     plan = plan_from_json(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     run = Run(plan)
     try:
