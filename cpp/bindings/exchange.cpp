@@ -23,12 +23,6 @@ const dlpack::Exchange* table = nullptr;
 std::array<PyTypeObject*, 2> plain_types{};
 
 struct Names {
-  PyObject* is_neg = PyUnicode_InternFromString("is_neg");
-  PyObject* is_conj = PyUnicode_InternFromString("is_conj");
-  PyObject* untyped_storage = PyUnicode_InternFromString("untyped_storage");
-  PyObject* data_ptr = PyUnicode_InternFromString("data_ptr");
-  PyObject* nbytes = PyUnicode_InternFromString("nbytes");
-  PyObject* resizable = PyUnicode_InternFromString("resizable");
   PyObject* dlpack = PyUnicode_InternFromString("__dlpack__");
   PyObject* device = PyUnicode_InternFromString("__dlpack_device__");
   PyObject* max_version = Py_BuildValue("(s)", "max_version");
@@ -46,6 +40,46 @@ using Object = py::object;
 Object ask(PyObject* self, PyObject* name) {
   return py::reinterpret_steal<Object>(PyObject_CallMethodNoArgs(self, name));
 }
+
+// A method without arguments of torch's C types, called without looking it up each time.
+class Method {
+ public:
+  Method() = default;
+
+  Method(PyObject* type, const char* name) {
+    // Never freed: the type lives as long as the process.
+    PyObject* found = PyObject_GetAttrString(type, name);
+    if (found == nullptr) throw py::error_already_set();
+    if (!Py_IS_TYPE(found, &PyMethodDescr_Type)) return;
+    const PyMethodDef* method = reinterpret_cast<PyMethodDescrObject*>(found)->d_method;
+    if (method->ml_flags == METH_NOARGS) call_ = method->ml_meth;
+  }
+
+  explicit operator bool() const { return call_ != nullptr; }
+
+  Object operator()(PyObject* self) const {
+    return py::reinterpret_steal<Object>(call_(self, nullptr));
+  }
+
+ private:
+  PyCFunction call_ = nullptr;
+};
+
+// Set once, by `exchange`.
+struct Methods {
+  Method is_neg, is_conj, untyped_storage, data_ptr, nbytes, resizable;
+
+  static Methods of(PyObject* tensor, PyObject* storage) {
+    return {{tensor, "is_neg"},    {tensor, "is_conj"}, {tensor, "untyped_storage"},
+            {storage, "data_ptr"}, {storage, "nbytes"}, {storage, "resizable"}};
+  }
+
+  bool complete() const {
+    return is_neg && is_conj && untyped_storage && data_ptr && nbytes && resizable;
+  }
+};
+Methods methods;
+PyTypeObject* storage_type = nullptr;
 
 // The tag of a dtype of DLPack's, 0 for one that has none, and whether its numbers may be those of
 // a negative or a conjugate view.
@@ -105,11 +139,11 @@ struct Plain {
 
 // The address behind a tensor's storage; 0 where it has none, or one that is not there.
 u64 storage_end(PyObject* t) {
-  const Object storage = ask(t, names().untyped_storage);
-  if (!storage) return 0;
-  const Object start = ask(storage.ptr(), names().data_ptr);
-  const Object size = ask(storage.ptr(), names().nbytes);
-  const Object own = ask(storage.ptr(), names().resizable);
+  const Object storage = methods.untyped_storage(t);
+  if (!storage || Py_TYPE(storage.ptr()) != storage_type) return 0;
+  const Object start = methods.data_ptr(storage.ptr());
+  const Object size = methods.nbytes(storage.ptr());
+  const Object own = methods.resizable(storage.ptr());
   if (!start || !size || !own) return 0;
   const u64 address = PyLong_AsUnsignedLongLong(start.ptr());
   const u64 nbytes = PyLong_AsUnsignedLongLong(size.ptr());
@@ -156,8 +190,8 @@ bool describe(PyObject* t, Plain& plain) {
     const Kind kind = kind_of(plain.tensor.code, plain.tensor.bits, plain.tensor.lanes);
     if (!place(plain, kind)) return false;
     if (plain.nbytes == 0) return true;
-    if (kind.negative && ask(t, names().is_neg).ptr() != Py_False) return false;
-    if (kind.conjugate && ask(t, names().is_conj).ptr() != Py_False) return false;
+    if (kind.negative && methods.is_neg(t).ptr() != Py_False) return false;
+    if (kind.conjugate && methods.is_conj(t).ptr() != Py_False) return false;
     plain.end = storage_end(t);
     if (plain.end == 0) return false;
     return !plain.contiguous || plain.address + plain.nbytes <= plain.end;
@@ -291,12 +325,16 @@ py::list digest_tensors(const py::list& tensors) {
   return found;
 }
 
-bool exchange(const py::object& capsule, const py::type& tensor, const py::type& parameter) {
+bool exchange(const py::object& capsule, const py::type& tensor, const py::type& parameter,
+              const py::type& storage) {
   const auto* given =
       static_cast<const dlpack::Exchange*>(PyCapsule_GetPointer(capsule.ptr(), dlpack::kCapsule));
   if (given == nullptr) throw py::error_already_set();
   if (given->major != dlpack::kMajor || given->describe == nullptr) return false;
+  methods = Methods::of(tensor.ptr(), storage.ptr());
+  if (!methods.complete()) return false;
   table = given;
+  storage_type = reinterpret_cast<PyTypeObject*>(py::object(storage).release().ptr());
   // The types live as long as torch does: for the process.
   plain_types = {reinterpret_cast<PyTypeObject*>(py::object(tensor).release().ptr()),
                  reinterpret_cast<PyTypeObject*>(py::object(parameter).release().ptr())};
@@ -323,9 +361,11 @@ void register_exchange(py::module_& module) {
   module.def("digest_tensors", &digest_tensors, "tensors"_a, py::pos_only(),
              "As digest_tensor for each of a list that is contiguous, by threads shared among "
              "them.");
-  module.def("exchange", &exchange, "capsule"_a, "tensor"_a, "parameter"_a, py::pos_only(),
+  module.def("exchange", &exchange, "capsule"_a, "tensor"_a, "parameter"_a, "storage"_a,
+             py::pos_only(),
              "Takes DLPack's table of functions from the capsule for tensors of exactly these two "
-             "types; false where this version of it is not understood.");
+             "types, whose storages are of the third; false where this version of torch's is not "
+             "understood.");
 }
 
 }  // namespace repro_audit::bindings

@@ -74,9 +74,12 @@ Lanes words(const u8* p, u64 j, u64 count, const KeyTable& keys) {
   return sum;
 }
 
-// One stream, one block after the other.
+// How far ahead of what is read its lines are asked for; the same in both functions, so that none
+// is left out between them.
+constexpr u64 kAhead = 8192;
+
+// One block after the other.
 Lanes one_stream(const u8* p, u64 first, u64 count, const KeyTable& keys) {
-  constexpr u64 kAhead = 8192;
   Lanes sum;
   for (u64 i = 0; i < count; ++i, p += kBlockBytes) {
     Sums sums;
@@ -90,45 +93,32 @@ Lanes one_stream(const u8* p, u64 first, u64 count, const KeyTable& keys) {
   return sum;
 }
 
-// Three streams of `apart` blocks, one behind the other, so that one load of the keys serves three
-// vectors of stream; with four, the sums and keys no longer fit the 16 registers.
-Lanes three_streams(const u8* p, u64 first, u64 apart, const KeyTable& keys) {
-  constexpr u64 kAhead = 3072;
-  Lanes sum;
-  const u64 stride = apart * kBlockBytes;
-  for (u64 i = 0; i < apart; ++i, p += kBlockBytes) {
-    Sums a, b, c;
-    for (u64 v = 0; v < kBlockWords / 8; ++v) {
-      const Keys8 k = Keys8::at(keys, 4 * v);
-      const u8* at = p + 32 * v;
-      if (v % 2 == 0) {
-        __builtin_prefetch(at + kAhead);
-        __builtin_prefetch(at + stride + kAhead);
-        __builtin_prefetch(at + 2 * stride + kAhead);
+// Three neighbouring blocks, so that one load of the keys serves a vector of each; with four, the
+// sums and keys no longer fit the 16 registers. The prefetcher does not see through three places
+// 1 KiB apart, so the lines to come are asked for in their order.
+Lanes three_blocks(const u8* p, u64 first, const KeyTable& keys) {
+  Sums a, b, c;
+  for (u64 v = 0; v < kBlockWords / 8; ++v) {
+    const Keys8 k = Keys8::at(keys, 4 * v);
+    const u8* at = p + 32 * v;
+    if (v % 2 == 0) {
+      for (u64 line = 0; line < 3; ++line) {
+        __builtin_prefetch(p + kAhead + 64 * (v / 2 * 3 + line));
       }
-      a.add(load(at), k);
-      b.add(load(at + stride), k);
-      c.add(load(at + 2 * stride), k);
     }
-    sum += weigh(a.total(), keys.base, first + i);
-    sum += weigh(b.total(), keys.base, first + apart + i);
-    sum += weigh(c.total(), keys.base, first + 2 * apart + i);
+    a.add(load(at), k);
+    b.add(load(at + kBlockBytes), k);
+    c.add(load(at + 2 * kBlockBytes), k);
   }
-  return sum;
+  Lanes sum = weigh(a.total(), keys.base, first);
+  sum += weigh(b.total(), keys.base, first + 1);
+  return sum += weigh(c.total(), keys.base, first + 2);
 }
 
 Lanes blocks(const u8* p, u64 first, u64 count, const KeyTable& keys) {
-  // Streams less than 64 KiB apart defeat the prefetcher, and large powers of two apart meet in
-  // one bank of DRAM (256 MiB apart: a third of the speed). So: in segments, 260 KiB apart.
-  constexpr u64 kLeastApart = 64;
-  constexpr u64 kApart = 260;
   Lanes sum;
-  while (count >= 3 * kLeastApart) {
-    const u64 apart = count / 3 < kApart ? count / 3 : kApart;
-    sum += three_streams(p, first, apart, keys);
-    p += 3 * apart * kBlockBytes;
-    first += 3 * apart;
-    count -= 3 * apart;
+  for (; count >= 3; p += 3 * kBlockBytes, first += 3, count -= 3) {
+    sum += three_blocks(p, first, keys);
   }
   return sum += one_stream(p, first, count, keys);
 }

@@ -83,13 +83,19 @@ Lanes words(const u8* p, u64 j, u64 count, const KeyTable& keys) {
   return sum += sums.total();
 }
 
-// One stream, one block after the other.
+// How far ahead of what is read the lines of short runs are asked for; the same in both functions,
+// so that none is left out between them.
+constexpr u64 kAhead = 8192;
+
+// One block after the other.
 Lanes one_stream(const u8* p, u64 first, u64 count, const KeyTable& keys) {
   Lanes sum;
   for (u64 i = 0; i < count; ++i, p += kBlockBytes) {
     Sums even;
     Sums odd;
     for (u64 v = 0; v < kBlockWords / 16; v += 2) {
+      __builtin_prefetch(p + kAhead + 64 * v);
+      __builtin_prefetch(p + kAhead + 64 * v + 64);
       even.add(load(p + 64 * v), Keys16::at(keys, 8 * v));
       odd.add(load(p + 64 * v + 64), Keys16::at(keys, 8 * v + 8));
     }
@@ -101,8 +107,8 @@ Lanes one_stream(const u8* p, u64 first, u64 count, const KeyTable& keys) {
 }
 
 // Four streams of `apart` blocks, one behind the other, so that one load of the keys serves four
-// vectors of stream. The prefetcher keeps up with four streams; instructions that help it cost a
-// tenth of the speed in cache.
+// vectors. At 64 KiB and more apart the hardware's prefetcher keeps up with all four, and four
+// places of memory are read faster than one.
 Lanes four_streams(const u8* p, u64 first, u64 apart, const KeyTable& keys) {
   Lanes sum;
   const u64 stride = apart * kBlockBytes;
@@ -124,16 +130,40 @@ Lanes four_streams(const u8* p, u64 first, u64 apart, const KeyTable& keys) {
   return sum;
 }
 
+// Four neighbouring blocks, for the same reason. From DRAM this is a third of the speed, since the
+// prefetcher does not see through it; so the lines to come are asked for in their order.
+Lanes four_blocks(const u8* p, u64 first, const KeyTable& keys) {
+  Sums a, b, c, d;
+  for (u64 v = 0; v < kBlockWords / 16; ++v) {
+    const Keys16 k = Keys16::at(keys, 8 * v);
+    const u8* at = p + 64 * v;
+    for (u64 line = 0; line < 4; ++line) __builtin_prefetch(p + kAhead + 64 * (4 * v + line));
+    a.add(load(at), k);
+    b.add(load(at + kBlockBytes), k);
+    c.add(load(at + 2 * kBlockBytes), k);
+    d.add(load(at + 3 * kBlockBytes), k);
+  }
+  Lanes sum = weigh(a.total(), keys.base, first);
+  sum += weigh(b.total(), keys.base, first + 1);
+  sum += weigh(c.total(), keys.base, first + 2);
+  return sum += weigh(d.total(), keys.base, first + 3);
+}
+
 Lanes blocks(const u8* p, u64 first, u64 count, const KeyTable& keys) {
-  // As in avx2.cpp, large powers of two apart meet in one bank of DRAM; hence segments.
+  constexpr u64 kLeastApart = 64;
+  // Large powers of two apart meet in one bank of DRAM (256 MiB apart: a third of the speed); hence
+  // segments.
   constexpr u64 kApart = 260;
   Lanes sum;
-  while (count >= 4) {
+  while (count >= 4 * kLeastApart) {
     const u64 apart = count / 4 < kApart ? count / 4 : kApart;
     sum += four_streams(p, first, apart, keys);
     p += 4 * apart * kBlockBytes;
     first += 4 * apart;
     count -= 4 * apart;
+  }
+  for (; count >= 4; p += 4 * kBlockBytes, first += 4, count -= 4) {
+    sum += four_blocks(p, first, keys);
   }
   return sum += one_stream(p, first, count, keys);
 }

@@ -97,7 +97,7 @@ def test_a_list() -> None:
 
 def test_a_table_of_another_version_is_refused() -> None:
     with pytest.raises(ValueError, match="PyCapsule"):
-        _engine.exchange(object(), torch.Tensor, torch.nn.Parameter)
+        _engine.exchange(object(), torch.Tensor, torch.nn.Parameter, torch.UntypedStorage)
 
 
 def test_nothing_is_kept() -> None:

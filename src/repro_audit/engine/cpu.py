@@ -36,7 +36,12 @@ def _prepare() -> None:
     from repro_audit import _engine
 
     if _at_once is _unprepared:
-        _engine.exchange(torch.Tensor.__dlpack_c_exchange_api__, torch.Tensor, torch.nn.Parameter)
+        _engine.exchange(
+            torch.Tensor.__dlpack_c_exchange_api__,
+            torch.Tensor,
+            torch.nn.Parameter,
+            torch.UntypedStorage,
+        )
         choice.on_change(_use)
         choice.engine()
 
