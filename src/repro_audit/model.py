@@ -129,14 +129,19 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class SiteKey:
-    """What names one event in any run of a program: where it is, and the how-manieth there."""
+    """What names one event in any run of a program: where it is, and the how-manieth there.
+
+    `thread` is '' for the main thread, 2 for the second that it started, 2.1 for the first that
+    this one started; `process` is '' for the program's own, else in the same way.
+    """
 
     step: int
     phase: str
     module: str
     op: str
     call_index: int
-    thread: int = 0
+    thread: str = ""
+    process: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +244,8 @@ class Origin:
     """The first divergence: the event where matching inputs first gave differing outputs.
 
     `inputs_identical` is True or False only where that event's own inputs were digested.
-    `ulp` compares the captured output of the two runs named in `ulp_runs`.
+    `ulp` compares the captured output of the two runs named in `ulp_runs`. `event` is its place
+    among those of its process, `rank` that process's in its process group, 0 where it has none.
     """
 
     key: SiteKey

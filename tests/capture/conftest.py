@@ -24,7 +24,7 @@ class Seen:
     kind: str
     step: int
     phase: str
-    thread: int
+    thread: str
     module: str
     op: str
     call_index: int
@@ -51,6 +51,9 @@ class MemorySink:
     events: list[Any] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)
     inputs: list[Any] = field(default_factory=list)
+    clock: list[Any] = field(default_factory=list)
+    threads: list[str] = field(default_factory=lambda: [""])
+    ended: list[int] = field(default_factory=list)
     payloads: dict[tuple[int, int, int], bytes] = field(default_factory=dict)
     kept: dict[str, list[Any]] = field(default_factory=lambda: {"e": [], "o": [], "i": []})
     names: dict[str, dict[Any, int]] = field(default_factory=lambda: {"s": {}, "c": {}, "p": {}})
@@ -67,6 +70,13 @@ class MemorySink:
 
     def spec(self, dtype: str, shape: tuple[int, ...], device: str) -> int:
         return self._number("p", (dtype, shape, device))
+
+    def thread(self, name: str) -> int:
+        self.threads.append(name)
+        return len(self.threads) - 1
+
+    def end(self, thread: int) -> None:
+        self.ended.append(thread)
 
     def payload(self, event: int, role: int, position: int, view: memoryview) -> None:
         self.payloads[event, role, position] = bytes(view)
@@ -92,7 +102,7 @@ class MemorySink:
                 KINDS[kind],
                 step,
                 PHASES[phase],
-                thread,
+                self.threads[thread],
                 *sites[site],
                 call,
                 None if code is None else codes[code],

@@ -116,7 +116,7 @@ def test_an_event_asked_for_keeps_its_bits(record):
     def work():
         return torch.arange(4.0) * 2
 
-    key = SiteKey(0, "forward", "", "aten.mul.Tensor", 0, 0)
+    key = SiteKey(0, "forward", "", "aten.mul.Tensor", 0)
     run = record(work, capture=(key,))
     (event,) = run.ops("aten.mul")
     assert run.sink.payloads[event.index, 1, 0] == run.result.numpy().tobytes()

@@ -18,14 +18,20 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
     `op` is completed to `aten.OP.default` unless it has a dot or colon; equal values have equal
     digests, None has none; a tuple of values is as many outputs. Columns: kind, step, phase,
     thread, module, code, cause (index), flags, shape, dtype, device, name, inputs (values), keep
-    (bytes of output 0). Phase and kind follow from the op where they are not given.
+    (bytes of output 0). Phase and kind follow from the op where they are not given. Threads in
+    `cut` did not end.
     """
     count = iter(range(1_000_000))
 
-    def make(events: Sequence[tuple[Any, ...]], manifest: dict[str, Any] | None = None) -> Trace:
+    def make(
+        events: Sequence[tuple[Any, ...]],
+        manifest: dict[str, Any] | None = None,
+        cut: Sequence[str] = (),
+    ) -> Trace:
         number = next(count)
         writer = Writer(tmp_path / f"{number}.sqlite", run=f"run-{number}", plan={})
         calls: Counter[tuple[Any, ...]] = Counter()
+        threads = {"": 0}
         for index, (name, value, *rest) in enumerate(events):
             columns: dict[str, Any] = rest[0] if rest else {}
             kind, phase = columns.get("kind", "op"), columns.get("phase", "forward")
@@ -37,7 +43,10 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
                 phase = "data"
             op = name if set(name) & set(".:") else f"aten.{name}.default"
             site = writer.site(columns.get("module", ""), op)
-            step, thread = columns.get("step", 0), columns.get("thread", 0)
+            step, name = columns.get("step", 0), columns.get("thread", "")
+            if name not in threads:
+                threads[name] = writer.thread(name)
+            thread = threads[name]
             place = (step, phase, site, thread)
             code = columns.get("code")
             writer.events.append(
@@ -68,7 +77,10 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
                 writer.inputs.append((index, position, spec, digest(item), None))
             if "keep" in columns:
                 writer.payload(index, 1, 0, memoryview(columns["keep"]))
-        writer.close(manifest=manifest or {}, closing={"events": len(events)})
+        for name in threads:
+            if name not in cut:
+                writer.end(threads[name])
+        writer.close(cut="" in cut, manifest=manifest or {}, closing={"events": len(events)})
         return Trace.open(tmp_path / f"{number}.sqlite")
 
     return make

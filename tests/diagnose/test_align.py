@@ -98,8 +98,8 @@ def test_what_makes_an_event_another_one(run: Run, other: dict[str, Any]) -> Non
 
 def test_threads_are_aligned_each_for_itself(run: Run) -> None:
     """How threads interleave is not what the program does."""
-    one = [("mm", 1, {"thread": 0}), ("add", 2, {"thread": 0})]
-    two = [("relu", 3, {"thread": 1}), ("sum", 4, {"thread": 1})]
+    one = [("mm", 1, {"thread": ""}), ("add", 2, {"thread": ""})]
+    two = [("relu", 3, {"thread": "1"}), ("sum", 4, {"thread": "1"})]
     a = run([one[0], two[0], one[1], two[1]])
     b = run([two[0], two[1], one[0], one[1]])
     found = align(a, b)
@@ -108,7 +108,7 @@ def test_threads_are_aligned_each_for_itself(run: Run) -> None:
 
 
 def test_a_thread_in_one_run_only(run: Run) -> None:
-    a = run([("mm", 1), ("relu", 3, {"thread": 1})])
+    a = run([("mm", 1), ("relu", 3, {"thread": "1"})])
     found = align(a, run([("mm", 1)]))
     assert found == Alignment([(0, 0)], [1], [])
 
@@ -138,7 +138,7 @@ def test_runs_with_nothing_in_common_end_soon(run: Run) -> None:
 EVENT = st.tuples(
     st.sampled_from(["mm", "add", "relu", "rng:torch"]),
     st.integers(0, 2),
-    st.fixed_dictionaries({"step": st.integers(0, 1), "thread": st.integers(0, 1)}),
+    st.fixed_dictionaries({"step": st.integers(0, 1), "thread": st.sampled_from(["", "1"])}),
 )
 
 
@@ -147,8 +147,8 @@ EVENT = st.tuples(
 def test_any_two_runs(run: Run, left: list[Any], right: list[Any], rng: bool) -> None:
     a, b = run(left), run(right)
     found = align(a, b, rng=rng)
-    for thread in (0, 1):
-        pairs = [pair for pair in found.pairs if a.thread[pair[0]] == thread]
+    for thread in ("", "1"):
+        pairs = [pair for pair in found.pairs if a.owner(pair[0]).name == thread]
         for (x, y), (after_x, after_y) in pairwise(pairs):
             assert x < after_x
             assert y < after_y
@@ -179,8 +179,8 @@ def test_any_two_runs(run: Run, left: list[Any], right: list[Any], rng: bool) ->
 def test_the_common_beginning_is_exact(
     run: Run, common: list[Any], left: list[Any], right: list[Any]
 ) -> None:
-    one = [(op, v, {**c, "thread": 0}) for op, v, c in common if op != "rng:torch"]
-    rest = [[(op, v, {**c, "thread": 0}) for op, v, c in side] for side in (left, right)]
+    one = [(op, v, {**c, "thread": ""}) for op, v, c in common if op != "rng:torch"]
+    rest = [[(op, v, {**c, "thread": ""}) for op, v, c in side] for side in (left, right)]
     found = align(run(one + rest[0]), run(one + rest[1]))
     assert found.pairs[: len(one)] == [(i, i) for i in range(len(one))]
 

@@ -206,11 +206,11 @@ def test_equal_seeds_leave_a_draw_the_origin(run: Run) -> None:
 
 def test_of_several_threads_the_earliest(run: Run) -> None:
     """Nothing that came later can have fed it, however the other run interleaved."""
-    one, two = {"thread": 1}, {"thread": 2}
+    one, two = {"thread": "1"}, {"thread": "2"}
     a = run([("mm", 1), ("add", 1, two), ("relu", 1, one), ("sum", 1)])
     b = run([("relu", 2, one), ("mm", 1), ("add", 2, two), ("sum", 2)])
     origin = between(a, b).origin
-    assert (origin.key.op, origin.key.thread, origin.event) == ("aten.add.default", 2, 1)
+    assert (origin.key.op, origin.key.thread, origin.event) == ("aten.add.default", "2", 1)
 
 
 def test_the_share_that_has_a_counterpart(run: Run) -> None:

@@ -58,7 +58,7 @@ def test_generator_states_make_no_outcome(run: Run) -> None:
 
 
 def test_how_threads_interleave_makes_no_outcome(run: Run) -> None:
-    first, second = ("mm", 1), ("add", 2, {"thread": 1})
+    first, second = ("mm", 1), ("add", 2, {"thread": "1"})
     found = compare_runs([run([first, second]), run([second, first])])
     assert found.observed.distinct == 1
 

@@ -123,10 +123,10 @@ def test_the_same_rows_in_another_order(run: Run) -> None:
 
 def test_the_event_is_found_by_its_whole_key(run: Run) -> None:
     def events(value: int) -> list[Any]:
-        return [("mm", 1), ("mm", 2, {"step": 1}), ("mm", value), ("mm", value, {"thread": 1})]
+        return [("mm", 1), ("mm", 2, {"step": 1}), ("mm", value), ("mm", value, {"thread": "1"})]
 
     a, b = run(events(3)), run(events(4))
-    for step, call, thread, differs in ((0, 0, 0, False), (1, 0, 0, False), (0, 1, 0, True)):
+    for step, call, thread, differs in ((0, 0, "", False), (1, 0, "", False), (0, 1, "", True)):
         key = SiteKey(step, "forward", "", "aten.mm.default", call, thread)
         found = look(a, b, key)
         assert found is not None

@@ -139,7 +139,7 @@ AUDITS = {
     "divergent-caused-elsewhere": _diverging(
         replace(
             ORIGIN,
-            key=replace(KEY, call_index=11, thread=1, module=""),
+            key=replace(KEY, call_index=11, thread="1", module=""),
             caused_by=CausedBy("aten.index.Tensor", "encoder.embedding", None),
             rank=3,
             recompute=True,

@@ -25,6 +25,8 @@ def test_every_column_comes_back(tmp_path: Path) -> None:
     code = writer.code("modèle.py:7")
     spec = writer.spec("bfloat16", (2, 3), "cuda:1")
     scalar = writer.spec("int64", (), "cpu")
+    assert writer.thread("1.2") == 1
+    writer.end(1)
     writer.events.append((0, 1, 0, 2, 0, weights, 0, None, None, 0))
     writer.events.append((1, 0, 0, 3, 0, forward, 0, code, None, TAINTED | RANDOM))
     writer.events.append((2, 0, 0, 4, 1, backward, 5, None, 1, RECOMPUTE))
@@ -65,7 +67,7 @@ def test_every_column_comes_back(tmp_path: Path) -> None:
     assert trace.event(2) == Event(
         index=2,
         kind="op",
-        key=SiteKey(0, "backward", "h.0", "aten.mm.out", 5, 1),
+        key=SiteKey(0, "backward", "h.0", "aten.mm.out", 5, "1.2"),
         call_site=None,
         cause=1,
         outputs=(Output(matrix, b"p" * 16), Output(number, b"q" * 16)),
@@ -147,6 +149,8 @@ def test_numbers_and_rows_from_many_threads(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "a", run="a", plan={})
     each, threads = 400, 8
     start = threading.Barrier(threads)
+    for name in range(1, threads):
+        assert writer.thread(str(name)) == name
 
     def record(thread: int) -> None:
         start.wait()
@@ -169,12 +173,12 @@ def test_numbers_and_rows_from_many_threads(tmp_path: Path) -> None:
 
     trace = Trace.open(tmp_path / "a")
     assert len(trace) == each * threads
-    assert len(trace.sites) == len(trace.specs) == each
+    assert len(trace.sites) == len(trace.files[0].specs) == each
     for i in range(0, len(trace), 37):
         event = trace.event(i)
         n = i // threads
         module, op = f"m{n % 97}", f"aten.op{n}.default"
-        assert event.key == SiteKey(0, "forward", module, op, 0, i % threads)
+        assert event.key == SiteKey(0, "forward", module, op, 0, str(i % threads) if i % threads else "")
         assert event.outputs == (
             Output(TensorSpec("float32", (n,), "cpu"), i.to_bytes(16, "little")),
         )

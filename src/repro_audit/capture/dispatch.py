@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+import weakref
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +15,11 @@ from torch._C import _current_autograd_node
 from torch._C._autograd import _get_sequence_nr
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from repro_audit.capture import graphs
+from repro_audit.capture.graphs import Bindings
+from repro_audit.capture.modules import ModuleNames
 from repro_audit.capture.operators import Operator
+from repro_audit.capture.pace import Pace
 
 if TYPE_CHECKING:
     from repro_audit.capture.recorder import Recorder
@@ -22,6 +29,9 @@ DATA, RNG, WEIGHTS, FORWARD, BACKWARD, OPTIMIZER = range(6)
 PHASES = ("data", "rng", "weights", "forward", "backward", "optimizer")
 TAINTED, RANDOM, RECOMPUTE, INPUTS = 1, 2, 4, 8
 _ACCUMULATE = 2**64 - 1
+# Nodes whose operators are remembered: those of so many steps, but never fewer or more than this.
+# A graph may outlive its step, as hidden states carried over do.
+_GRAPH_STEPS, _GRAPH_LEAST, _GRAPH_MOST = 8, 16_384, 400_000
 _Tensor = torch.Tensor
 _Parameter = torch.nn.Parameter
 
@@ -36,14 +46,23 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     supports_higher_order_operators = True
 
-    def __init__(self, recorder: Recorder, thread: int, step: int) -> None:
+    def __init__(self, recorder: Recorder, name: str, step: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.recorder = recorder
-        self.thread = thread
+        self.name = name
+        # Threads that this one has started, roots that it has entered.
+        self.started = self.entered = 0
+        # The mode that this one is entered on top of, in the same thread.
+        self.under: OpMode | None = None
+        # Other threads name what they run at the same time: which is first would be chance.
+        self.names = ModuleNames()
+        self.pace = Pace()
+        self.optimized: dict[int, tuple[weakref.ref[torch.Tensor], str]] = {}
         # (module path, entered during backward) of the modules now running, outermost first.
         self.stack: list[tuple[str, bool]] = []
         self.loading = 0
-        self.muted = False
+        # More than 0 while what this thread does is not to be recorded.
+        self.muted = 0
         # Steps of this thread: what other threads have done meanwhile depends on the weather.
         self.step = step
         self.optimizing = 0
@@ -51,9 +70,19 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.closure = False
         self.owner = ""
         self.sequence = _get_sequence_nr()
-        self.bindings: dict[int, tuple[int, str]] = {}
-        self.previous = (0, "")
+        self.bindings: Bindings = {}
+        self.previous = (0, "", "")
+        self._ends: deque[int] = deque(maxlen=_GRAPH_STEPS)
+        # Module of the backward node that ran last.
+        self.reached = ""
         self.counts: dict[int, int] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        # A thread is numbered when it first does something: most of a pool's never do.
+        if name != "thread":
+            raise AttributeError(name)
+        self.thread = number = self.recorder.sink.thread(self.name) if self.name else 0
+        return number
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
@@ -99,7 +128,7 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 phase = DATA
             elif operator.writes and args and type(args[0]) is _Parameter:
                 phase = WEIGHTS
-                owner = recorder.names.owner(args[0])
+                owner = self.owner_of(args[0])
                 module = owner[0] if owner else ""
             else:
                 phase = FORWARD
@@ -108,8 +137,10 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             kind = KIND_BATCH
         sequence = _get_sequence_nr()
         if sequence != self.sequence:
-            self._bind(sequence, index, module)
-        self.previous = (index, module)
+            self._bind(sequence, index, module, operator.name)
+            if self.name:
+                graphs.mark(args, self)
+        self.previous = (index, module, operator.name)
 
         site = recorder.site(module, operator.name)
         counts = self.counts
@@ -182,27 +213,38 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     recorder.add_tensor(index, position, tensor, read, keep, whole)
                     position += 1
 
+    def owner_of(self, tensor: torch.Tensor) -> tuple[str, str] | None:
+        """(module path, name) of a parameter of a model that this thread or the main one ran."""
+        return self.names.owner(tensor) or self.recorder.main.names.owner(tensor)
+
     def _of_node(self, node: Any) -> tuple[str, int | None]:
         """(module path, event) of the forward operator that a backward node belongs to."""
         number = node._sequence_nr()
         if number == _ACCUMULATE:
-            owner = self.recorder.names.owner(node.variable)
-            return (owner[0] if owner else ""), None
+            owner = self.owner_of(node.variable)
+            # Of a model that another thread ran: the node before it made the gradient.
+            return (owner[0] if owner else self.reached), None
         if _get_sequence_nr() != self.sequence:
             # Nodes made after the last event: theirs is the operator that ran last.
             self._bind_rest(_get_sequence_nr())
-        bound = self.bindings.get(number)
+        bindings = self.bindings
+        if self.recorder.threaded:
+            bindings = graphs.bindings_of(node, self)
+        bound = bindings.get(number)
         if bound is None:
-            bound = self.recorder.bound_elsewhere(self, number)
-        return (bound[1], bound[0]) if bound is not None else ("", None)
+            return "", None
+        self.reached = bound[1]
+        return bound[1], bound[0]
 
-    def _bind(self, sequence: int, index: int, module: str) -> None:
+    def _bind(self, sequence: int, index: int, module: str, op: str) -> None:
         """Bind the newest node to this event, older new ones to the event before it."""
         bindings = self.bindings
         for number in range(self.sequence, sequence - 1):
             bindings[number] = self.previous
-        bindings[sequence - 1] = (index, module)
+        bindings[sequence - 1] = (index, module, op)
         self.sequence = sequence
+        if len(bindings) > _GRAPH_MOST:
+            self._forget(sequence - _GRAPH_MOST // 2)
 
     def _bind_rest(self, sequence: int) -> None:
         for number in range(self.sequence, sequence):
@@ -221,7 +263,7 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             first = first[0]
         if type(first) is _Tensor or type(first) is _Parameter:
             try:
-                owner = self.recorder.optimized.get(first.data_ptr())
+                owner = self.optimized.get(first.data_ptr())
             except RuntimeError:  # a sparse tensor has no address
                 return self.owner
             # Memory of a tensor that is gone may be anybody's by now.
@@ -235,9 +277,15 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.counts.clear()
         # An optimizer's step that raised, and was caught, had no end.
         self.optimizing = 0
-        if len(self.bindings) > self.recorder.binding_limit:
-            keep = sorted(self.bindings)[-self.recorder.binding_limit // 2 :]
-            self.bindings = {number: self.bindings[number] for number in keep}
+        self._ends.append(self.sequence)
+        if len(self._ends) == _GRAPH_STEPS:
+            self._forget(min(self._ends[0], self.sequence - _GRAPH_LEAST))
+
+    def _forget(self, before: int) -> None:
+        """Forget which operators the nodes belong to that were made before this one."""
+        old = list(takewhile(lambda number: number < before, self.bindings))
+        for number in old:
+            del self.bindings[number]
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:

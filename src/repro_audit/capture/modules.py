@@ -55,6 +55,10 @@ class ModuleNames:
             self._modules[id(module)] = (weakref.ref(module), known)
         return known
 
+    def knows(self, module: nn.Module) -> bool:
+        """True if a module has a name."""
+        return self._lookup(module) is not None
+
     def roots(self) -> list[nn.Module]:
         """The roots that are still there, by name."""
         return sorted(self._roots, key=lambda root: self._roots[root])
@@ -103,6 +107,26 @@ class ModuleNames:
         count = self._classes.get(name, 0)
         self._classes[name] = count + 1
         return name if count == 0 else f"{name}#{count}"
+
+
+class OtherRoots:
+    """Roots that threads other than the main one ran: which of them was first is chance."""
+
+    def __init__(self) -> None:
+        self._threads: weakref.WeakKeyDictionary[nn.Module, tuple[str, int]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def seen(self, root: nn.Module, thread: str, place: int) -> None:
+        """Note the `place`-th root that a thread runs; the thread whose name comes first counts."""
+        known = self._threads.get(root)
+        if known is None or thread < known[0]:
+            self._threads[root] = thread, place
+
+    def unknown_to(self, names: ModuleNames) -> list[nn.Module]:
+        """Those that `names` has no name for, by thread and their order there."""
+        unknown = [root for root in self._threads if not names.knows(root)]
+        return sorted(unknown, key=lambda root: self._threads[root])
 
 
 def _join(prefix: str, path: str) -> str:

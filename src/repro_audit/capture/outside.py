@@ -55,11 +55,11 @@ class Loaders:
             mode = recorder.mode()
             if mode is None:
                 return receive(iterator, *args, **kwargs)
-            mode.muted = True
+            mode.muted += 1
             try:
                 return receive(iterator, *args, **kwargs)
             finally:
-                mode.muted = False
+                mode.muted -= 1
 
         self._workers._try_get_data = muted_receive
 

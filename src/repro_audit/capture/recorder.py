@@ -7,7 +7,7 @@ import gc
 import itertools
 import os
 import threading
-import weakref
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -32,7 +32,7 @@ from repro_audit.capture.dispatch import (
 from repro_audit.capture.generators import Generators, digest_of
 from repro_audit.capture.locations import Locator
 from repro_audit.capture.memory import UnwrittenMemory
-from repro_audit.capture.modules import ModuleNames
+from repro_audit.capture.modules import OtherRoots
 from repro_audit.capture.operators import Operator
 from repro_audit.capture.outside import Loaders
 from repro_audit.capture.steps import Steps
@@ -53,6 +53,7 @@ class Sink(Protocol):
     events: list[Row]
     outputs: list[Row]
     inputs: list[Row]
+    clock: list[Row]
 
     def site(self, module: str, op: str) -> int:
         """Number of a (module path, op) pair."""
@@ -62,6 +63,12 @@ class Sink(Protocol):
 
     def spec(self, dtype: str, shape: tuple[int, ...], device: str) -> int:
         """Number of a tensor's dtype, shape and device."""
+
+    def thread(self, name: str) -> int:
+        """A number for a thread that begins; the main thread's is 0."""
+
+    def end(self, thread: int) -> None:
+        """Note that a thread has come to its end."""
 
     def payload(self, event: int, role: int, position: int, view: memoryview) -> None:
         """Keep a tensor's logical stream."""
@@ -86,8 +93,6 @@ class Recorder:
     Not reentrant; one recorder a process.
     """
 
-    binding_limit = 400_000
-
     def __init__(
         self,
         sink: Sink,
@@ -105,10 +110,13 @@ class Recorder:
         self.step = 0
         self.optimizer_ops = optimizer_ops
         self.operators: dict[Any, Operator] = {}
-        self.names = ModuleNames()
         self.locator = Locator(bases, sink.code)
         self.memory = UnwrittenMemory(poison=poison)
-        self.optimized: dict[int, tuple[weakref.ref[torch.Tensor], str]] = {}
+        # Roots that a thread other than the main one ran, with that thread's name.
+        self.roots = OtherRoots()
+        self.threaded = False
+        # True once there are other processes, whose events an order in time tells apart.
+        self.clocked = False
         self.wanted = {
             (key.step, key.phase, key.module, key.op, key.call_index, key.thread) for key in capture
         }
@@ -119,7 +127,7 @@ class Recorder:
         self._sites: dict[tuple[str, str], int] = {}
         self._specs: dict[tuple[Any, ...], int] = {}
         self._local = threading.local()
-        self._modes: list[OpMode] = []
+        self._unnumbered = itertools.count(1)
         self._generators = Generators(self)
         self._steps = Steps(self, limit=steps, automatic=automatic)
         self._loaders = Loaders(self)
@@ -131,7 +139,7 @@ class Recorder:
         """Begin: enter the mode in this thread, hook modules, optimizers, loaders, generators."""
         self.active = True
         unseen_by_dynamo(OpMode.__torch_dispatch__)
-        self.enter_thread(0, 0)
+        self.main = self.enter_thread("", 0)
         self._steps.install()
         self._loaders.install()
         self._threads.install()
@@ -173,20 +181,37 @@ class Recorder:
         """Hook NumPy's generators, imported after torch."""
         self._generators.install_numpy()
 
-    def enter_thread(self, number: int, step: int) -> None:
-        """Record the calling thread too, as thread `number`, begun in `step`."""
-        mode = OpMode(self, number, step)
+    def next_thread(self) -> tuple[str, int]:
+        """Name of the next thread that the calling one starts, and the step that it begins in."""
+        mode = self.mode()
+        if mode is None:
+            # Started by a thread that is not observed: in the order in which that happens.
+            return f"unseen-{next(self._unnumbered)}", self.step
+        mode.started += 1
+        return f"{mode.name}.{mode.started}" if mode.name else str(mode.started), mode.step
+
+    def enter_thread(self, name: str, step: int) -> OpMode:
+        """Record the calling thread too, as the thread of that name, begun in `step`."""
+        mode = OpMode(self, name, step)
+        self.threaded |= bool(name)
+        # A task may be called inside what is recorded already: its own thread's, then.
+        mode.under = under = getattr(self._local, "mode", None)
+        if under is not None:
+            under.muted += 1
         self._local.mode = mode
-        self._modes.append(mode)
         mode.__enter__()  # type: ignore[no-untyped-call]
+        return mode
 
     def leave_thread(self) -> None:
-        """Stop recording the calling thread."""
+        """Stop recording the calling thread: it has ended."""
         mode = getattr(self._local, "mode", None)
         if mode is None:
             return
-        self._local.mode = None
-        self._modes.remove(mode)
+        under = self._local.mode = mode.under
+        if under is not None:
+            under.muted -= 1
+        if "thread" in mode.__dict__:
+            self.sink.end(mode.thread)
         # A program stopped inside a mode of its own has that one on top; ours then stays, inert.
         if torch.utils._python_dispatch._get_current_dispatch_mode() is mode:
             mode.__exit__(None, None, None)  # type: ignore[union-attr]
@@ -222,6 +247,8 @@ class Recorder:
         """Take an event row; write out every few thousand."""
         self.sink.events.append(row)
         self._events += 1
+        if self.clocked:
+            self.sink.clock.append((row[0], time.monotonic_ns()))
         if self._events % _FLUSH_EVERY == 0:
             self.sink.flush()
             self._on_progress(self.step, self._events)
@@ -296,17 +323,18 @@ class Recorder:
 
     def weigh(self, root: torch.nn.Module) -> None:
         """Record all parameters and buffers of a model, naming its modules."""
-        self.names.enter_root(root)
-        for module, name, tensor in self.names.tensors(root):
+        names = self.main.names
+        names.enter_root(root)
+        for module, name, tensor in names.tensors(root):
             self.parameter(module, name, tensor, None)
 
     def _weigh_all(self) -> None:
         """Record what the models that are still there end with: `.numpy()` writes show here."""
         mode = self.mode()
-        if mode is not None and mode.thread == 0:
+        if mode is not None and not mode.name:
             # Which models are still there must not depend on when garbage was last collected.
             gc.collect()
-            for root in self.names.roots():
+            for root in (*mode.names.roots(), *self.roots.unknown_to(mode.names)):
                 self.weigh(root)
 
     def generator(self, op: str, digest: bytes, code: int | None = None) -> None:
@@ -320,24 +348,17 @@ class Recorder:
     def end_step(self) -> None:
         """Close the calling thread's step: generator states, fresh call counts, progress."""
         self.generator_states()
-        self.step += 1
         mode = self.mode()
         if mode is not None:
             mode.new_step()
+            self.step = max(self.step, mode.step)
         self._on_progress(self.step, self._events)
-
-    def bound_elsewhere(self, asking: OpMode, number: int) -> tuple[int, str] | None:
-        """A node's forward event where another thread built the graph."""
-        for mode in self._modes:
-            if mode is not asking and number in mode.bindings:
-                return mode.bindings[number]
-        return None
 
     # -- the zoom -------------------------------------------------------------------------------
 
     def wants(self, phase: int, module: str, op: str, count: int, mode: OpMode) -> bool:
         """True if this event's tensors were asked for."""
-        return (mode.step, PHASES[phase], module, op, count, mode.thread) in self.wanted
+        return (mode.step, PHASES[phase], module, op, count, mode.name) in self.wanted
 
     def take_inputs(self, index: int, operator: Operator, args: Any, kwargs: Any) -> bool:
         """Fingerprint an operator's arguments before it runs: tensors one by one, numbers together.

@@ -26,8 +26,6 @@ _PLAIN = (torch.Tensor, nn.Parameter)
 _COMPILE_WARNING = r"Using `torch\.compile\(module\)` when there are global hooks on modules"
 
 
-# Steps of one optimizer without another that was constructed, before that counts as unused.
-_PATIENCE = 10
 # Functions of torch.nn.Module that run a module's hooks.
 _CALLERS = frozenset({"_call_impl", "inner"})
 
@@ -39,9 +37,9 @@ class StepLimitExit(SystemExit):
 class Steps:
     """Counts steps: one ends when every optimizer in use has stepped; else by the root's forward.
 
-    A program with two optimizers (a GAN) makes one step when both have stepped. One that is
-    constructed but never used is left out once another has stepped ten times without it. Without
-    any optimizer, a step begins with each forward of the first root module.
+    Each thread counts its own (`pace.Pace`). Without any optimizer, a step begins with each forward
+    of the first root module in the main thread. The limit on steps ends the program where the main
+    thread reaches it, another thread where it does.
     """
 
     def __init__(self, recorder: Recorder, *, limit: int | None, automatic: bool) -> None:
@@ -51,11 +49,7 @@ class Steps:
         self.limit_reached = False
         self._handles: list[Any] = []
         self._init = optimizers.Optimizer.__init__
-        self._optimizers: weakref.WeakSet[Any] = weakref.WeakSet()
         self._constructed = False
-        self._stepped: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._ever: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._waiting = 0
         self._pacer: weakref.ref[nn.Module] | None = None
         self._forwards = 0
         self._weighed: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -106,9 +100,9 @@ class Steps:
         stack = mode.stack
         backward = _current_autograd_node() is not None
         if stack:
-            stack.append((recorder.names.path(module, stack[-1][0]), backward))
+            stack.append((mode.names.path(module, stack[-1][0]), backward))
             return
-        path = recorder.names.enter_root(module)
+        path = mode.names.enter_root(module)
         if not backward:
             self._enter_root(module, (args, _keywords(sys._getframe(1))), mode)
         stack.append((path, backward))
@@ -123,17 +117,20 @@ class Steps:
 
     def _enter_root(self, root: nn.Module, inputs: tuple[Any, Any], mode: OpMode) -> None:
         recorder = self._recorder
-        if self._pacer is None:
+        if not mode.name and self._pacer is None:
             self._pacer = weakref.ref(root)
-        if self._pacer() is root and mode.thread == 0:
+        if not mode.name and self._pacer is not None and self._pacer() is root:
             if self._forwards and not self._constructed and self._automatic:
-                self._end_step()
+                self._end_step(mode)
             self._forwards += 1
         code = recorder.locator.number(sys._getframe(2))
         # Which of several threads is first is chance; the end of the run records all roots anyway.
-        if root not in self._weighed and mode.thread == 0:
+        if mode.name:
+            mode.entered += 1
+            recorder.roots.seen(root, mode.name, mode.entered)
+        elif root not in self._weighed:
             self._weighed.add(root)
-            for module, name, tensor in recorder.names.tensors(root):
+            for module, name, tensor in mode.names.tensors(root):
                 recorder.parameter(module, name, tensor, code)
         # `.numpy()` writes and foreign memory are invisible to the dispatcher; here they show.
         arguments, keywords = inputs
@@ -143,7 +140,9 @@ class Steps:
     # -- optimizers -----------------------------------------------------------------------------
 
     def _constructed_one(self, optimizer: Any) -> None:
-        self._optimizers.add(optimizer)
+        mode = self._recorder.mode()
+        if mode is not None:
+            mode.pace.add(optimizer)
         self._constructed = True
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
@@ -159,12 +158,12 @@ class Steps:
         mode.closure = len(args) > 1 or kwargs.get("closure") is not None
         optimized: dict[int, tuple[weakref.ref[torch.Tensor], str]] = {}
         with paused():
-            for tensor, (label, _) in self._tensors(optimizer):
+            for tensor, (label, _) in self._tensors(optimizer, mode):
                 for found in (tensor, tensor.grad, *optimizer.state.get(tensor, {}).values()):
                     # Sparse and wrapped tensors have no address.
                     if type(found) in _PLAIN and found.layout is torch.strided:
                         optimized[found.data_ptr()] = (weakref.ref(found), label)
-        recorder.optimized = optimized
+        mode.optimized = optimized
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if torch.compiler.is_compiling():
@@ -176,41 +175,33 @@ class Steps:
         mode.optimizing = max(0, mode.optimizing - 1)
         code = recorder.locator.number(sys._getframe(1))
         with paused():
-            named = [(owner, tensor) for tensor, owner in self._tensors(optimizer)]
+            named = [(owner, tensor) for tensor, owner in self._tensors(optimizer, mode)]
         # The order of parameters is the optimizer's business; that of our events must not be.
         for (module, name), tensor in sorted(named, key=lambda item: item[0]):
             recorder.parameter(module, name, tensor, code)
-        self._optimizers.add(optimizer)
         self._constructed = True
-        # A critic may step several times before its generator first does.
-        self._waiting += optimizer in self._stepped
-        self._stepped.add(optimizer)
-        self._ever.add(optimizer)
-        if self._waiting >= _PATIENCE:
-            for idle in [o for o in self._optimizers if o not in self._ever]:
-                self._optimizers.discard(idle)
-        if self._automatic and all(o in self._stepped for o in self._optimizers):
-            self._stepped.clear()
-            self._waiting = 0
-            self._end_step()
+        if mode.pace.stepped(optimizer) and self._automatic:
+            mode.pace.restart()
+            self._end_step(mode)
 
-    def _tensors(self, optimizer: Any) -> list[tuple[torch.Tensor, tuple[str, str]]]:
+    def _tensors(self, optimizer: Any, mode: OpMode) -> list[tuple[torch.Tensor, tuple[str, str]]]:
         """(parameter, (module path, name)) of an optimizer; unnamed ones by group and place."""
-        names = self._recorder.names
         return [
-            (parameter, names.owner(parameter) or ("", f"group{group}.{at}"))
+            (parameter, mode.owner_of(parameter) or ("", f"group{group}.{at}"))
             for group, entry in enumerate(optimizer.param_groups)
             for at, parameter in enumerate(entry["params"])
             if parameter.layout is torch.strided
         ]
 
-    def _end_step(self) -> None:
+    def _end_step(self, mode: OpMode) -> None:
         recorder = self._recorder
         recorder.end_step()
-        if self._limit is not None and recorder.step >= self._limit:
+        if self._limit is None or mode.step < self._limit:
+            return
+        if not mode.name:
             self.limit_reached = True
             recorder.stop()
-            raise StepLimitExit(0)
+        raise StepLimitExit(0)
 
 
 def _keywords(caller: FrameType) -> Any:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import _thread
 import functools
-import itertools
+import multiprocessing.pool as pools
 import threading
+import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
+
+import torch
+
+from repro_audit.capture.graphs import mark
 
 if TYPE_CHECKING:
     from repro_audit.capture.recorder import Recorder
@@ -18,34 +24,50 @@ _POOLS = (
     "multiprocessing.pool",
     "torch.utils.data._utils.pin_memory",
 )
-# An executor's tasks are observed one by one; this pool's are not.
-_UNOBSERVED_POOL = "multiprocessing.pool"
+# What these are told of a finished task is for them, not for the program.
+_INTERNAL = ("asyncio.futures", "concurrent.futures")
 
 
 class Threads:
-    """Numbers threads in the order in which they are started, and records inside them.
+    """Names threads in the order in which each starts them, and records inside them.
 
-    Which thread of an executor does what is left to chance, so each of its tasks counts as a thread
-    of its own, numbered when it is submitted.
+    Which thread of a pool does what is left to chance, so each of its tasks counts as a thread of
+    its own, named when it is submitted; a task of `map` by its place in it (2.1, 2.2), and what is
+    called when a task is done as one more. Not seen: threads that native code starts.
     """
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._numbers = itertools.count(1)
-        self._start = threading.Thread.start
-        self._submit: Any = ThreadPoolExecutor.submit
+        # The results that are waited for, by the number that their pool gave them.
+        self._jobs: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        self._undo: list[Callable[[], None]] = []
 
     def install(self) -> None:
-        """Wrap `Thread.start` and `ThreadPoolExecutor.submit`."""
-        start, submit, recorder = self._start, self._submit, self._recorder
+        """Wrap what starts threads, and what hands tasks to pools of them."""
+        self._replace(threading.Thread, "start", self._starting)
+        self._replace(_thread, "start_new_thread", self._starting_bare)
+        self._replace(ThreadPoolExecutor, "submit", self._submitting)
+        self._replace(Future, "add_done_callback", self._awaiting)
+        self._replace(pools, "worker", self._working)
+        self._replace(pools.ApplyResult, "__init__", self._asking)
+        self._replace(pools.IMapIterator, "__init__", self._asking)
 
-        @functools.wraps(start)
+    def uninstall(self) -> None:
+        """Give the functions back."""
+        while self._undo:
+            self._undo.pop()()
+
+    def _replace(self, owner: Any, name: str, wrapping: Callable[[Any], Any]) -> None:
+        original = getattr(owner, name)
+        wrapped = functools.wraps(original)(wrapping(original))
+        setattr(owner, name, wrapped)
+        self._undo.append(functools.partial(setattr, owner, name, original))
+
+    def _starting(self, start: Any) -> Any:
         def observed_start(thread: threading.Thread, *args: Any, **kwargs: Any) -> None:
             target = getattr(thread, "_target", None)
-            if recorder.active and getattr(target, "__module__", None) == _UNOBSERVED_POOL:
-                recorder.unobserved["a thread of multiprocessing.pool"] += 1
-            if recorder.active and getattr(target, "__module__", None) not in _POOLS:
-                run = self._observed(thread.run)
+            if self._recorder.active and getattr(target, "__module__", None) not in _POOLS:
+                run = self._observed(thread.run, self._recorder.next_thread())
 
                 def observed_run() -> None:
                     # The instance attribute would keep the thread in a reference cycle.
@@ -56,32 +78,94 @@ class Threads:
                 thread.run = observed_run  # type: ignore[method-assign]
             start(thread, *args, **kwargs)
 
-        @functools.wraps(submit)
+        return observed_start
+
+    def _starting_bare(self, start: Any) -> Any:
+        def observed_start(function: Any, /, *args: Any, **kwargs: Any) -> Any:
+            if self._recorder.active:
+                function = self._observed(function, self._recorder.next_thread())
+            return start(function, *args, **kwargs)
+
+        return observed_start
+
+    def _submitting(self, submit: Any) -> Any:
         def observed_submit(pool: Any, task: Any, /, *args: Any, **kwargs: Any) -> Any:
-            return submit(pool, self._observed(task) if recorder.active else task, *args, **kwargs)
+            if self._recorder.active:
+                task = self._observed(task, self._recorder.next_thread())
+            return submit(pool, task, *args, **kwargs)
 
-        threading.Thread.start = observed_start  # type: ignore[method-assign,assignment]
-        ThreadPoolExecutor.submit = observed_submit  # type: ignore[method-assign]
+        return observed_submit
 
-    def uninstall(self) -> None:
-        """Give the methods back."""
-        threading.Thread.start = self._start  # type: ignore[method-assign]
-        ThreadPoolExecutor.submit = self._submit  # type: ignore[method-assign]
+    def _awaiting(self, add: Any) -> Any:
+        def observed_add(future: Any, told: Any) -> None:
+            # It is called in whichever thread finds the task done.
+            if self._recorder.active and not str(told.__module__).startswith(_INTERNAL):
+                told = self._observed(told, self._recorder.next_thread())
+            add(future, told)
 
-    def _observed(self, run: Callable[..., Any]) -> Callable[..., Any]:
-        """`run`, recorded as a thread with the next number, from the step it is asked for in."""
+        return observed_add
+
+    def _asking(self, init: Any) -> Any:
+        def observed_init(result: Any, pool: Any, *args: Any, **kwargs: Any) -> None:
+            init(result, pool, *args, **kwargs)
+            if not self._recorder.active:
+                return
+            name, step = result._repro_audit = self._recorder.next_thread()
+            if isinstance(pool, pools.ThreadPool):
+                self._jobs[result._job] = result
+            for told in ("_callback", "_error_callback"):
+                if getattr(result, told, None) is not None:
+                    whose = f"{name}.done", step
+                    setattr(result, told, self._observed(getattr(result, told), whose))
+
+        return observed_init
+
+    def _working(self, work: Any) -> Any:
+        def observed_worker(tasks: Any, *args: Any, **kwargs: Any) -> None:
+            # In a process of a process pool it is the main thread that works.
+            if threading.current_thread() is not threading.main_thread():
+                tasks = _Tasks(tasks, self._task)
+            work(tasks, *args, **kwargs)
+
+        return observed_worker
+
+    def _task(self, job: int, number: int, function: Any) -> Any:
+        result = self._jobs.get(job)
+        if result is None:
+            return function
+        name, step = result._repro_audit
+        whole = type(result) is pools.ApplyResult
+        return self._observed(function, (name if whole else f"{name}.{number + 1}", step))
+
+    def _observed(self, run: Callable[..., Any], thread: tuple[str, int]) -> Callable[..., Any]:
+        """`run`, recorded as the thread of that name, from the step it was asked for in."""
         recorder = self._recorder
-        number = next(self._numbers)
-        asking = recorder.mode()
-        step = asking.step if asking is not None else recorder.step
 
         def observed(*args: Any, **kwargs: Any) -> Any:
             if not recorder.active:
                 return run(*args, **kwargs)
-            recorder.enter_thread(number, step)
+            mode = recorder.enter_thread(*thread)
             try:
-                return run(*args, **kwargs)
+                result = run(*args, **kwargs)
+                if isinstance(result, torch.Tensor) and not result._is_view():
+                    mark(result, mode)
+                return result
             finally:
                 recorder.leave_thread()
 
         return observed
+
+
+class _Tasks:
+    """A pool's queue of tasks, whose functions are observed."""
+
+    def __init__(self, queue: Any, observed: Callable[[int, int, Any], Any]) -> None:
+        self._queue = queue
+        self._observed = observed
+
+    def get(self) -> Any:
+        task = self._queue.get()
+        if task is None:
+            return None
+        job, number, function, *rest = task
+        return (job, number, self._observed(job, number, function), *rest)

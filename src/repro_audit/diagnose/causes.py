@@ -43,6 +43,11 @@ class Case:
         return at
 
     @property
+    def process(self) -> str:
+        """The process of the event: every process has generators of its own."""
+        return self.trace.owner(self.event).process
+
+    @property
     def op(self) -> str:
         """The op's name with its namespace and overload."""
         return self.divergence.origin.key.op
@@ -111,7 +116,9 @@ def _generator(case: Case, generator: str) -> Cause | None:
         return None
     trace, name = case.trace, _NAMES[generator]
     seeded = any(
-        kind == RNG_KIND and trace.site_name(i)[1].startswith(_SEEDERS[generator])
+        kind == RNG_KIND
+        and trace.site_name(i)[1].startswith(_SEEDERS[generator])
+        and trace.owner(i).process == case.process
         for i, kind in enumerate(trace.kind[: case.event])
     )
     if not seeded:
@@ -181,7 +188,9 @@ def _drawn_from(case: Case, generator: str) -> bool:
     seen = [
         trace.signature(i)
         for i, kind in enumerate(trace.kind)
-        if kind == RNG_KIND and trace.site_name(i)[1] == f"rng:{generator}"
+        if kind == RNG_KIND
+        and trace.site_name(i)[1] == f"rng:{generator}"
+        and trace.owner(i).process == case.process
     ]
     return len(set(seen)) > 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from repro_audit.diagnose.align import RNG_KIND, Alignment, align
+from repro_audit.diagnose.align import RNG_KIND, Alignment, align, threads_of
 from repro_audit.model import CausedBy, Event, EventCounts, Origin
 from repro_audit.trace import Trace
 from repro_audit.trace.schema import RANDOM
@@ -74,10 +74,18 @@ def _first(
         candidates.append((mine, mine, None))
     if alignment.only_b:
         other = min(alignment.only_b)
-        after = [i for i, j in alignment.pairs if j > other and b.thread[j] == b.thread[other]]
-        candidates.append((min(after, default=len(a)) - 0.5, None, other))
+        candidates.append((_place_of(b, other, alignment), None, other))
     _, i, j = min(candidates, key=lambda candidate: candidate[0])
     return i, j
+
+
+def _place_of(b: Trace, other: int, alignment: Alignment) -> float:
+    """Where in the order of the first run an event would stand that only `b` has."""
+    after = [i for i, j in alignment.pairs if j > other and b.thread[j] == b.thread[other]]
+    if after:
+        return min(after) - 0.5
+    # The end of its thread: after what `b` had done by then, all threads together.
+    return max((i for i, j in alignment.pairs if j < other), default=-1) + 0.5
 
 
 def _divergence(
@@ -92,10 +100,10 @@ def _divergence(
     assert at is not None
     event = trace.event(at)
     if i is not None and j is not None:
-        origin = _value_origin(a, b, event, b.event(j))
+        origin = _value_origin(a, event, b.event(j))
     else:
         origin = replace(
-            _at(event),
+            _at(trace, event),
             kind="structural",
             other_op=_instead(a, b, alignment, i, j),
         )
@@ -103,8 +111,8 @@ def _divergence(
     seeding, states = _generators_before(a, b, i, j)
     if seeding is not None and _fed_by(trace, at, origin, _seed_op(a, b, seeding)):
         x, y = seeding
-        seed_event = a.event(x) if x is not None else b.event(y or 0)
-        return Divergence(a, b, _at(seed_event), x, y, i, j, counts, states)
+        seeded, call = (a, x) if x is not None else (b, y or 0)
+        return Divergence(a, b, _at(seeded, seeded.event(call)), x, y, i, j, counts, states)
     return Divergence(a, b, origin, i, j, i, j, counts, states)
 
 
@@ -125,11 +133,12 @@ def _fed_by(trace: Trace, at: int, origin: Origin, seed: str) -> bool:
     return drawn and seed.startswith("seed:torch.")
 
 
-def _at(event: Event) -> Origin:
+def _at(trace: Trace, event: Event) -> Origin:
     output = event.outputs[0] if event.outputs else None
     return Origin(
         key=event.key,
-        event=event.index,
+        event=trace.place(event.index),
+        rank=trace.rank(event.index),
         output=0 if output is not None else None,
         spec=output.spec if output is not None else None,
         call_site=event.call_site,
@@ -139,8 +148,8 @@ def _at(event: Event) -> Origin:
     )
 
 
-def _value_origin(a: Trace, b: Trace, mine: Event, other: Event) -> Origin:
-    origin = _at(mine)
+def _value_origin(a: Trace, mine: Event, other: Event) -> Origin:
+    origin = _at(a, mine)
     for position, output in enumerate(mine.outputs):
         if position >= len(other.outputs) or output != other.outputs[position]:
             return replace(origin, output=position, spec=output.spec, output_name=output.name)
@@ -158,14 +167,16 @@ def _instead(a: Trace, b: Trace, alignment: Alignment, i: int | None, j: int | N
     """What the other run did at the place where one run did something of its own."""
     mine, at, other, flipped = (a, i, b, False) if i is not None else (b, j, a, True)
     assert at is not None
-    thread = mine.thread[at]
+    thread = mine.owner(at)
+    number = mine.thread[at]
     last = -1
     for x, y in alignment.pairs:
         here, there = (y, x) if flipped else (x, y)
-        if here < at and mine.thread[here] == thread:
+        if here < at and mine.thread[here] == number:
             last = max(last, there)
+    numbers = threads_of(other).get((thread.process, thread.name), ())
     for place in range(last + 1, len(other)):
-        if other.thread[place] == thread and other.kind[place] != RNG_KIND:
+        if other.thread[place] in numbers and other.kind[place] != RNG_KIND:
             return other.site_name(place)[1]
     return None
 
@@ -175,8 +186,12 @@ def _generators_before(
 ) -> tuple[tuple[int | None, int | None] | None, tuple[tuple[str, int], ...]]:
     """The earliest differing seeding call, and differing generator states, before the event."""
     alignment = align(a, b, rng=True)
+    process = a.owner(i).process if i is not None else b.owner(j or 0).process
 
     def before(x: int | None, y: int | None) -> bool:
+        # Every process has generators of its own.
+        if (a.owner(x) if x is not None else b.owner(y or 0)).process != process:
+            return False
         if x is not None and i is not None:
             return x < i
         if y is not None and j is not None:

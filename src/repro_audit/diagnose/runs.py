@@ -70,18 +70,14 @@ def compare_runs(traces: Sequence[Trace]) -> Outcomes:
 def _whole(trace: Trace) -> bytes:
     """Equal for runs that did the same with the same results, thread by thread."""
     names = {site: repr(name).encode() for site, name in trace.sites.items()}
-    threads: dict[int, hashlib.blake2b] = {}
+    threads = [hashlib.blake2b(repr(thread).encode(), digest_size=16) for thread in trace.threads]
     columns = zip(trace.kind, trace.step, trace.phase, trace.thread, trace.site, strict=True)
     for i, (kind, step, phase, thread, site) in enumerate(columns):
         if kind == RNG_KIND:
             continue
-        state = threads.get(thread)
-        if state is None:
-            state = threads[thread] = hashlib.blake2b(digest_size=16)
+        state = threads[thread]
         name, signature = names[site], trace.signature(i) or b""
         # Lengths first: no two lists of events may read as the same bytes.
         head = _HEAD.pack(kind, step, phase, len(name), len(signature))
         state.update(head + name + signature)
-    return b"".join(
-        thread.to_bytes(4, "little") + threads[thread].digest() for thread in sorted(threads)
-    )
+    return b"".join(sorted(state.digest() for state in threads))

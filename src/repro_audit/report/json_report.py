@@ -138,7 +138,9 @@ def _origin(origin: Origin | None) -> dict[str, Json] | None:
     return {
         "step": origin.key.step,
         "rank": origin.rank,
-        "thread": origin.key.thread,
+        "process": origin.key.process,
+        "thread": _number(origin.key.thread),
+        "thread_name": origin.key.thread,
         "phase": origin.key.phase,
         "module": origin.key.module,
         "call_index": origin.key.call_index,
@@ -164,6 +166,12 @@ def _origin(origin: Origin | None) -> dict[str, Json] | None:
         "ulp": _ulp(origin.ulp, origin.ulp_runs),
         "ulp_runs": list(origin.ulp_runs),
     }
+
+
+def _number(thread: str) -> int:
+    """0 for the main thread, else that of the thread it started of which this one is, or comes."""
+    first = thread.partition(".")[0]
+    return int(first) if first.isdigit() else 0
 
 
 def _ulp(ulp: UlpDivergence | None, runs: Sequence[str]) -> dict[str, Json] | None:

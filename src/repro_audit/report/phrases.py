@@ -68,9 +68,10 @@ def site(key: SiteKey, *, rank: int = 0, recompute: bool = False) -> tuple[str, 
     """Where an event is, from the outside in: step, phase, module, op."""
     phase = f"{key.phase} (recompute)" if recompute else key.phase
     module = (printable(key.module),) if key.module else ()
+    processes = (f"process {printable(key.process)}",) if key.process else ()
     ranks = (f"rank {rank}",) if rank else ()
-    threads = (f"thread {key.thread}",) if key.thread else ()
-    return (*ranks, *threads, f"step {key.step}", printable(phase), *module, op_name(key.op))
+    threads = (f"thread {printable(key.thread)}",) if key.thread else ()
+    return (*processes, *ranks, *threads, f"step {key.step}", printable(phase), *module, op_name(key.op))
 
 
 def whereabouts(origin: Origin) -> str:

@@ -1,4 +1,4 @@
-"""Traces: one SQLite file a run, written by `Writer`, read by `Trace`."""
+"""Traces: one SQLite file a process, written by `Writer`, read by `Trace`."""
 
 from repro_audit.trace.reader import Trace
 from repro_audit.trace.writer import Writer

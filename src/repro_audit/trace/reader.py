@@ -1,104 +1,92 @@
-"""Reads a trace: columns for comparing many events, single events on demand."""
+"""Reads a run's trace: columns for comparing many events, single events on demand."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from repro_audit.errors import TraceError
-from repro_audit.model import Event, EventKind, Output, SiteKey, TensorSpec
-from repro_audit.trace import seal
-from repro_audit.trace.schema import (
-    APPLICATION_ID,
-    KINDS,
-    PHASES,
-    RANDOM,
-    RECOMPUTE,
-    TAINTED,
-    VERSION,
-)
+from repro_audit.model import Event, EventKind, SiteKey, TensorSpec
+from repro_audit.trace.file import TraceFile
+from repro_audit.trace.schema import KINDS, PHASES, RANDOM, RECOMPUTE, TAINTED
 
-_AGAIN = "run or record the program again"
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """A thread of one of a run's processes; of one that has not `ended` only a part is known."""
+
+    process: str
+    name: str
+    ended: bool
 
 
 class Trace:
-    """A whole trace, opened read-only by `Trace.open`.
+    """What a run did, opened read-only by `Trace.open`: its process and those that it started.
 
     `kind`, `step`, `phase`, `thread`, `site`, `call_index` and `flags` are arrays over the events
     in order of execution, all read on opening; time and memory grow with the number of events.
+    Events of several processes stand in the order of the machine's clock. `thread` numbers
+    `threads`, `site` numbers `sites`; both are this trace's own.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        self.path = path
-        self._connection = connection
-        self.meta: dict[str, str] = dict(connection.execute("SELECT key, value FROM meta"))
-        self.run = self.meta.get("run", path.stem)
-        self.plan: dict[str, Any] = json.loads(self.meta.get("plan", "{}"))
-        self.manifest: dict[str, Any] = json.loads(self.meta.get("manifest", "{}"))
-        self.closing: dict[str, Any] = json.loads(self.meta.get("closing", "{}"))
-        self.sites: dict[int, tuple[str, str]] = {
-            number: (module, op)
-            for number, module, op in connection.execute("SELECT id, module, op FROM site")
-        }
-        self.specs: dict[int, TensorSpec] = {
-            number: TensorSpec(dtype, tuple(json.loads(shape)), device)
-            for number, dtype, shape, device in connection.execute("SELECT * FROM spec")
-        }
-        rows = connection.execute(
-            "SELECT id, kind, step, phase, thread, site, call_index, flags FROM event ORDER BY id"
-        ).fetchall()
-        columns = list(zip(*rows, strict=True)) if rows else [()] * 8
-        self.ids, self.kind, self.step, self.phase = (array("q", c) for c in columns[:4])
-        self.thread, self.site, self.call_index, self.flags = (array("q", c) for c in columns[4:])
-        self._places: dict[int, int] | None = None
+    def __init__(self, files: Sequence[TraceFile]) -> None:
+        own = files[0]
+        self.path = own.path
+        self.files = tuple(files)
+        self.run = own.meta.get("run", own.path.stem)
+        self.plan: dict[str, Any] = json.loads(own.meta.get("plan", "{}"))
+        self.manifest: dict[str, Any] = json.loads(own.meta.get("manifest", "{}"))
+        self.closing = own.closing
+        self.threads: list[Thread] = []
+        self.sites: dict[int, tuple[str, str]] = {}
+        # Of each event, in the order of the arrays: which file it is in, and where there.
+        self._file, self._at = _in_order(files)
+        threads, sites = [], []
+        for file in files:
+            known = sorted(file.threads)
+            threads.append({number: at for at, number in enumerate(known, len(self.threads))})
+            self.threads += [Thread(file.process, *file.threads[number]) for number in known]
+            sites.append(max(self.sites, default=-1) + 1)
+            self.sites.update({sites[-1] + at: name for at, name in file.sites.items()})
+        columns = [self._merged_column(which) for which in range(7)]
+        self.kind, self.step, self.phase, self.thread, self.site, *others = columns
+        self.call_index, self.flags = others
+        if threads != [{number: number for number in threads[0]}]:
+            self.thread = array("q", map(lambda n, t: threads[n][t], self._file, self.thread))
+            self.site = array("q", map(lambda n, s: sites[n] + s, self._file, self.site))
+        self._merged: list[dict[int, int] | None] = [None] * len(files)
         self._signatures: list[bytes | None] | None = None
 
     @classmethod
     def open(cls, path: Path, *, partial: bool = False) -> Trace:
-        """Open a trace; one without its closing record only if `partial`.
+        """Open a run's trace; one without its closing record only if `partial`.
 
-        Raises TraceError for a missing, truncated, altered, foreign or unknown file, naming the
-        way out. Reads the file once to check its seal, which a `partial` one need not have.
+        The traces of the processes that the program started lie in the directory `PATH-processes`
+        and belong to it. One that was killed left a part, which is read. Raises TraceError for a
+        missing, truncated, altered, foreign or unknown file, naming the way out.
         """
-        if not path.is_file():
-            raise TraceError(f"no trace at {path}; `repro-audit record TARGET -o FILE` makes one")
-        connection: sqlite3.Connection | None = None
+        files = [TraceFile.open(path, partial=partial)]
         trace: Trace | None = None
         try:
-            connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-            application = connection.execute("PRAGMA application_id").fetchone()[0]
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if application != APPLICATION_ID:
-                raise TraceError(f"{path} is not a repro-audit trace")
-            if version != VERSION:
-                raise TraceError(
-                    f"{path} has trace version {version}, this program reads {VERSION}; {_AGAIN}"
-                )
-            closed = connection.execute("SELECT 1 FROM meta WHERE key = 'closing'").fetchone()
-            if closed is None and not partial:
-                raise TraceError(f"{path} has no closing record: its run did not end; {_AGAIN}")
-            if not partial and not seal.intact(path):
-                raise TraceError(f"{path} is damaged: not all of it is as written; {_AGAIN}")
-            loaded = cls(path, connection)
-            if not partial and loaded.closing.get("events") != len(loaded):
-                raise TraceError(
-                    f"{path} is damaged: {len(loaded)} events, "
-                    f"{loaded.closing.get('events')} were written; {_AGAIN}"
-                )
-            trace = loaded
-        except (sqlite3.Error, OSError, ValueError, LookupError, TypeError, OverflowError) as error:
-            raise TraceError(f"{path} cannot be read as a trace: {error}; {_AGAIN}") from error
+            for other in processes_of(path):
+                files.append(_member(other))
+            trace = cls(files)
+        except (ValueError, LookupError, TypeError, OverflowError) as error:
+            raise TraceError(
+                f"{path} cannot be read as a trace: {error}; run or record the program again"
+            ) from error
         finally:
-            if trace is None and connection is not None:
-                connection.close()
+            if trace is None:
+                for file in files:
+                    file.close()
         return trace
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.kind)
 
     def site_name(self, i: int) -> tuple[str, str]:
         """(module path, op) of event `i`."""
@@ -107,84 +95,124 @@ class Trace:
     def key(self, i: int) -> SiteKey:
         """What names event `i` in any run."""
         module, op = self.site_name(i)
+        thread = self.owner(i)
         return SiteKey(
-            self.step[i], PHASES[self.phase[i]], module, op, self.call_index[i], self.thread[i]
+            step=self.step[i],
+            phase=PHASES[self.phase[i]],
+            module=module,
+            op=op,
+            call_index=self.call_index[i],
+            thread=thread.name,
+            process=thread.process,
         )
 
     def signature(self, i: int) -> bytes | None:
         """Bytes that are equal for equal outputs; None where no digest was taken."""
         if self._signatures is None:
-            self._signatures = self._load_signatures()
+            each = [file.signatures() for file in self.files]
+            places = zip(self._file, self._at, strict=True)
+            self._signatures = [each[number][at] for number, at in places]
         return self._signatures[i]
 
     def event(self, i: int) -> Event:
         """Event `i` with its outputs and, where they were kept, inputs."""
-        number = self.ids[i]
-        code, cause = self._connection.execute(
-            "SELECT location, cause FROM event LEFT JOIN code ON code.id = event.code "
-            "WHERE event.id = ?",
-            (number,),
-        ).fetchone()
+        file, number = self._found(i)
+        code, cause = file.source(number)
         flags = self.flags[i]
         return Event(
             index=i,
             kind=cast(EventKind, KINDS[self.kind[i]]),
             key=self.key(i),
             call_site=code,
-            cause=self._place(cause),
-            outputs=self._tensors("output", number),
-            inputs=self._tensors("input", number) or None,
+            cause=self._index(self._file[i], file.place(cause)),
+            outputs=file.tensors("output", number),
+            inputs=file.tensors("input", number) or None,
             tainted=bool(flags & TAINTED),
             random=bool(flags & RANDOM),
             recompute=bool(flags & RECOMPUTE),
         )
 
+    def owner(self, i: int) -> Thread:
+        """The thread that event `i` belongs to."""
+        return self.threads[self.thread[i]]
+
+    def place(self, i: int) -> int:
+        """The place of event `i` among those of its process."""
+        return self._at[i]
+
     def payload(self, i: int, role: int, position: int) -> bytes | None:
         """The kept bytes of an input (role 0) or output (role 1) of event `i`, or None."""
-        chunks = self._connection.execute(
-            "SELECT data FROM payload WHERE event = ? AND role = ? AND position = ? ORDER BY chunk",
-            (self.ids[i], role, position),
-        ).fetchall()
-        return b"".join(chunk for (chunk,) in chunks) if chunks else None
+        file, number = self._found(i)
+        return file.payload(number, role, position)
+
+    def rank(self, i: int) -> int:
+        """The rank in its process group of the process of event `i`; 0 where it has none."""
+        return int(self.files[self._file[i]].closing.get("rank") or 0)
 
     def devices(self) -> set[str]:
         """The devices that recorded tensors were on."""
-        return {spec.device for spec in self.specs.values()}
+        specs: Iterator[TensorSpec] = (s for file in self.files for s in file.specs.values())
+        return {spec.device for spec in specs}
 
     def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
+        """Close the files."""
+        for file in self.files:
+            file.close()
 
-    def _place(self, number: int | None) -> int | None:
-        """Index of an event by its id: they differ where events of several threads interleave."""
-        if number is None:
-            return None
-        if self._places is None:
-            self._places = {event: i for i, event in enumerate(self.ids)}
-        return self._places.get(number)
+    def _merged_column(self, which: int) -> array[int]:
+        columns = [file.columns[which] for file in self.files]
+        if len(columns) == 1:
+            return columns[0]
+        return array("q", map(lambda n, at: columns[n][at], self._file, self._at))
 
-    def _tensors(self, table: str, number: int) -> tuple[Output, ...]:
-        rows = self._connection.execute(
-            f"SELECT spec, digest, name FROM {table} WHERE event = ? ORDER BY position", (number,)
-        )
-        return tuple(Output(self.specs[spec], digest, name or "") for spec, digest, name in rows)
+    def _found(self, i: int) -> tuple[TraceFile, int]:
+        file = self.files[self._file[i]]
+        return file, file.ids[self._at[i]]
 
-    def _load_signatures(self) -> list[bytes | None]:
-        # Numbers of specs are a trace's own; what they stand for is what compares.
-        text = {
-            number: f"{spec.dtype}{spec.shape}{spec.device}".encode()
-            for number, spec in self.specs.items()
-        }
-        found: dict[int, list[bytes]] = {}
-        digested: set[int] = set()
-        rows: Iterator[tuple[int, int, bytes | None]] = self._connection.execute(
-            "SELECT event, spec, digest FROM output ORDER BY event, position"
-        )
-        for event, spec, digest in rows:
-            parts = found.setdefault(event, [])
-            parts.append(text[spec])
-            if digest is not None:
-                digested.add(event)
-                parts.append(digest)
-            parts.append(b"|")
-        return [b"".join(found[number]) if number in digested else None for number in self.ids]
+    def _index(self, number: int, at: int | None) -> int | None:
+        """Where in this trace the event is that is `at` in a file."""
+        if at is None or len(self.files) == 1:
+            return at
+        found = self._merged[number]
+        if found is None:
+            found = self._merged[number] = {
+                place: i
+                for i, (owner, place) in enumerate(zip(self._file, self._at, strict=True))
+                if owner == number
+            }
+        return found[at]
+
+
+def processes_of(path: Path) -> list[Path]:
+    """The traces of the processes that the program of the trace at `path` started, by name."""
+    return sorted(folder_of(path).glob("*.sqlite"))
+
+
+def folder_of(path: Path) -> Path:
+    """Where the traces of the processes go that the program of the trace at `path` starts."""
+    return path.with_name(f"{path.name}-processes")
+
+
+def _member(path: Path) -> TraceFile:
+    """The trace of a process that was started: what is closed must be whole, else it is a part."""
+    file = TraceFile.open(path, partial=True)
+    if not file.closing:
+        return file
+    file.close()
+    return TraceFile.open(path, partial=False)
+
+
+def _in_order(files: Sequence[TraceFile]) -> tuple[array[int], array[int]]:
+    """Files and places in them of all events, in the order of execution; each file has its own."""
+    if len(files) == 1:
+        count = len(files[0].ids)
+        return array("q", [0]) * count, array("q", range(count))
+    timed: list[tuple[int, int, int]] = []
+    for number, file in enumerate(files):
+        # What has no time came before the program started its first process.
+        last = 0
+        for at, event in enumerate(file.ids):
+            last = max(last, file.clock.get(event, 0))
+            timed.append((last, number, at))
+    timed.sort()
+    return array("q", (item[1] for item in timed)), array("q", (item[2] for item in timed))

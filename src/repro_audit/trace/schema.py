@@ -1,4 +1,4 @@
-"""The trace file: one SQLite database a run and rank. This is its documentation.
+"""The trace file: one SQLite database a process of a run. This is its documentation.
 
 A file is whole only if `meta` has the row `closing`, written last in a transaction of its own, and
 the seal (`trace.seal`) after the last page agrees with every byte before it.
@@ -7,8 +7,8 @@ Versions are in `PRAGMA user_version`; one that is not known is refused, never g
 
 from __future__ import annotations
 
-SCHEMA = "repro-audit/trace/1"
-VERSION = 1
+SCHEMA = "repro-audit/trace/2"
+VERSION = 2
 # "RAud": tells a trace from any other SQLite file.
 APPLICATION_ID = 0x52417564
 
@@ -20,7 +20,7 @@ CHUNK = 16 << 20
 
 DDL = """
 CREATE TABLE meta (
-  key   TEXT PRIMARY KEY, -- schema, tool, run, plan, manifest, closing
+  key   TEXT PRIMARY KEY, -- schema, run, process ('' the program's own), plan, manifest, closing
   value TEXT NOT NULL     -- text, or JSON for plan, manifest and closing
 ) WITHOUT ROWID;
 CREATE TABLE site (
@@ -38,17 +38,26 @@ CREATE TABLE spec (
   shape  TEXT NOT NULL,   -- JSON list of sizes
   device TEXT NOT NULL    -- cpu, cuda:0
 );
+CREATE TABLE thread (
+  id    INTEGER PRIMARY KEY, -- 0 the main thread
+  name  TEXT NOT NULL,       -- '' the main thread; 2 the second it started, 2.1 the first of that one
+  ended INTEGER NOT NULL     -- 1 once it came to its end; of one that did not, only a part is here
+);
 CREATE TABLE event (
   id         INTEGER PRIMARY KEY, -- order of execution, from 0
   kind       INTEGER NOT NULL,    -- 0 op, 1 param, 2 batch, 3 rng
   step       INTEGER NOT NULL,    -- training or inference step, from 0
   phase      INTEGER NOT NULL,    -- 0 data, 1 rng, 2 weights, 3 forward, 4 backward, 5 optimizer
-  thread     INTEGER NOT NULL,    -- 0 the main thread, else in order of starting
+  thread     INTEGER NOT NULL,    -- thread.id
   site       INTEGER NOT NULL,    -- site.id
   call_index INTEGER NOT NULL,    -- how many events of this step, phase and site came before
   code       INTEGER,             -- code.id of the call site
   cause      INTEGER,             -- event.id of the forward op, for a backward op
   flags      INTEGER NOT NULL     -- 1 read unwritten memory, 2 random, 4 recompute, 8 inputs kept
+);
+CREATE TABLE clock (
+  event INTEGER PRIMARY KEY,      -- event.id; only where the run has several processes
+  ns    INTEGER NOT NULL          -- when it had ended, by the machine's monotonic clock
 );
 CREATE TABLE output (
   event    INTEGER NOT NULL,      -- event.id

@@ -18,39 +18,55 @@ Row = tuple[Any, ...]
 
 
 class Writer:
-    """A trace being written. `events`, `outputs` and `inputs` take rows as the schema has them.
+    """A trace being written. `events`, `outputs`, `inputs` and `clock` take rows of the schema.
 
     Rows are appended to the lists by capture and written by `flush`, which clears them in place;
     in one transaction. The file is not a trace until `close`: a reader refuses it before. Numbers,
-    `payload` and `flush` may be used from several threads. Raises TraceError where `path` exists
-    or cannot be written, be it later on: a full disk.
+    `payload` and `flush` may be used from several threads. With `late` there is no file before
+    there is something to put into it, be it at the end; until then `rename` may change which.
+    Raises TraceError where `path` exists or cannot be written, be it later on: a full disk.
     """
 
-    def __init__(self, path: Path, *, run: str, plan: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        run: str,
+        plan: Mapping[str, Any],
+        process: str = "",
+        late: bool = False,
+    ) -> None:
         self.events: list[Row] = []
         self.outputs: list[Row] = []
         self.inputs: list[Row] = []
+        self.clock: list[Row] = []
         self._sites: dict[tuple[str, str], int] = {}
         self._codes: dict[str, int] = {}
         self._specs: dict[tuple[str, tuple[int, ...], str], int] = {}
+        self._threads = 0
         self._new: list[tuple[str, Row]] = []
+        self._ended: list[Row] = []
         self._lock = threading.RLock()
-        # The program may change its directory before the file is sealed.
+        self._connection: sqlite3.Connection | None = None
+        self._meta = {"schema": SCHEMA, "run": run, "process": process, "plan": _json(plan)}
+        # The program may change its directory before the file is opened, or sealed.
         self._path = path.absolute()
-        if path.exists():
-            raise TraceError(f"{path} exists already; a trace never overwrites one")
-        try:
-            self._connection: sqlite3.Connection | None = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False
-            )
-            # A crash of the machine may lose the file: it has no closing record then.
-            self._connection.execute("PRAGMA synchronous=OFF")
-            self._connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            self._connection.execute(f"PRAGMA user_version={VERSION}")
-            self._connection.executescript(f"BEGIN;{DDL}COMMIT;")
-            self._put({"schema": SCHEMA, "run": run, "plan": _json(plan)})
-        except sqlite3.Error as error:
-            raise TraceError(f"cannot write the trace {path}: {error}") from error
+        self._forgotten = False
+        self.thread("")
+        if not late:
+            self._open()
+
+    def rename(self, path: Path, process: str) -> None:
+        """Be the trace of `process` at `path`, where there is no file yet."""
+        with self._lock:
+            assert self._connection is None
+            self._path = path.absolute()
+            self._meta["process"] = process
+
+    @property
+    def begun(self) -> bool:
+        """True once there is a file."""
+        return self._connection is not None
 
     def site(self, module: str, op: str) -> int:
         """Number of a (module path, op) pair."""
@@ -76,6 +92,19 @@ class Writer:
             number = self._number(self._specs, (dtype, shape, device), insert, row)
         return number
 
+    def thread(self, name: str) -> int:
+        """A number for a thread that begins; `end` tells that it has ended."""
+        with self._lock:
+            number = self._threads
+            self._threads += 1
+            self._new.append(("INSERT INTO thread VALUES (?,?,0)", (number, name)))
+            return number
+
+    def end(self, thread: int) -> None:
+        """Note that a thread has come to its end: all that it did has been appended."""
+        with self._lock:
+            self._ended.append((thread,))
+
     def payload(self, event: int, role: int, position: int, view: memoryview) -> None:
         """Keep a tensor's bytes (role 0 input, 1 output); `view` is read before this returns."""
         with self._lock:
@@ -89,37 +118,60 @@ class Writer:
     def flush(self) -> None:
         """Write the rows gathered so far in one transaction."""
         with self._lock:
-            if self._connection is None:
+            if self._forgotten or (self._connection is None and not self.events):
                 return
-            # Rows that another thread appends meanwhile stay for the next flush.
-            taken = [(rows, len(rows)) for rows in (self.events, self.outputs, self.inputs)]
+            # Rows that another thread appends meanwhile stay for the next flush. A thread that has
+            # ended before they are counted has all of its own among them.
+            ended = len(self._ended)
+            lists = (self.events, self.outputs, self.inputs, self.clock)
+            taken = [(rows, len(rows)) for rows in lists]
             numbered = len(self._new)
             with self._transaction() as connection:
                 for statement, row in self._new[:numbered]:
                     connection.execute(statement, row)
                 for (rows, count), table, columns in zip(
-                    taken, ("event", "output", "input"), (10, 5, 5), strict=True
+                    taken, ("event", "output", "input", "clock"), (10, 5, 5, 2), strict=True
                 ):
                     marks = ",".join("?" * columns)
                     connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows[:count])
+                connection.executemany(_END, self._ended[:ended])
             del self._new[:numbered]
+            del self._ended[:ended]
             for rows, count in taken:
                 del rows[:count]
 
-    def close(self, *, manifest: Mapping[str, Any], closing: Mapping[str, Any]) -> None:
-        """Write what is left, the manifest, the closing record and, last, the seal."""
+    def close(
+        self, *, manifest: Mapping[str, Any], closing: Mapping[str, Any], cut: bool = False
+    ) -> None:
+        """Write what is left, the manifest, the closing record and, last, the seal.
+
+        `cut` says that the main thread did not come to its end.
+        """
         with self._lock:
-            if self._connection is None:
+            if self._connection is None and not self.events:
+                self._forgotten = True
+            if self._forgotten:
                 return
             self.flush()
+            with self._transaction() as connection:
+                connection.executemany(_END, [] if cut else [(0,)])
             self._put({"manifest": _json(manifest)})
             self._put({"closing": _json(closing)})
-            self._connection.close()
+            connection.close()
             self._connection = None
+            self._forgotten = True
             try:
                 seal.seal(self._path)
             except OSError as error:
-                raise TraceError(f"cannot write the trace {self._path}: {error}") from error
+                raise self._error(error) from error
+
+    def hold(self) -> None:
+        """Before a fork: let no other thread be in the middle of writing."""
+        self._lock.acquire()
+
+    def release(self) -> None:
+        """After a fork, in the parent."""
+        self._lock.release()
 
     def discard_connection(self) -> None:
         """Forget the file without touching it: for a forked child, whose parent owns it.
@@ -128,7 +180,24 @@ class Writer:
         """
         _leaked.append(self._connection)
         self._connection = None
+        self._forgotten = True
         self._lock = threading.RLock()
+
+    def _open(self) -> sqlite3.Connection:
+        if self._path.exists():
+            raise TraceError(f"{self._path} exists already; a trace never overwrites one")
+        try:
+            connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            # A crash of the machine may lose the file: it has no closing record then.
+            connection.execute("PRAGMA synchronous=OFF")
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version={VERSION}")
+            connection.executescript(f"BEGIN;{DDL}COMMIT;")
+        except sqlite3.Error as error:
+            raise self._error(error) from error
+        self._connection = connection
+        self._put(self._meta)
+        return connection
 
     def _number(self, numbers: dict[Any, int], name: Any, insert: str, row: Row) -> int:
         """A new number; its row is queued before any event can refer to it."""
@@ -144,15 +213,14 @@ class Writer:
         self._execute("INSERT OR REPLACE INTO meta VALUES (?,?)", list(items.items()))
 
     def _execute(self, statement: str, rows: list[Any]) -> None:
-        if self._connection is not None:
+        if not self._forgotten:
             with self._transaction() as connection:
                 connection.executemany(statement, rows)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """All or nothing: what fails leaves the rows to be written again, or never."""
-        connection = self._connection
-        assert connection is not None
+        connection = self._connection or self._open()
         try:
             connection.execute("BEGIN")
             yield connection
@@ -160,9 +228,13 @@ class Writer:
         except sqlite3.Error as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            raise TraceError(f"cannot write the trace {self._path}: {error}") from error
+            raise self._error(error) from error
+
+    def _error(self, error: Exception) -> TraceError:
+        return TraceError(f"cannot write the trace {self._path}: {error}")
 
 
+_END = "UPDATE thread SET ended = 1 WHERE id = ?"
 _leaked: list[sqlite3.Connection | None] = []
 
 

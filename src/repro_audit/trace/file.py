@@ -1,0 +1,171 @@
+"""One trace file, read: what a process of a run did."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sqlite3
+import tempfile
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from repro_audit.errors import TraceError
+from repro_audit.model import Output, TensorSpec
+from repro_audit.trace import seal
+from repro_audit.trace.schema import APPLICATION_ID, VERSION
+
+_AGAIN = "run or record the program again"
+
+
+class TraceFile:
+    """The contents of one file; `columns` are the arrays of `Trace`, its own numbers in them.
+
+    `threads` has (name, ended) by number. `clock` has the time of the events that have one.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+        self.meta: dict[str, str] = dict(connection.execute("SELECT key, value FROM meta"))
+        self.process = self.meta.get("process", "")
+        self.closing: dict[str, Any] = json.loads(self.meta.get("closing", "{}"))
+        self.sites: dict[int, tuple[str, str]] = {
+            number: (module, op)
+            for number, module, op in connection.execute("SELECT id, module, op FROM site")
+        }
+        self.specs: dict[int, TensorSpec] = {
+            number: TensorSpec(dtype, tuple(json.loads(shape)), device)
+            for number, dtype, shape, device in connection.execute("SELECT * FROM spec")
+        }
+        self.threads: dict[int, tuple[str, bool]] = {
+            number: (name, bool(ended))
+            for number, name, ended in connection.execute("SELECT id, name, ended FROM thread")
+        }
+        rows = connection.execute(
+            "SELECT id, kind, step, phase, thread, site, call_index, flags FROM event ORDER BY id"
+        ).fetchall()
+        columns = list(zip(*rows, strict=True)) if rows else [()] * 8
+        self.ids, *self.columns = (array("q", column) for column in columns)
+        if not (set(self.columns[3]) <= set(self.threads) and set(self.columns[4]) <= set(self.sites)):
+            raise LookupError("an event of a thread or site that is not there")
+        self.clock: dict[int, int] = dict(connection.execute("SELECT event, ns FROM clock"))
+        self._places: dict[int, int] | None = None
+
+    @classmethod
+    def open(cls, path: Path, *, partial: bool) -> TraceFile:
+        """Open a file; one without its closing record only if `partial`.
+
+        Raises TraceError for a missing, truncated, altered, foreign or unknown file, naming the
+        way out. Reads the file once to check its seal, which a `partial` one need not have.
+        """
+        if not path.is_file():
+            raise TraceError(f"no trace at {path}; `repro-audit record TARGET -o FILE` makes one")
+        connection: sqlite3.Connection | None = None
+        found: TraceFile | None = None
+        try:
+            connection = _connected(path, partial=partial)
+            application = connection.execute("PRAGMA application_id").fetchone()[0]
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if application != APPLICATION_ID:
+                raise TraceError(f"{path} is not a repro-audit trace")
+            if version != VERSION:
+                raise TraceError(
+                    f"{path} has trace version {version}, this program reads {VERSION}; {_AGAIN}"
+                )
+            closed = connection.execute("SELECT 1 FROM meta WHERE key = 'closing'").fetchone()
+            if closed is None and not partial:
+                raise TraceError(f"{path} has no closing record: its run did not end; {_AGAIN}")
+            if not partial and not seal.intact(path):
+                raise TraceError(f"{path} is damaged: not all of it is as written; {_AGAIN}")
+            loaded = cls(path, connection)
+            if not partial and loaded.closing.get("events") != len(loaded.ids):
+                raise TraceError(
+                    f"{path} is damaged: {len(loaded.ids)} events, "
+                    f"{loaded.closing.get('events')} were written; {_AGAIN}"
+                )
+            found = loaded
+        except (sqlite3.Error, OSError, ValueError, LookupError, TypeError, OverflowError) as error:
+            raise TraceError(f"{path} cannot be read as a trace: {error}; {_AGAIN}") from error
+        finally:
+            if found is None and connection is not None:
+                connection.close()
+        return found
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def place(self, number: int | None) -> int | None:
+        """Place of an event by its id: they differ where events of several threads interleave."""
+        if number is None:
+            return None
+        if self._places is None:
+            self._places = {event: at for at, event in enumerate(self.ids)}
+        return self._places.get(number)
+
+    def source(self, number: int) -> tuple[str | None, int | None]:
+        """(call site, id of the forward event) of the event with this id."""
+        code, cause = self._connection.execute(
+            "SELECT location, cause FROM event LEFT JOIN code ON code.id = event.code "
+            "WHERE event.id = ?",
+            (number,),
+        ).fetchone()
+        return code, cause
+
+    def tensors(self, table: str, number: int) -> tuple[Output, ...]:
+        """The outputs or inputs of the event with this id."""
+        rows = self._connection.execute(
+            f"SELECT spec, digest, name FROM {table} WHERE event = ? ORDER BY position", (number,)
+        )
+        return tuple(Output(self.specs[spec], digest, name or "") for spec, digest, name in rows)
+
+    def payload(self, number: int, role: int, position: int) -> bytes | None:
+        """The kept bytes of an input (role 0) or output (role 1) of an event, or None."""
+        chunks = self._connection.execute(
+            "SELECT data FROM payload WHERE event = ? AND role = ? AND position = ? ORDER BY chunk",
+            (number, role, position),
+        ).fetchall()
+        return b"".join(chunk for (chunk,) in chunks) if chunks else None
+
+    def signatures(self) -> list[bytes | None]:
+        """For each event, bytes that are equal for equal outputs; None where no digest is."""
+        # Numbers of specs are a file's own; what they stand for is what compares.
+        text = {
+            number: f"{spec.dtype}{spec.shape}{spec.device}".encode()
+            for number, spec in self.specs.items()
+        }
+        found: dict[int, list[bytes]] = {}
+        digested: set[int] = set()
+        rows: Iterator[tuple[int, int, bytes | None]] = self._connection.execute(
+            "SELECT event, spec, digest FROM output ORDER BY event, position"
+        )
+        for event, spec, digest in rows:
+            parts = found.setdefault(event, [])
+            parts.append(text[spec])
+            if digest is not None:
+                digested.add(event)
+                parts.append(digest)
+            parts.append(b"|")
+        return [b"".join(found[number]) if number in digested else None for number in self.ids]
+
+
+def _connected(path: Path, *, partial: bool) -> sqlite3.Connection:
+    """A connection that writes nothing.
+
+    A process killed in the middle of a transaction leaves a journal that undoes it, which SQLite
+    must apply before it reads: to a copy.
+    """
+    journal = path.with_name(f"{path.name}-journal")
+    if not (partial and journal.is_file()):
+        return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+    connection = sqlite3.connect(":memory:")
+    with tempfile.TemporaryDirectory(prefix="repro-audit-") as folder:
+        copy = Path(folder, path.name)
+        shutil.copyfile(path, copy)
+        shutil.copyfile(journal, copy.with_name(journal.name))
+        with contextlib.closing(sqlite3.connect(copy)) as undone:
+            undone.backup(connection)
+    return connection
