@@ -180,6 +180,35 @@ def test_a_graph_that_another_thread_built(record, order, where):
     assert {by_index[e.cause].thread for e in run.ops("aten.mm", phase="backward")} == {"1", "2"}
 
 
+def test_a_graph_that_two_threads_built(record):
+    def work():
+        x, handed = torch.ones(2, 4, requires_grad=True), []
+
+        def build():
+            # Not returned, so that nothing says whose it is but its number and its name.
+            handed.append(x.tanh().exp())
+
+        with ThreadPoolExecutor(1) as pool, ThreadPoolExecutor(1) as other:
+            pool.submit(build).result()
+            total = other.submit(lambda: handed[0].sin().sum()).result()
+        total.backward()
+
+    run = record(work)
+    assert run.unbound() == []
+    by_index = {e.index: e for e in run.seen}
+    causes = [
+        (by_index[e.cause].thread, by_index[e.cause].op)
+        for e in run.seen
+        if e.phase == "backward" and e.cause is not None
+    ]
+    assert list(dict.fromkeys(causes)) == [
+        ("2", "aten.sum.default"),
+        ("2", "aten.sin.default"),
+        ("1", "aten.exp.default"),
+        ("1", "aten.tanh.default"),
+    ]
+
+
 def test_a_graph_of_the_main_thread_run_backward_in_another(record):
     def work():
         net = Net(3)
@@ -258,8 +287,9 @@ def test_a_view_that_was_written_to_is_not_asked_for_its_node(record):
         number = torch._C._autograd._get_sequence_nr
 
         def build():
-            view = (torch.ones(2, 3, requires_grad=True) * 1)[0]
-            view.mul_(2)
+            base = torch.ones(2, 3, requires_grad=True) * 1
+            view = base[0]
+            base.mul_(2)
             made.append(number())
             return view
 

@@ -11,6 +11,7 @@ from repro_audit import engine
 from repro_audit.audit import directories, selfcheck
 from repro_audit.audit.request import AuditRequest, Progress
 from repro_audit.audit.session import Finished, Session, no_events
+from repro_audit.audit.unobserved import cut_short, warnings_of
 from repro_audit.audit.zoom import Closer, zoom
 from repro_audit.diagnose import manifests
 from repro_audit.diagnose.causes import classify
@@ -45,7 +46,8 @@ def _audit(session: Session) -> Audit:
         return _inconclusive(request, directory, runs, reason)
     runs += [session.observed(f"run-{n}") for n in range(2, request.runs + 1)]
     outcomes = compare_runs([run.trace for run in runs])
-    warnings = _warnings(runs)
+    printed = _printed_identical(runs)
+    warnings = warnings_of(runs, printed_identical=printed)
     audit = Audit(
         command="run",
         target=request.target.label,
@@ -55,7 +57,7 @@ def _audit(session: Session) -> Audit:
         runs=tuple(run.info for run in runs),
         events=outcomes.counts,
         observed=outcomes.observed,
-        printed_identical=_printed_identical(runs),
+        printed_identical=printed,
         manifest_differences=manifests.differences(_manifests(runs)),
         directory=str(directory),
     )
@@ -71,6 +73,8 @@ def _audit(session: Session) -> Audit:
         warnings += closer.warnings
     elif outcomes.counts.compared == 0:
         return _inconclusive(request, directory, runs, "no event could be fingerprinted")
+    elif (reason := cut_short(runs)) is not None:
+        return _inconclusive(request, directory, runs, reason, warnings)
     elif request.confirm and request.mode == "controlled":
         confirmation, warned = _confirm(session, runs[0])
         audit = replace(audit, confirmation=confirmation)
@@ -129,7 +133,11 @@ def _check_device(request: AuditRequest, run: Finished) -> None:
 
 
 def _inconclusive(
-    request: AuditRequest, directory: Path, runs: Sequence[Finished], reason: str
+    request: AuditRequest,
+    directory: Path,
+    runs: Sequence[Finished],
+    reason: str,
+    warnings: Sequence[Warn] = (),
 ) -> Audit:
     return Audit(
         command="run",
@@ -140,40 +148,10 @@ def _inconclusive(
         runs=_with_steps(runs),
         events=_NOTHING,
         observed=Observed(len(runs), 0, 0, 0),
+        warnings=tuple(warnings),
         directory=str(directory),
         reason=reason,
     )
-
-
-def _warnings(runs: Sequence[Finished]) -> list[Warn]:
-    found: list[Warn] = []
-    for run in runs[1:]:
-        stale = run.trace.closing.get("stale_reads", [])
-        if stale:
-            more = f" and {len(stale) - 1} more" if len(stale) > 1 else ""
-            found.append(
-                Warn(
-                    "RA101",
-                    f"{run.info.name} read {stale[0]}{more}, changed since the audit began: "
-                    "the runs may not have started equal; --isolate gives each its own copy",
-                )
-            )
-            break
-    if _printed_identical(runs) is False:
-        found.append(Warn("RA106", f"the runs printed different things; compare {_logs(runs)}"))
-    for reason, times in sorted(runs[0].trace.closing.get("unobserved", {}).items()):
-        found.append(Warn("RA102", f"not observed, {times:,} times: {reason}"))
-    processes = runs[0].trace.closing.get("processes", 0)
-    if processes:
-        said = f"Python processes that the program started, not observed: {processes:,}"
-        found.append(Warn("RA107", said))
-    return found
-
-
-def _logs(runs: Sequence[Finished]) -> str:
-    """The logs of the first run and the first that printed something else."""
-    other = next(run for run in runs if run.info.printed != runs[0].info.printed)
-    return " and ".join(str(Path(run.info.trace).with_suffix(".out")) for run in (runs[0], other))
 
 
 def _printed_identical(runs: Sequence[Finished]) -> bool | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from dataclasses import replace
@@ -17,7 +18,7 @@ from repro_audit.control.manifest import collect
 from repro_audit.errors import InconclusiveError, ProgramFailedError, UsageError
 from repro_audit.model import Plan, RunInfo, Target
 from repro_audit.replicate.plan import plan_to_json
-from repro_audit.trace import Writer
+from repro_audit.trace import Writer, folder_of
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,7 @@ def record_run(request: AuditRequest, output: Path, force: bool, progress: Progr
     if output.exists() and not force:
         raise UsageError(f"{output} exists; --force overwrites it")
     partial = output.with_name(f"{output.name}.partial")
-    partial.unlink(missing_ok=True)
+    _remove(partial)
     try:
         with tempfile.TemporaryDirectory(prefix="repro-audit-") as folder:
             session = Session(replace(request, runs=1), Path(folder), progress, echo=True)
@@ -44,14 +45,23 @@ def record_run(request: AuditRequest, output: Path, force: bool, progress: Progr
         reason = no_events(finished)
         if reason is not None:
             raise InconclusiveError(f"{reason}: there is nothing to record")
+        shutil.rmtree(folder_of(output), ignore_errors=True)
+        if folder_of(partial).exists():
+            folder_of(partial).replace(folder_of(output))
         partial.replace(output)
     finally:
-        partial.unlink(missing_ok=True)
-        partial.with_name(f"{partial.name}-journal").unlink(missing_ok=True)
+        _remove(partial)
     steps = finished.trace.closing["steps"]
     return replace(
         finished.info, trace=str(output), manifest={**finished.info.manifest, "steps": steps}
     )
+
+
+def _remove(trace: Path) -> None:
+    """Remove a trace, what SQLite keeps beside it, and the traces of its processes."""
+    trace.unlink(missing_ok=True)
+    trace.with_name(f"{trace.name}-journal").unlink(missing_ok=True)
+    shutil.rmtree(folder_of(trace), ignore_errors=True)
 
 
 def _without_words(error: ProgramFailedError) -> ProgramFailedError:

@@ -14,7 +14,8 @@ from repro_audit.audit.request import AuditRequest, Progress
 from repro_audit.errors import InconclusiveError, TraceError
 from repro_audit.model import Plan, RunInfo
 from repro_audit.replicate import isolate, launch, ours
-from repro_audit.trace import Trace
+from repro_audit.replicate.census import Census
+from repro_audit.trace import Trace, TraceFile
 
 # Any seed but the controlled one; fixed, so that a confirming run can itself be repeated.
 CONFIRM_HASH_SEED = 4242
@@ -22,10 +23,11 @@ CONFIRM_HASH_SEED = 4242
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A run that ended well: what reports need of it, and its trace."""
+    """A run that ended well: what reports need of it, its trace, and what it started."""
 
     info: RunInfo
     trace: Trace
+    processes: Census
 
 
 class Session:
@@ -84,7 +86,7 @@ class Session:
             printed=_digest(outcome.out),
             seconds=round(outcome.seconds, 3),
         )
-        return Finished(info, trace)
+        return Finished(info, trace, outcome.processes)
 
     def unobserved(self, name: str, **changes: Any) -> Path:
         """Run without observation; returns what the program printed."""
@@ -122,8 +124,11 @@ class Session:
                 f"{self.directory} was removed while {plan.run} ran. "
                 "Let the program keep its hands off .repro-audit, and run it again."
             )
-        if outcome.timed_out or outcome.returncode != 0:
-            raise ours.found(plan) or launch.failure(outcome, plan)
+        failed = outcome.timed_out or outcome.returncode != 0
+        # A process that the program started may have left word as well, and the program gone on.
+        error = ours.found(plan) or (launch.failure(outcome, plan) if failed else None)
+        if error is not None:
+            raise error
         return outcome
 
 
@@ -132,8 +137,12 @@ def no_events(finished: Finished) -> str | None:
     if any(kind != _RNG for kind in finished.trace.kind):
         return None
     if finished.info.manifest.get("versions", {}).get("torch") is None:
+        if finished.processes.unheard:
+            return "the program never imported torch in a process that is observed"
         return "the program never imported torch"
-    return "the program ran no torch op in its own process"
+    if finished.processes.unheard:
+        return "the program ran no torch op in a process that is observed"
+    return "the program ran no torch op"
 
 
 _RNG = 3
@@ -144,12 +153,12 @@ def _opened(plan: Plan) -> Trace:
     path = Path(plan.trace)
     if not path.exists():
         raise ours.removed(plan)
-    partial = Trace.open(path, partial=True)
+    partial = TraceFile.open(path, partial=True)
     partial.close()
     if not partial.closing:
         raise TraceError(
             f"{plan.target.label} ({plan.run}) ended before its trace was whole. "
-            "Let it return or leave by sys.exit(), not by os._exit() or os.exec*()."
+            "Let it return or leave by sys.exit() or os._exit(), not from native code."
         )
     return Trace.open(path)
 

@@ -29,7 +29,7 @@ def mark(value: Any, mode: OpMode) -> None:
     """
     if isinstance(value, torch.Tensor):
         if value.requires_grad:
-            node = value.grad_fn
+            node: Any = value.grad_fn
             if node is not None and _KEY not in node.metadata and _made_by(mode, node):
                 node.metadata[_KEY] = mode.bindings
     elif isinstance(value, list | tuple):

@@ -36,6 +36,11 @@ class Locator:
         self._shown: dict[str, str | None] = {}
         self._numbers: dict[tuple[str, int], int] = {}
 
+    def forget(self, register: Callable[[str], int]) -> None:
+        """Number anew, through another `register`."""
+        self._register = register
+        self._numbers.clear()
+
     def number(self, frame: FrameType | None) -> int | None:
         """Number of the innermost frame outside the libraries, from `frame` outwards."""
         shown = self._shown

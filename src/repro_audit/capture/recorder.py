@@ -89,7 +89,8 @@ class Recorder:
     that `finally` blocks run). `optimizer_ops` fingerprints what every operator inside an
     optimizer's step writes, not only the parameters afterwards. `capture` names events whose
     inputs are fingerprinted and whose outputs are kept. `poison` fills `empty*` memory.
-    `on_progress(steps, events)` is called at each step and every few thousand events.
+    `on_progress(steps, events)` is called at each step and every few thousand events, `on_fork` in
+    a fork of this process, which otherwise records no more.
     Not reentrant; one recorder a process.
     """
 
@@ -104,6 +105,7 @@ class Recorder:
         capture: tuple[SiteKey, ...] = (),
         poison: bool = False,
         on_progress: Callable[[int, int], None] = lambda steps, events: None,
+        on_fork: Callable[[], None] | None = None,
     ) -> None:
         self.sink = sink
         self.active = False
@@ -117,11 +119,10 @@ class Recorder:
         self.threaded = False
         # True once there are other processes, whose events an order in time tells apart.
         self.clocked = False
-        self.wanted = {
-            (key.step, key.phase, key.module, key.op, key.call_index, key.thread) for key in capture
-        }
+        self._want(capture)
         self.unobserved: Counter[str] = Counter()
         self._on_progress = on_progress
+        self._on_fork = self.abandon if on_fork is None else on_fork
         self._indices = itertools.count()
         self._events = 0
         self._sites: dict[tuple[str, str], int] = {}
@@ -144,14 +145,18 @@ class Recorder:
         self._loaders.install()
         self._threads.install()
         self._generators.install()
-        os.register_at_fork(after_in_child=self._abandon)
+        os.register_at_fork(after_in_child=self._on_fork)
         self.generator_states()
 
-    def stop(self) -> None:
-        """End: record generator states a last time, unhook everything, flush. Idempotent."""
+    def stop(self, *, at_once: bool = False) -> None:
+        """End: record generator states a last time, unhook everything, flush. Idempotent.
+
+        Where it is to be `at_once` the models that are still there are not read once more.
+        """
         if not self.active:
             return
-        self._weigh_all()
+        if not at_once:
+            self._weigh_all()
         self.generator_states()
         self.active = False
         self._generators.uninstall()
@@ -180,6 +185,10 @@ class Recorder:
     def numpy_imported(self) -> None:
         """Hook NumPy's generators, imported after torch."""
         self._generators.install_numpy()
+
+    def unlimited(self) -> None:
+        """Let the program make as many steps as it will."""
+        self._steps.limit = None
 
     def next_thread(self) -> tuple[str, int]:
         """Name of the next thread that the calling one starts, and the step that it begins in."""
@@ -224,10 +233,35 @@ class Recorder:
             mode = current if isinstance(current, OpMode) else None
         return mode
 
-    def _abandon(self) -> None:
-        # In a forked child the trace belongs to the parent; the child runs unobserved.
+    def abandon(self) -> None:
+        """Record no more: this process is a fork, the trace its parent's."""
         self.active = False
         self.sink.discard_connection()
+
+    def record_into(
+        self, sink: Sink, capture: tuple[SiteKey, ...], on_progress: Callable[[int, int], None]
+    ) -> None:
+        """In a fork: go on as another process, whose events go into `sink`.
+
+        The calling thread is the only one and its main one; its steps go on from where they are.
+        """
+        before = self.mode()
+        step = self.step if before is None else before.step
+        # What is below it on torch's stack of modes hears of each operator still.
+        while before is not None:
+            before.muted += 1
+            before = before.under
+        self._local.mode = None
+        self.sink = sink
+        self._on_progress = on_progress
+        self._want(capture)
+        self._indices = itertools.count()
+        self._events = 0
+        self._sites.clear()
+        self._specs.clear()
+        self.locator.forget(sink.code)
+        self.unobserved.clear()
+        self.main = self.enter_thread("", step)
 
     # -- events ---------------------------------------------------------------------------------
 
@@ -355,6 +389,11 @@ class Recorder:
         self._on_progress(self.step, self._events)
 
     # -- the zoom -------------------------------------------------------------------------------
+
+    def _want(self, capture: tuple[SiteKey, ...]) -> None:
+        self.wanted = {
+            (key.step, key.phase, key.module, key.op, key.call_index, key.thread) for key in capture
+        }
 
     def wants(self, phase: int, module: str, op: str, count: int, mode: OpMode) -> bool:
         """True if this event's tensors were asked for."""

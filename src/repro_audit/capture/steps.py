@@ -44,7 +44,7 @@ class Steps:
 
     def __init__(self, recorder: Recorder, *, limit: int | None, automatic: bool) -> None:
         self._recorder = recorder
-        self._limit = limit
+        self.limit = limit
         self._automatic = automatic
         self.limit_reached = False
         self._handles: list[Any] = []
@@ -196,7 +196,7 @@ class Steps:
     def _end_step(self, mode: OpMode) -> None:
         recorder = self._recorder
         recorder.end_step()
-        if self._limit is None or mode.step < self._limit:
+        if self.limit is None or mode.step < self.limit:
             return
         if not mode.name:
             self.limit_reached = True

@@ -31,6 +31,10 @@ class EndState:
         hooks.register_module_parameter_registration_hook(self._registered)
         hooks.register_module_buffer_registration_hook(self._registered)
 
+    def forget(self) -> None:
+        """Begin anew: what there is belongs to the process that this one is a fork of."""
+        self._tensors.clear()
+
     def write(self, path: Path) -> None:
         """Write `{item: digest}` as JSON: tensors in order of registration, generator states."""
         from torch.nn.parameter import is_lazy

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal as signals
-import struct
 import subprocess
 import sys
 import threading
@@ -20,12 +19,15 @@ from repro_audit.control.environment import child_environment
 from repro_audit.errors import InterruptedRunError, ProgramFailedError, UsageError
 from repro_audit.model import Plan
 from repro_audit.replicate import output
+from repro_audit.replicate.census import Census, census, strays_of
+from repro_audit.replicate.lineage import VARIABLE
 from repro_audit.replicate.plan import plan_to_json
+from repro_audit.replicate.progress import COUNTERS
 
 _POLL = 0.05
+_ROUNDS = 40
 # What a program gets to write its last words after SIGINT, in seconds.
 _GRACE = 2.0
-_PROGRESS = struct.Struct("<QQ")
 _HINTS = {
     "SIGKILL": "out of memory?",
     "SIGSEGV": "a crash in native code",
@@ -40,7 +42,7 @@ class Outcome:
     """How a run's process ended: `returncode` as Popen's, `signal` its name if one ended it.
 
     `out` and `err` are the files that hold what it printed; `seconds` is wall time, and `timeout`
-    what it was allowed of it.
+    what it was allowed of it. `processes` is what became of those that it started.
     """
 
     run: str
@@ -51,6 +53,7 @@ class Outcome:
     out: Path
     err: Path
     timeout: float | None = None
+    processes: Census = Census()
 
 
 def run(
@@ -73,7 +76,7 @@ def run(
     plan's path is appended to it.
 
     After the timeout, and when interrupted, the process group gets SIGINT, two seconds, and
-    SIGKILL; whatever the program left running in its group when it ended is killed too. Raises
+    SIGKILL; whatever the program left running when it ended is killed too. Raises
     InterruptedRunError on an interrupt (or SIGTERM), UsageError if the process cannot be started.
     """
     out, err = directory / f"{plan.run}.out", directory / f"{plan.run}.err"
@@ -81,8 +84,11 @@ def run(
     plan_file = directory.resolve() / f"{plan.run}.plan.json"
     plan_file.write_text(json.dumps(plan_to_json(plan), indent=1), encoding="utf-8")
     progress = Path(plan.progress)
-    progress.write_bytes(bytes(_PROGRESS.size))
+    progress.write_bytes(bytes(COUNTERS.size))
     environment = child_environment(plan, os.environ if env is None else env)
+    # Whatever the program starts can be told by it, even in a session of its own.
+    environment[VARIABLE] = str(plan_file)
+    log = progress.with_suffix(".processes")
     if echo:
         environment.setdefault("PYTHONUNBUFFERED", "1")
     with contextlib.ExitStack() as stack:
@@ -105,7 +111,8 @@ def run(
             _interrupt(process)
             raise InterruptedRunError(f"interrupted in {plan.run}") from None
         finally:
-            returncode = _bury(process)
+            processes = census(log)
+            returncode = _bury(process, plan_file)
         for watch in watchers:
             watch()
     return Outcome(
@@ -117,6 +124,7 @@ def run(
         out=out,
         err=err,
         timeout=timeout,
+        processes=processes,
     )
 
 
@@ -201,9 +209,18 @@ def _interrupt(process: subprocess.Popen[bytes]) -> None:
         _wait(process, _GRACE, [])
 
 
-def _bury(process: subprocess.Popen[bytes]) -> int:
-    """Kill what is left of the group, then reap its leader, whose pid names the group till then."""
+def _bury(process: subprocess.Popen[bytes], plan_file: Path) -> int:
+    """Kill what is left of the run, then reap its leader, whose pid names the group till then."""
     os.killpg(process.pid, signals.SIGKILL)
+    for _ in range(_ROUNDS):
+        # What a process had started before it was killed is found in the next round.
+        strays = strays_of(plan_file, process.pid)
+        if not strays:
+            break
+        for pid in strays:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signals.SIGKILL)
+        time.sleep(_POLL)
     return process.wait()
 
 
@@ -213,7 +230,7 @@ def _progress(path: Path, tell: Callable[[int, int], None]) -> Iterator[Callable
 
     def look() -> None:
         nonlocal last
-        now = _PROGRESS.unpack(os.pread(file.fileno(), _PROGRESS.size, 0))
+        now = COUNTERS.unpack(os.pread(file.fileno(), COUNTERS.size, 0))
         if now != last:
             last = now
             tell(*now)

@@ -72,7 +72,14 @@ class Trace:
         files = [TraceFile.open(path, partial=partial)]
         trace: Trace | None = None
         try:
-            for other in processes_of(path):
+            others = processes_of(path)
+            lost = set(files[0].closing.get("processes", ())) - {other.stem for other in others}
+            if lost:
+                raise TraceError(
+                    f"{folder_of(path)} is not as it was: no {min(lost)}.sqlite; a recording of "
+                    "several processes is a file and that directory"
+                )
+            for other in others:
                 files.append(_member(other))
             trace = cls(files)
         except (ValueError, LookupError, TypeError, OverflowError) as error:

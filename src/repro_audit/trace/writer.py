@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,7 @@ class Writer:
     """A trace being written. `events`, `outputs`, `inputs` and `clock` take rows of the schema.
 
     Rows are appended to the lists by capture and written by `flush`, which clears them in place;
-    in one transaction. The file is not a trace until `close`: a reader refuses it before. Numbers,
+    in one transaction. `main` names the main thread. The file is not a trace until `close`: a reader refuses it before. Numbers,
     `payload` and `flush` may be used from several threads. With `late` there is no file before
     there is something to put into it, be it at the end; until then `rename` may change which.
     Raises TraceError where `path` exists or cannot be written, be it later on: a full disk.
@@ -34,6 +35,7 @@ class Writer:
         run: str,
         plan: Mapping[str, Any],
         process: str = "",
+        main: str = "",
         late: bool = False,
     ) -> None:
         self.events: list[Row] = []
@@ -43,25 +45,31 @@ class Writer:
         self._sites: dict[tuple[str, str], int] = {}
         self._codes: dict[str, int] = {}
         self._specs: dict[tuple[str, tuple[int, ...], str], int] = {}
-        self._threads = 0
+        self._threads = 1
         self._new: list[tuple[str, Row]] = []
         self._ended: list[Row] = []
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._meta = {"schema": SCHEMA, "run": run, "process": process, "plan": _json(plan)}
         # The program may change its directory before the file is opened, or sealed.
-        self._path = path.absolute()
+        self.path = path.absolute()
+        self._main = main
         self._forgotten = False
-        self.thread("")
         if not late:
-            self._open()
+            try:
+                self._open()
+            except FileExistsError as error:
+                raise TraceError(f"{path} exists already; a trace never overwrites one") from error
+            except OSError as error:
+                raise self._error(error) from error
 
-    def rename(self, path: Path, process: str) -> None:
-        """Be the trace of `process` at `path`, where there is no file yet."""
+    def rename(self, path: Path, process: str, main: str | None = None) -> None:
+        """Be the trace of `process` at `path`, while there is no file yet."""
         with self._lock:
             assert self._connection is None
-            self._path = path.absolute()
+            self.path = path.absolute()
             self._meta["process"] = process
+            self._main = self._main if main is None else main
 
     @property
     def begun(self) -> bool:
@@ -161,7 +169,7 @@ class Writer:
             self._connection = None
             self._forgotten = True
             try:
-                seal.seal(self._path)
+                seal.seal(self.path)
             except OSError as error:
                 raise self._error(error) from error
 
@@ -172,6 +180,15 @@ class Writer:
     def release(self) -> None:
         """After a fork, in the parent."""
         self._lock.release()
+
+    def drop(self) -> None:
+        """Take back what was written: it is not to be recorded."""
+        with self._lock:
+            self._forgotten = True
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+                self.path.unlink(missing_ok=True)
 
     def discard_connection(self) -> None:
         """Forget the file without touching it: for a forked child, whose parent owns it.
@@ -184,10 +201,11 @@ class Writer:
         self._lock = threading.RLock()
 
     def _open(self) -> sqlite3.Connection:
-        if self._path.exists():
-            raise TraceError(f"{self._path} exists already; a trace never overwrites one")
+        """Make the file. Raises FileExistsError, OSError or TraceError."""
+        # Two processes may be about to take the same name.
+        os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666))
         try:
-            connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             # A crash of the machine may lose the file: it has no closing record then.
             connection.execute("PRAGMA synchronous=OFF")
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
@@ -197,6 +215,7 @@ class Writer:
             raise self._error(error) from error
         self._connection = connection
         self._put(self._meta)
+        self._execute("INSERT INTO thread VALUES (0,?,0)", [(self._main,)])
         return connection
 
     def _number(self, numbers: dict[Any, int], name: Any, insert: str, row: Row) -> int:
@@ -231,7 +250,7 @@ class Writer:
             raise self._error(error) from error
 
     def _error(self, error: Exception) -> TraceError:
-        return TraceError(f"cannot write the trace {self._path}: {error}")
+        return TraceError(f"cannot write the trace {self.path}: {error}")
 
 
 _END = "UPDATE thread SET ended = 1 WHERE id = ?"

@@ -1,0 +1,81 @@
+"""What an audit's runs leave unsaid: what was not observed, and what was only in part."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from repro_audit.audit.session import Finished
+from repro_audit.model import Warn
+from repro_audit.trace import TraceFile
+
+_NAMED = 4
+
+
+def cut_short(runs: Sequence[Finished]) -> str | None:
+    """Why runs that agree prove nothing: a process that nobody ended did not come to its end."""
+    for run in runs:
+        ended = run.processes.ended | run.processes.left
+        for file in run.trace.files[1:]:
+            if not file.closing and file.path.stem not in ended:
+                return (
+                    f"process {file.path.stem} of {run.info.name} was killed, or left from native "
+                    "code, before its trace was whole"
+                )
+    return None
+
+
+def warnings_of(runs: Sequence[Finished], *, printed_identical: bool | None) -> list[Warn]:
+    """What to know beside the verdict."""
+    found: list[Warn] = []
+    for run in runs[1:]:
+        stale = [path for file in run.trace.files for path in file.closing.get("stale_reads", [])]
+        if stale:
+            more = f" and {len(stale) - 1} more" if len(stale) > 1 else ""
+            found.append(
+                Warn(
+                    "RA101",
+                    f"{run.info.name} read {stale[0]}{more}, changed since the audit began: "
+                    "the runs may not have started equal; --isolate gives each its own copy",
+                )
+            )
+            break
+    if printed_identical is False:
+        found.append(Warn("RA106", f"the runs printed different things; compare {_logs(runs)}"))
+    unobserved: Counter[str] = Counter()
+    for file in runs[0].trace.files:
+        unobserved.update(file.closing.get("unobserved", {}))
+    for reason, times in sorted(unobserved.items()):
+        found.append(Warn("RA102", f"not observed, {times:,} times: {reason}"))
+    unheard = max(run.processes.unheard for run in runs)
+    if unheard:
+        said = f"Python processes that the program started, not observed: {unheard:,}"
+        found.append(Warn("RA107", said))
+    partly = sorted({name for run in runs for file in run.trace.files for name in _partly(file)})
+    if partly:
+        more = f" and {len(partly) - _NAMED:,} more" if len(partly) > _NAMED else ""
+        names = ", ".join(partly[:_NAMED])
+        found.append(
+            Warn(
+                "RA109",
+                f"did not come to their end, and were compared as far as all runs came: {names}{more}",
+            )
+        )
+    return found
+
+
+def _partly(file: TraceFile) -> Iterator[str]:
+    """The threads of a process that had not ended when it did, or when it was ended."""
+    for name, ended in file.threads.values():
+        # The process of a pool waits for the next task until the pool ends it.
+        if ended or (name.startswith("worker-") and "+" in file.path.stem):
+            continue
+        process = f"process {file.process}" if file.process else ""
+        yield " ".join(part for part in (process, f"thread {name}" if name else "") if part)
+
+
+def _logs(runs: Sequence[Finished]) -> str:
+    """The logs of the first run and the first that printed something else."""
+    other = next(run for run in runs if run.info.printed != runs[0].info.printed)
+    return " and ".join(str(Path(run.info.trace).with_suffix(".out")) for run in (runs[0], other))

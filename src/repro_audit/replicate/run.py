@@ -1,0 +1,362 @@
+"""One run in one of its processes: controls, capture and trace around whatever runs there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from repro_audit.control.imports import when_imported
+from repro_audit.errors import EXIT_INTERNAL, ReproAuditError, UsageError
+from repro_audit.model import Plan
+from repro_audit.replicate import ours
+from repro_audit.replicate.lineage import Lineage, Member
+from repro_audit.replicate.pools import Pools
+from repro_audit.replicate.processes import Processes
+from repro_audit.replicate.reads import Reads
+
+if TYPE_CHECKING:
+    from repro_audit.capture import Recorder
+    from repro_audit.replicate.endstate import EndState
+    from repro_audit.trace import Writer
+
+_exit = os._exit
+
+
+class Run:
+    """The life of one run in one process, from its plan to its closing record.
+
+    In the program's own process (`member.name` is '') the trace is there from the start; in one
+    that the program starts, from its first event on.
+    """
+
+    def __init__(self, plan: Plan, member: Member) -> None:
+        self.plan = plan
+        self.recorder: Recorder | None = None
+        self.writer: Writer | None = None
+        self.lineage = Lineage(member, self._thread)
+        self.pools = Pools(self)
+        self.processes = Processes(self, self.lineage)
+        self.reads = Reads(since=plan.since, own=str(Path(plan.progress).parent))
+        # Of a pool's process: the task that it does, and whether it has begun to do tasks.
+        self._task: str | None = None
+        self._working = False
+        self._rank: int | None = None
+        self._end_state: EndState | None = None
+        self._is_fork = False
+
+    @property
+    def member(self) -> Member:
+        """Which of the run's processes this is."""
+        return self.lineage.member
+
+    @property
+    def observed(self) -> bool:
+        """Whether what this process does is recorded."""
+        return self.plan.observe and self.member.observed
+
+    @property
+    def stopped_at_limit(self) -> bool:
+        """Whether the program was told to end after its last step."""
+        return self.recorder is not None and self.recorder.stopped_at_limit
+
+    def prepare(self) -> None:
+        """Set the controls, and arm capture for the moment torch is imported."""
+        plan = self.plan
+        if self.observed and not self.member.name:
+            self.writer = self._new_writer()
+        if plan.mode != "as-is":
+            from repro_audit.control import seeds
+
+            seeds.seed_everything(_seed(plan, self.member))
+        if plan.poison:
+            from repro_audit.control import perturb
+
+            perturb.reverse_listings()
+        self.reads.install()
+        self.processes.install()
+        self.pools.install()
+        when_imported("torch", self._torch_imported, in_forks=True)
+        when_imported("numpy.random", self._numpy_imported, in_forks=True)
+
+    def finish(self, outcome: str, code: int | None, error: str | None) -> None:
+        """Write the end state, the manifest and the closing record: the process is at its end."""
+        self._finish(outcome, code, error, at_once=self._is_fork)
+
+    def leave(self, how: str, code: int | None = None) -> bool:
+        """The same for a process that ends without more ado; True if it had begun a trace.
+
+        What Python would do at its end is left undone, as it is plainly: no garbage is collected,
+        and so the models are not read once more.
+        """
+        try:
+            return self._finish(how, code, None, at_once=True)
+        except Exception as error:
+            self.end(error)
+
+    def end(self, error: BaseException) -> NoReturn:
+        """End the process for a reason that is not the program's, and leave word of it."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        code = error.exit_code if isinstance(error, ReproAuditError) else EXIT_INTERNAL
+        with contextlib.suppress(OSError, ValueError):
+            if not isinstance(error, ReproAuditError):
+                traceback.print_exception(error)
+            if not ours.leave(self.plan, error, code):
+                print(f"repro-audit: {error}", file=sys.stderr)
+            sys.stderr.flush()
+        if self.member.name:
+            # The program might wait for this process for ever.
+            with contextlib.suppress(OSError):
+                os.killpg(self.member.group, signal.SIGKILL)
+        _exit(code)
+
+    def tell(self, what: str, member: Member) -> None:
+        """Write a line into the run's log of processes."""
+        try:
+            self.lineage.tell(what, member)
+        except OSError as error:
+            reason = f"cannot write {member.log}: {error.strerror}"
+            self.end(UsageError(f"{reason}. Make room there, or let the directory be."))
+
+    # -- other processes ------------------------------------------------------------------------
+
+    def clock(self) -> None:
+        """Before another process begins: from here on an order in time tells what came first."""
+        if self.recorder is not None:
+            self.recorder.clocked = True
+
+    def hold(self) -> None:
+        """Before a fork: no thread is to be in the middle of writing."""
+        if self.writer is not None:
+            self.writer.hold()
+
+    def release(self) -> None:
+        """After a fork, in the parent."""
+        if self.writer is not None:
+            self.writer.release()
+
+    def forked(self, member: Member) -> None:
+        """Be another process from here on: a fork of the one before."""
+        self._is_fork = True
+        self.reads.stale.clear()
+        if self._end_state is not None:
+            self._end_state.forget()
+        if self.writer is not None:
+            self.writer.discard_connection()
+            self.writer = None
+        self.lineage.become(member)
+        if self.recorder is not None and self.recorder.active:
+            self._record_anew()
+
+    def become(self, member: Member) -> None:
+        """Be the member that the one who started this process meant it to be."""
+        if member == self.member:
+            return
+        self.lineage.become(member)
+        if not member.observed:
+            if self.recorder is not None:
+                self.recorder.abandon()
+            if self.writer is not None:
+                self.writer.drop()
+        elif self.writer is not None and not self.writer.begun:
+            self.writer.rename(self._trace_path(), member.name, _main_thread(member))
+
+    def task(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
+        """A function of a pool's task, recorded as the thread of that name."""
+
+        def observed(*args: Any, **kwargs: Any) -> Any:
+            self._task = name
+            if self.recorder is not None:
+                self.recorder.enter_thread(name, 0)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._task = None
+                # The pool ends its processes by a signal, as soon as it has the results.
+                if self.recorder is not None:
+                    self.recorder.leave_thread()
+                    self.recorder.sink.flush()
+
+        return observed
+
+    def between_tasks(self) -> None:
+        """What a pool's process does between tasks comes in the order in which tasks arrive."""
+        if not self._working:
+            self._working = True
+            if self.recorder is not None:
+                self.recorder.main.muted += 1
+
+    # -- capture --------------------------------------------------------------------------------
+
+    def _torch_imported(self, torch: Any) -> None:
+        try:
+            self._start(torch)
+        except Exception as error:
+            self.end(error)
+
+    def _start(self, torch: Any) -> None:
+        plan = self.plan
+        if plan.mode == "deterministic":
+            from repro_audit.control import switches
+
+            switches.apply_deterministic(torch)
+        if plan.end_state:
+            from repro_audit.replicate.endstate import EndState
+
+            self._end_state = EndState()
+            self._end_state.install()
+        if not self.observed:
+            return
+        from repro_audit.capture import Recorder
+
+        if self.writer is None:
+            self.writer = self._new_writer()
+        self.recorder = Recorder(
+            self.writer,
+            bases=self.member.bases,
+            steps=None if self.member.worker else plan.steps,
+            optimizer_ops=plan.optimizer_ops,
+            capture=self._wanted(),
+            poison=plan.poison,
+            on_progress=self._progress(),
+            on_fork=lambda: None,
+        )
+        self.recorder.clocked = bool(self.member.name)
+        self.recorder.start()
+        if self._working:
+            self.recorder.main.muted += 1
+        if self._task is not None:
+            self.recorder.enter_thread(self._task, 0)
+
+    def _record_anew(self) -> None:
+        recorder = self.recorder
+        assert recorder is not None
+        if not self.observed:
+            recorder.abandon()
+            return
+        self.writer = self._new_writer()
+        recorder.record_into(self.writer, self._wanted(), self._progress())
+        if self.member.worker:
+            recorder.unlimited()
+
+    def _numpy_imported(self, numpy: Any) -> None:
+        if self.recorder is not None:
+            self.recorder.numpy_imported()
+
+    def _wanted(self) -> tuple[Any, ...]:
+        return tuple(key for key in self.plan.capture if key.process == self.member.name)
+
+    def _progress(self) -> Callable[[int, int], None]:
+        from repro_audit.replicate.progress import Progress
+
+        return self._note_rank if self.member.name else Progress(self.plan.progress)
+
+    def _note_rank(self, steps: int, events: int) -> None:
+        self._rank = _rank_now() if self._rank is None else self._rank
+
+    def _thread(self) -> str:
+        """Name of the calling thread."""
+        if self.recorder is not None:
+            mode = self.recorder.mode()
+            if mode is not None:
+                return mode.name
+        main = threading.current_thread() is threading.main_thread()
+        return "" if main else "unseen"
+
+    # -- the trace ------------------------------------------------------------------------------
+
+    def _trace_path(self) -> Path:
+        from repro_audit.trace import folder_of
+
+        own = Path(self.plan.trace)
+        return folder_of(own) / f"{self.member.file}.sqlite" if self.member.name else own
+
+    def _new_writer(self) -> Writer:
+        from repro_audit.replicate.writing import RunTrace
+
+        return RunTrace(self, self._trace_path(), _main_thread(self.member))
+
+    def _finish(self, outcome: str, code: int | None, error: str | None, *, at_once: bool) -> bool:
+        recorder, writer, plan = self.recorder, self.writer, self.plan
+        cut = threading.current_thread() is not threading.main_thread()
+        if recorder is not None:
+            recorder.stop(at_once=at_once)
+        if self._end_state is not None and not self.member.worker:
+            self._end_state.write(Path(f"{plan.end_state}{self.member.name}"))
+        self.recorder = self.writer = None
+        if writer is None or not (writer.begun or writer.events):
+            return False
+        writer.close(
+            manifest=self._manifest(),
+            closing={
+                "events": recorder.events if recorder is not None else 0,
+                "steps": recorder.steps if recorder is not None else 0,
+                "outcome": outcome,
+                "exit_code": code,
+                "error": error,
+                "unobserved": dict(recorder.unobserved) if recorder is not None else {},
+                "stale_reads": self.reads.stale,
+                "rank": self._rank if self._rank is not None else _rank_now(),
+                "processes": [] if self.member.name else _started(Path(plan.trace)),
+            },
+            cut=cut,
+        )
+        return True
+
+    def _manifest(self) -> Mapping[str, Any]:
+        if self.member.name:
+            return {"process": self.member.name, "worker": self.member.worker}
+        from repro_audit import engine
+        from repro_audit.control.manifest import collect
+
+        with self._where_it_began():
+            return collect(self.plan, engine.info())
+
+    @contextlib.contextmanager
+    def _where_it_began(self) -> Iterator[None]:
+        """The working directory of the start, which the program may have left or removed."""
+        # A descriptor leads back to a directory that has no name any more.
+        left = os.open(".", os.O_RDONLY)
+        try:
+            os.chdir(self.member.bases[0])
+            yield
+        finally:
+            os.fchdir(left)
+            os.close(left)
+
+
+def _seed(plan: Plan, member: Member) -> int:
+    """The seed of a process: of those that the program starts, each has another one."""
+    if not member.name:
+        return plan.seed
+    word = f"{plan.seed}/{member.file}".encode()
+    return int.from_bytes(hashlib.blake2b(word, digest_size=4).digest(), "little")
+
+
+def _main_thread(member: Member) -> str:
+    """What the main thread is called: a pool's processes share a name, not what they do first."""
+    return f"worker-{member.worker}" if member.worker else ""
+
+
+def _started(trace: Path) -> list[str]:
+    """What the traces are called that the processes of the program have begun."""
+    from repro_audit.trace import processes_of
+
+    return [path.stem for path in processes_of(trace)]
+
+
+def _rank_now() -> int | None:
+    """This process's rank in its process group, as torch or its launcher has it."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        return int(distributed.get_rank())
+    word = os.environ.get("RANK", "")
+    return int(word) if word.isdigit() else None

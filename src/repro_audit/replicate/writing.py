@@ -1,0 +1,83 @@
+"""The trace of one of a run's processes."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repro_audit.errors import TraceError, UsageError
+from repro_audit.replicate import ours
+from repro_audit.replicate.plan import plan_to_json
+from repro_audit.trace import Writer
+
+if TYPE_CHECKING:
+    from repro_audit.replicate.run import Run
+
+# Processes that one command of another kind started, and so named alike.
+_MOST_ALIKE = 1000
+
+
+class RunTrace(Writer):
+    """A run's trace. Where it cannot be written the run ends, whatever the program would catch."""
+
+    def __init__(self, run: Run, path: Path, main: str) -> None:
+        self._run = run
+        member = run.member
+        super().__init__(
+            path,
+            run=run.plan.run,
+            plan=plan_to_json(run.plan),
+            process=member.name,
+            main=main,
+            late=bool(member.name),
+        )
+
+    def payload(self, event: int, role: int, position: int, view: memoryview) -> None:
+        """As `Writer` does."""
+        with self._written():
+            super().payload(event, role, position, view)
+
+    def flush(self) -> None:
+        """As `Writer` does."""
+        with self._written():
+            super().flush()
+
+    def close(
+        self, *, manifest: Mapping[str, Any], closing: Mapping[str, Any], cut: bool = False
+    ) -> None:
+        """As `Writer` does."""
+        with self._written():
+            super().close(manifest=manifest, closing=closing, cut=cut)
+
+    def _open(self) -> sqlite3.Connection:
+        if not self._run.member.name:
+            return super()._open()
+        self.path.parent.mkdir(exist_ok=True)
+        # A shell's command may run several programs one after the other, or at once.
+        first = self._run.member
+        for number in range(2, _MOST_ALIKE):
+            try:
+                connection = super()._open()
+                self._run.tell("here", self._run.member)
+                return connection
+            except FileExistsError:
+                member = replace(first, name=f"{first.name}~{number}")
+                self._run.lineage.rename(member)
+                self.rename(self.path.with_name(f"{member.file}.sqlite"), member.name)
+        raise TraceError(f"{self.path} exists already")
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, TraceError) as error:
+            plan = self._run.plan
+            if not Path(plan.trace).exists():
+                self._run.end(ours.removed(plan))
+            reason = str(error) if isinstance(error, TraceError) else f"cannot write: {error}"
+            way_out = "Make room there, or end the program earlier with --steps N."
+            self._run.end(UsageError(f"{reason}. {way_out}"))
