@@ -22,12 +22,8 @@ _MASK = (1 << 64) - 1
 class HostKernels:
     """What `repro_audit._cuda` does, on the host's memory."""
 
-    ROW_BYTES = 24
     RECORD_BYTES = 680
     wrong = 0
-
-    def units(self, nbytes: int) -> int:
-        return -(-nbytes // 8192)
 
     def _add(self, out: int, lanes: tuple[int, int]) -> None:
         sums = (ctypes.c_uint64 * 2).from_address(out)
@@ -50,15 +46,15 @@ class HostKernels:
     ) -> None:
         self._add(out, _engine.multiset(address, sizes, strides, item, key))
 
-    def add_table(self, rows: int, count: int, units: int, key: int, out: int, *queue: int) -> None:
-        table = (ctypes.c_uint64 * (3 * count)).from_address(rows)
-        expected = 0
-        for i in range(count):
-            address, nbytes, first = table[3 * i : 3 * i + 3]
-            assert first == expected
-            expected += self.units(nbytes)
+    def add_table(self, places: list[tuple[int, int]], key: int, out: int, *queue: int) -> None:
+        for i, (address, nbytes) in enumerate(places):
             self._add(out + 16 * i, _engine.lanes(address, nbytes, 0, key))
-        assert units == expected
+
+    def sample(
+        self, address: int, sizes: Any, strides: Any, item: int, count: int, out: int, *queue: int
+    ) -> None:
+        found = _engine.sample(address, sizes, strides, item, count)
+        ctypes.memmove(out, found, len(found))
 
 
 @pytest.fixture
@@ -67,7 +63,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> HostKernels:
     fake = HostKernels()
     monkeypatch.setattr(choice, "cuda_kernels", lambda: fake)
     monkeypatch.setattr(choice, "name_for", lambda kind: "cuda")
-    monkeypatch.setattr(cuda, "_queue", lambda device: (0, 0))
+    monkeypatch.setattr(cuda, "queue", lambda device: (0, 0))
     return fake
 
 
@@ -95,6 +91,18 @@ def _tensors() -> list[torch.Tensor]:
 @pytest.fixture
 def expected() -> list[tuple[bytes, bytes]]:
     return [(engine.tensor_digest(t), engine.multiset_digest(t)) for t in _tensors()]
+
+
+def _samples() -> list[bytes]:
+    return [devices.sample(t, 5) for t in _tensors()]
+
+
+def test_samples(kernels: HostKernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [engine.sample(t, 5) for t in _tensors()]
+    assert [len(taken) for taken in expected].count(0) == 1
+    assert _samples() == expected
+    monkeypatch.setattr(choice, "name_for", lambda kind: "torch")
+    assert _samples() == expected
 
 
 def test_the_kernels_route(expected: list[tuple[bytes, bytes]], kernels: HostKernels) -> None:
@@ -208,8 +216,7 @@ def test_records_are_merged() -> None:
 @pytest.mark.skipif(choice.cuda_kernels() is None, reason="built without nvcc")
 def test_the_module_of_kernels() -> None:
     kernels = choice.cuda_kernels()
-    assert (kernels.ROW_BYTES, kernels.RECORD_BYTES) == (24, 680)
-    assert [kernels.units(n) for n in (0, 1, 8192, 8193)] == [0, 1, 1, 2]
+    assert kernels.RECORD_BYTES == 680
     runtime, driver = kernels.versions()
     assert runtime >= 12000
     assert driver == 0 or driver >= 11000

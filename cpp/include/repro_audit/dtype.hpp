@@ -232,6 +232,7 @@ struct Integer {
   }
 };
 
+#if !defined(__CUDACC_RTC__)
 // Calls use(Format{}) with the format of `tag`; false for the tags of complex numbers, which are
 // compared as two parts, and of packed 4-bit ones, whose elements are no whole bytes.
 template <class Use>
@@ -262,5 +263,7 @@ bool with_format(Tag tag, Use&& use) {
   }
   return false;
 }
+
+#endif
 
 }  // namespace repro_audit

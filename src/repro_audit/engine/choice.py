@@ -68,6 +68,15 @@ class Engine(Protocol):
         threads: int = 0,
         /,
     ) -> tuple[int, int]: ...
+    def sample(
+        self,
+        address: int,
+        sizes: Sequence[int],
+        strides: Sequence[int],
+        itemsize: int,
+        count: int,
+        /,
+    ) -> bytes: ...
     def ulp(
         self,
         address_a: int,

@@ -80,6 +80,22 @@ def multiset(t: torch.Tensor, key: int, tag: int) -> bytes:
     return _finalized(lanes, t.nbytes, TAGS[views.dtype_name(t)] + tag)
 
 
+@views.unseen()
+def sample(t: torch.Tensor, count: int) -> bytes:
+    """The bytes of `count` sampled elements, all if there are fewer, of a tensor that `stays`."""
+    t = views.resolved(t)
+    count = min(count, t.numel())
+    if count == 0:
+        return b""
+    if choice.name_for(t.device.type) == choice.CUDA:
+        from repro_audit.engine import cuda
+
+        return cuda.sample(t, count)
+    from repro_audit.engine import torch_ops
+
+    return torch_ops.sample(t, count)
+
+
 def ulp(a: Any, b: Any) -> tuple[dict[str, Any], tuple[int, ...]] | None:
     """What two tensors differ by, found on their device, and the shape that indices are of; None
     where they are not of one CUDA device, dtype and shape: such are compared on the host.

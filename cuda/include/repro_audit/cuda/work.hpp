@@ -7,6 +7,7 @@
 #include "repro_audit/cuda/sources.hpp"
 #include "repro_audit/digest.hpp"
 #include "repro_audit/multiset.hpp"
+#include "repro_audit/sample.hpp"
 #include "repro_audit/ulp.hpp"
 
 namespace repro_audit::cuda {
@@ -197,6 +198,18 @@ REPRO_AUDIT_FN Lanes multiset_work(const Source& source, u64 nbytes, u64 key, u6
     }
   }
   return sum;
+}
+
+// Thread `thread` of `threads`: copies its part of `count` of a tensor's elements, of kItem bytes
+// each, to `out`.
+template <int kItem>
+REPRO_AUDIT_FN void sample_work(const Pieces<kItem>& pieces, u64 count, u64 out, u64 thread,
+                                u64 threads) {
+  for (u64 i = thread; i < count; i += threads) {
+    u64 left = 0;
+    const u64 from = pieces.locate(sample_index(i, count, pieces.count), left);
+    copy_piece<kItem>(from, out + i * kItem);
+  }
 }
 
 // Thread `thread` of `threads`: its part of what `numel` numbers of one format differ by. Calls
