@@ -4,17 +4,11 @@
 #include "repro_audit/cuda/kernels.cuh"
 
 namespace repro_audit::cuda {
-namespace {
-
-constexpr unsigned kPerMultiprocessor = 8;
-
-}  // namespace
-
 void add_range(u64 address, u64 nbytes, u64 offset, u64 key, u64 out, Queue queue) {
   if (nbytes == 0) return;
   const OnDevice on(queue.device);
   const u64 blocks = nbytes / kBlockBytes + 2;
-  const unsigned grid = grid_for(blocks, kThreads, kPerMultiprocessor, queue.device);
+  const unsigned grid = grid_for(blocks, kThreads, kBlockwise, queue.device);
   with_range(address, nbytes, offset, [&](auto source) {
     stream_kernel<<<grid, kThreads, 0, static_cast<cudaStream_t>(queue.stream)>>>(
         source, offset, offset + nbytes, key, reinterpret_cast<u64*>(out));
@@ -30,8 +24,7 @@ void add_strided(const Strided& given, u64 key, u64 out, Queue queue) {
     return add_range(reinterpret_cast<u64>(view.data), nbytes, 0, key, out, queue);
   }
   const OnDevice on(queue.device);
-  const unsigned grid =
-      grid_for(nbytes / kBlockBytes + 1, kThreads, kPerMultiprocessor, queue.device);
+  const unsigned grid = grid_for(nbytes / kBlockBytes + 1, kThreads, kBlockwise, queue.device);
   with_pieces(view, 16, [&](const auto& source) {
     stream_kernel<<<grid, kThreads, 0, static_cast<cudaStream_t>(queue.stream)>>>(
         source, u64{0}, nbytes, key, reinterpret_cast<u64*>(out));
@@ -45,7 +38,7 @@ template <int kRows>
 void launch_table(const Row* rows, u64 count, u64 units, u64 key, u64 out, Queue queue) {
   Table<kRows> table;
   std::copy_n(rows, count, table.rows);
-  const unsigned grid = grid_for(units, kThreads, kPerMultiprocessor, queue.device);
+  const unsigned grid = grid_for(units, kThreads, kBlockwise, queue.device);
   table_kernel<kRows><<<grid, kThreads, 0, static_cast<cudaStream_t>(queue.stream)>>>(
       table, count, units, key, reinterpret_cast<u64*>(out));
   require(cudaGetLastError(), "the table's kernel");

@@ -40,12 +40,4 @@ u64 compare_records(u64 numel, int device);
 // where the dtype has no distance.
 bool compare(Tag tag, u64 a, u64 b, u64 numel, u64 records, Queue queue);
 
-struct Versions {
-  int runtime;
-  int driver;  // 0 where there is none
-};
-// Asks the driver's library without initialising it: a process that did could no longer fork, nor
-// choose the devices that it sees.
-Versions versions();
-
 }  // namespace repro_audit::cuda

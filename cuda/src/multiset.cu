@@ -9,7 +9,7 @@ namespace {
 template <int kItem>
 void launch(const Strided& view, u64 key, u64 out, Queue queue) {
   const u64 nbytes = view.nbytes();
-  const unsigned grid = grid_for(nbytes / 512 + 1, kThreads, 16, queue.device);
+  const unsigned grid = grid_for(nbytes / 512 + 1, kThreads, kThreadwise, queue.device);
   const auto run = [&](const auto& source) {
     multiset_kernel<kItem><<<grid, kThreads, 0, static_cast<cudaStream_t>(queue.stream)>>>(
         source, nbytes, key, reinterpret_cast<u64*>(out));

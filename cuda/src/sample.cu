@@ -10,7 +10,7 @@ namespace {
 
 template <int kItem>
 void launch(const Strided& view, u64 count, u64 out, Queue queue) {
-  const unsigned grid = grid_for(count / kWarp + 1, kThreads, 8, queue.device);
+  const unsigned grid = grid_for(count / kWarp + 1, kThreads, kThreadwise, queue.device);
   sample_kernel<kItem><<<grid, kThreads, 0, static_cast<cudaStream_t>(queue.stream)>>>(
       pieces_of<kItem>(view), count, out);
 }

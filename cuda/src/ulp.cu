@@ -8,7 +8,7 @@ namespace {
 
 unsigned grid(u64 numel, int device) {
   // 8 bytes at most: a quad holds two elements at least.
-  return grid_for(numel / 64 + 1, kUlpThreads, 16, device);
+  return grid_for(numel / 64 + 1, kUlpThreads, kThreadwise, device);
 }
 
 }  // namespace

@@ -9,12 +9,12 @@ import os
 import pytest
 import torch
 
-from repro_audit.engine import choice
+from repro_audit.engine import kernels
 
 
 @pytest.fixture(autouse=True)
 def needs_cuda() -> None:
-    problem = choice.cuda_problem()
+    problem = kernels.problem("cuda")
     if not problem and not torch.cuda.is_available():
         problem = "torch sees no CUDA device"
     if problem and os.environ.get("REPRO_AUDIT_REQUIRE") == "cuda":

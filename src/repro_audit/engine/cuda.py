@@ -1,4 +1,5 @@
-"""Digests, multisets and ULP divergences on CUDA devices, by the kernels of `repro_audit._cuda`.
+"""Digests, multisets and ULP divergences on CUDA devices, by the kernels of `repro_audit._cuda`,
+or the same ones compiled by CuPy.
 
 Kernels run on the caller's current stream; each function waits for its answer.
 """
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 _MASK = (1 << 64) - 1
-_checked: set[int] = set()
+_checked: set[tuple[str, int]] = set()
 
 
 def refuse_capture() -> None:
@@ -37,12 +38,13 @@ def queue(device: torch.device) -> tuple[int, int]:
 
     refuse_capture()
     index = torch.cuda.current_device() if device.index is None else device.index
-    if index not in _checked:
-        _checked.add(index)
+    asked = choice.name_for("cuda"), index
+    if asked not in _checked:
+        _checked.add(asked)
         try:
             _check(torch.device("cuda", index))
         except BaseException:
-            _checked.discard(index)
+            _checked.discard(asked)
             raise
     return index, torch.cuda.current_stream(device).cuda_stream
 
@@ -88,7 +90,7 @@ def stream_lanes(data: torch.Tensor, offset: int, key: int) -> tuple[int, int]:
     """The lanes of a flat uint8 tensor whose bytes stand at byte `offset` of their stream."""
     index, stream = queue(data.device)
     sums = _sums(1, data.device)
-    choice.cuda_kernels().add_range(
+    choice.kernels().add_range(
         data.data_ptr(), data.numel(), offset, key, sums.data_ptr(), index, stream
     )
     return _pairs(sums)[0]
@@ -98,7 +100,7 @@ def tensor_lanes(t: torch.Tensor, key: int) -> tuple[int, int]:
     """The lanes of a dense tensor's stream, whatever its strides."""
     index, stream = queue(t.device)
     sums = _sums(1, t.device)
-    choice.cuda_kernels().add_strided(
+    choice.kernels().add_strided(
         t.data_ptr(),
         tuple(t.shape),
         t.stride(),
@@ -115,7 +117,7 @@ def multiset_lanes(t: torch.Tensor, key: int) -> tuple[int, int]:
     """The multiset lanes of a dense tensor's elements."""
     index, stream = queue(t.device)
     sums = _sums(1, t.device)
-    choice.cuda_kernels().add_multiset(
+    choice.kernels().add_multiset(
         t.data_ptr(),
         tuple(t.shape),
         t.stride(),
@@ -136,7 +138,7 @@ def table_lanes(tensors: list[torch.Tensor], key: int = 0) -> list[tuple[int, in
     index, stream = queue(device)
     places = [(t.data_ptr(), t.nbytes) for t in tensors]
     sums = _sums(len(tensors), device)
-    choice.cuda_kernels().add_table(places, key, sums.data_ptr(), index, stream)
+    choice.kernels().add_table(places, key, sums.data_ptr(), index, stream)
     return _pairs(sums)
 
 
@@ -146,7 +148,7 @@ def sample(t: torch.Tensor, count: int) -> bytes:
 
     index, stream = queue(t.device)
     found = torch.empty(count * t.itemsize, dtype=torch.uint8, device=t.device)
-    choice.cuda_kernels().sample(
+    choice.kernels().sample(
         t.data_ptr(),
         tuple(t.shape),
         t.stride(),
@@ -169,7 +171,7 @@ def ulp(a: torch.Tensor, b: torch.Tensor, dtype: str) -> dict[str, Any]:
     from repro_audit import _engine
 
     index, stream = queue(a.device)
-    kernels = choice.cuda_kernels()
+    kernels = choice.kernels()
     a, b = a.contiguous(), b.contiguous()
     count = kernels.compare_records(a.numel(), index) if a.numel() else 0
     records = torch.empty(count * kernels.RECORD_BYTES, dtype=torch.uint8, device=a.device)

@@ -29,7 +29,7 @@ class _Writer:
 
     def __init__(self, index: int) -> None:
         self._index = index
-        self._kernels = choice.cuda_kernels()
+        self._kernels = choice.kernels()
 
     def check(self) -> None:
         """Raise while the current stream is being captured into a graph."""
@@ -76,7 +76,7 @@ class _Clock:
         self._device = device
         self._current = torch._C._cuda_getCurrentRawStream
         # Not one of torch's pool: the program is given the streams that it would have been given.
-        self._side = self._of(choice.cuda_kernels().make_stream(index))
+        self._side = self._of(choice.kernels().make_stream(index))
         # First that of the tables' making, then that of each half's zeroing.
         self._events = [_event(), _event()]
         for event in self._events:
@@ -126,7 +126,7 @@ def parts(device: torch.device, slots: int) -> tuple[_Writer, _Clock, Tables]:
     import torch
 
     index, _ = queue(device)
-    kernels = choice.cuda_kernels()
+    kernels = choice.kernels()
     kernels.exchange(
         torch.Tensor.__dlpack_c_exchange_api__,
         torch.Tensor,

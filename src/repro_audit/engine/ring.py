@@ -258,7 +258,7 @@ def _parts(device: torch.device, slots: int) -> tuple[Writer, Clock, Tables]:
     import torch
 
     try:
-        if choice.name_for(device.type) == choice.CUDA:
+        if choice.kernels(device.type):
             from repro_audit.engine import cuda_ring
 
             return cuda_ring.parts(device, slots)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import torch
 
 
+# DLPack's number of the CPU.
+_HOST = 1
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """Strided elements in this process's memory; strides are in elements and may be 0 or negative.
@@ -270,10 +274,10 @@ def is_viewable(x: Any) -> bool:
 
 def shared(x: Any) -> Any:
     """Another library's array as a tensor, through DLPack without a copy; as an array where the
-    program has no torch, which knows more dtypes and devices.
+    program has no torch, which knows more dtypes and devices, and the array is the host's.
     """
     try:
-        if "torch" in sys.modules:
+        if "torch" in sys.modules or x.__dlpack_device__()[0] != _HOST:
             from torch.utils.dlpack import from_dlpack
 
             return from_dlpack(x)

@@ -8,9 +8,6 @@
 
 namespace repro_audit::cuda {
 
-inline constexpr unsigned kThreads = 256;
-inline constexpr unsigned kUlpThreads = 128;
-
 __device__ inline Lanes warp_sum(Lanes sum) {
   REPRO_AUDIT_UNROLL
   for (int step = 16; step > 0; step /= 2) {
@@ -46,16 +43,6 @@ __global__ void __launch_bounds__(kThreads)
     stream_kernel(const __grid_constant__ Source source, u64 begin, u64 end, u64 key, u64* out) {
   block_add(out, stream_work(source, begin, end, key, thread_index(), thread_count()));
 }
-
-// A table is a parameter of its launch, so that no copy of it has to be waited for. 32,764 bytes of
-// parameters are the most that CUDA 12.1 and later take.
-template <int kRows>
-struct Table {
-  Row rows[kRows];
-};
-inline constexpr int kFewRows = 64;
-inline constexpr int kMostRows = 1360;
-static_assert(sizeof(Table<kMostRows>) + 4 * sizeof(u64) <= 32764);
 
 template <int kRows>
 __global__ void __launch_bounds__(kThreads) table_kernel(const __grid_constant__ Table<kRows> table,

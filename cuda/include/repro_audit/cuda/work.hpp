@@ -14,6 +14,15 @@ namespace repro_audit::cuda {
 
 inline constexpr u64 kWarp = 32;
 
+// Of a block of threads, in all kernels but that of ULP divergence.
+inline constexpr unsigned kThreads = 256;
+inline constexpr unsigned kUlpThreads = 128;
+
+// Blocks for each multiprocessor at most: of kernels that read through a warp's blocks, and of
+// those whose threads read by themselves.
+inline constexpr unsigned kBlockwise = 8;
+inline constexpr unsigned kThreadwise = 16;
+
 // The block keys of 32 blocks at a time: a warp's threads make one pair each and hand it round.
 // On the host, where a thread is alone, each makes those that it needs.
 class BlockKeys {
@@ -121,6 +130,16 @@ struct Row {
   u64 nbytes;
   u64 first_unit;
 };
+
+// A table is a parameter of its launch, so that no copy of it has to be waited for. 32,764 bytes of
+// parameters are the most that CUDA 12.1 and later take.
+template <int kRows>
+struct Table {
+  Row rows[kRows];
+};
+inline constexpr int kFewRows = 64;
+inline constexpr int kMostRows = 1360;
+static_assert(sizeof(Table<kMostRows>) + 4 * sizeof(u64) <= 32764);
 
 // What a warp takes at a time where one launch reads many tensors.
 inline constexpr u64 kUnitBlocks = 8;
