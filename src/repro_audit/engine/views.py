@@ -284,7 +284,8 @@ def shared(x: Any) -> Any:
         import numpy as np
 
         return np.from_dlpack(x)
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+    except (AssertionError, BufferError, RuntimeError, TypeError, ValueError) as error:
+        # torch asserts that it was built for the device.
         raise UnsupportedTensorError(
             f"A {type(x).__module__}.{type(x).__qualname__} that cannot be shared through DLPack: "
             f"{error}. Fingerprint a copy of it as a NumPy array or a torch tensor."
