@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from repro_audit.engine import choice, views
 from repro_audit.engine.cuda import queue, refuse_capture
+from repro_audit.engine.exchange import exchange
 from repro_audit.engine.tags import TAGS
 from repro_audit.errors import UnsupportedTensorError
 
@@ -126,13 +127,7 @@ def parts(device: torch.device, slots: int) -> tuple[_Writer, _Clock, Tables]:
     import torch
 
     index, _ = queue(device)
-    kernels = choice.kernels()
-    kernels.exchange(
-        torch.Tensor.__dlpack_c_exchange_api__,
-        torch.Tensor,
-        torch.nn.Parameter,
-        torch.UntypedStorage,
-    )
+    exchange(choice.kernels())
     pool = torch.cuda.MemPool()
     with torch.cuda.use_mem_pool(pool, device):
         tables = [
