@@ -127,19 +127,13 @@ def gpt2(repeats: int) -> dict[str, Any]:
     shapes = [(50_257, 768), (1024, 768), *[*layer, (768,), (768,), (768,), (768,)] * 12]
     tensors = [torch.randn(shape, device="cuda") for shape in (shapes * 7)[:1000]]
     total = sum(t.nbytes for t in tensors)
-    rows, units = [], 0
-    for t in tensors:
-        rows += [t.data_ptr(), t.nbytes, units]
-        units += _cuda.units(t.nbytes)
-    table = torch.tensor(rows, dtype=torch.int64, device="cuda")
+    places = [(t.data_ptr(), t.nbytes) for t in tensors]
     out = torch.zeros(2 * len(tensors), dtype=torch.int64, device="cuda")
     whole = torch.empty(total // 4, device="cuda")
     found = medians(
         {
             "read": whole.sum,
-            "table": lambda: _cuda.add_table(
-                table.data_ptr(), len(tensors), units, 0, out.data_ptr(), *queue()
-            ),
+            "table": lambda: _cuda.add_table(places, 0, out.data_ptr(), *queue()),
         },
         repeats,
     )

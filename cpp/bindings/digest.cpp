@@ -163,6 +163,15 @@ py::tuple multiset(u64 address, const py::object& sizes, const py::object& strid
   return pair(sum);
 }
 
+py::bytes sampled(u64 address, const py::object& sizes, const py::object& strides, u64 itemsize,
+                  u64 count) {
+  const Strided view = strided(address, sizes, strides, itemsize);
+  if (count > view.numel()) throw py::value_error("sample: more than there are elements");
+  py::bytes found(nullptr, count * itemsize);
+  if (count != 0) sample(view, count, reinterpret_cast<u8*>(PyBytes_AS_STRING(found.ptr())));
+  return found;
+}
+
 py::bytes finalized(u64 lane0, u64 lane1, u64 nbytes, u64 tag) {
   PyObject* bytes = to_bytes(finalize({lane0, lane1}, nbytes, tag));
   if (bytes == nullptr) throw py::error_already_set();
@@ -186,6 +195,8 @@ void register_digest(py::module_& module) {
   module.def("multiset", &multiset, "address"_a, "sizes"_a, "strides"_a, "itemsize"_a, "key"_a = 0,
              "threads"_a = 0, py::pos_only(),
              "The two multiset lanes of strided elements; finalise them with the tag plus 256.");
+  module.def("sample", &sampled, "address"_a, "sizes"_a, "strides"_a, "itemsize"_a, "count"_a,
+             py::pos_only(), "The bytes of `count` elements, evenly spread (SPEC.md, section 11).");
   module.def(
       "readable",
       [](u64 address, u64 nbytes) {

@@ -7,6 +7,7 @@ namespace repro_audit::bindings::dlpack {
 
 inline constexpr u32 kMajor = 1;
 inline constexpr int kCpu = 1;
+inline constexpr int kCuda = 2;
 inline constexpr const char* kCapsule = "dlpack_exchange_api";
 
 struct Tensor {

@@ -5,5 +5,6 @@ PYBIND11_MODULE(_engine, module) {
   repro_audit::bindings::register_engines(module);
   repro_audit::bindings::register_digest(module);
   repro_audit::bindings::register_exchange(module);
+  repro_audit::bindings::register_sources(module);
   repro_audit::bindings::register_ulp(module);
 }

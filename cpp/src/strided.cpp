@@ -6,6 +6,7 @@
 
 #include "parallel.hpp"
 #include "range.hpp"
+#include "repro_audit/sample.hpp"
 #include "tiles.hpp"
 
 namespace repro_audit {
@@ -225,6 +226,21 @@ void gather(const Strided& view, u64 first, u64 count, u8* to) {
       index[d] = 0;
       ++index[d - 1];
     }
+  }
+}
+
+void sample(const Strided& given, u64 count, u8* to) {
+  const Strided view = simplified(given);
+  const u64 numel = view.numel();
+  const i64 item = static_cast<i64>(view.itemsize);
+  for (u64 i = 0; i < count; ++i, to += item) {
+    u64 rest = sample_index(i, count, numel);
+    i64 at = 0;
+    for (std::size_t d = view.sizes.size(); d-- > 0;) {
+      at += static_cast<i64>(rest % view.sizes[d]) * view.strides[d];
+      rest /= view.sizes[d];
+    }
+    std::memcpy(to, view.data + at * item, view.itemsize);
   }
 }
 

@@ -41,6 +41,9 @@ Strided reordered(Strided view);
 // Copies elements first ... first + count - 1 of the stream to `to`, one after another.
 void gather(const Strided& view, u64 first, u64 count, u8* to);
 
+// Copies `count` sampled elements (SPEC.md, section 11) to `to`; 0 < count <= numel.
+void sample(const Strided& view, u64 count, u8* to);
+
 // Lanes of the view's stream; `threads` as in parallel_lanes.
 Lanes strided_lanes(const Kernels& kernels, const KeyTable& keys, const Strided& view,
                     unsigned threads);

@@ -1,8 +1,10 @@
 // `repro_audit._cuda`: launches of the kernels, on memory and streams given by address.
+#include <cuda_runtime_api.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include "../../cpp/bindings/arguments.hpp"
-#include "../src/launch.hpp"
+#include "bindings.hpp"
 
 namespace {
 
@@ -10,8 +12,7 @@ namespace py = pybind11;
 using namespace repro_audit;
 using namespace py::literals;
 using bindings::strided;
-
-cuda::Queue queue(int device, u64 stream) { return {device, reinterpret_cast<void*>(stream)}; }
+using cuda::bindings::queue;
 
 }  // namespace
 
@@ -19,17 +20,8 @@ PYBIND11_MODULE(_cuda, module) {
   module.doc() =
       "Kernels on a CUDA device's memory, given by address; see cpp/SPEC.md. Every launch is "
       "asynchronous on the stream given and adds to what is at `out`.";
-  module.attr("ROW_BYTES") = sizeof(cuda::Row);
   module.attr("RECORD_BYTES") = sizeof(Divergence);
-  module.def(
-      "versions",
-      [] {
-        const cuda::Versions found = cuda::versions();
-        return py::make_tuple(found.runtime, found.driver);
-      },
-      "The CUDA compiled with, and the newest that the driver knows (0: no driver).");
-  module.def("units", &cuda::units_of, "nbytes"_a, py::pos_only(),
-             "What a tensor of a table counts in `first_unit`.");
+  module.def("toolkit", [] { return CUDART_VERSION; }, "The CUDA compiled with: 13000 for 13.0.");
   module.def(
       "add_range",
       [](u64 address, u64 nbytes, u64 offset, u64 key, u64 out, int device, u64 stream) {
@@ -49,11 +41,18 @@ PYBIND11_MODULE(_cuda, module) {
       py::pos_only(), "Adds the lanes of a strided tensor's stream.");
   module.def(
       "add_table",
-      [](u64 rows, u64 count, u64 units, u64 key, u64 out, int device, u64 stream) {
-        cuda::add_table(rows, count, units, key, out, queue(device, stream));
+      [](const std::vector<std::pair<u64, u64>>& places, u64 key, u64 out, int device, u64 stream) {
+        std::vector<cuda::Row> rows;
+        rows.reserve(places.size());
+        for (const auto& [address, nbytes] : places) {
+          bindings::pointer(address, nbytes);
+          rows.push_back({address, nbytes, 0});
+        }
+        cuda::add_table(std::move(rows), key, out, queue(device, stream));
       },
-      "rows"_a, "count"_a, "units"_a, "key"_a, "out"_a, "device"_a, "stream"_a, py::pos_only(),
-      "Adds the lanes of `count` tensors: rows of (address, nbytes, first_unit) as u64.");
+      "places"_a, "key"_a, "out"_a, "device"_a, "stream"_a, py::pos_only(),
+      "Adds the lanes of tensors at (address, nbytes), two for each at `out`; one launch for 1,360 "
+      "of them.");
   module.def(
       "add_multiset",
       [](u64 address, const py::object& sizes, const py::object& strides, u64 itemsize, u64 key,
@@ -74,4 +73,15 @@ PYBIND11_MODULE(_cuda, module) {
       },
       "tag"_a, "a"_a, "b"_a, "numel"_a, "records"_a, "device"_a, "stream"_a, py::pos_only(),
       "Writes records for `_engine.ulp_merge` of two contiguous tensors of one dtype.");
+  module.def(
+      "sample",
+      [](u64 address, const py::object& sizes, const py::object& strides, u64 itemsize, u64 count,
+         u64 out, int device, u64 stream) {
+        const Strided view = strided(address, sizes, strides, itemsize);
+        if (count > view.numel()) throw py::value_error("count: more than there are elements");
+        cuda::sample(view, count, out, queue(device, stream));
+      },
+      "address"_a, "sizes"_a, "strides"_a, "itemsize"_a, "count"_a, "out"_a, "device"_a, "stream"_a,
+      py::pos_only(), "Copies `count` sampled elements of a tensor (SPEC.md, 11) to `out`.");
+  cuda::bindings::register_tensors(module);
 }

@@ -4,6 +4,8 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <stdexcept>
 #include <string>
 
@@ -16,10 +18,36 @@ inline void require(cudaError_t status, const char* what) {
   throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
 }
 
+// The calling thread's current device is `device` for as long as this lives. It is the program's as
+// well, whatever copy of CUDA's runtime asks, so it must be what it was afterwards.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) {
+    require(cudaGetDevice(&before_), "cudaGetDevice");
+    if (before_ == device) return;
+    require(cudaSetDevice(device), "cudaSetDevice");
+    changed_ = true;
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+  ~OnDevice() {
+    if (changed_) cudaSetDevice(before_);
+  }
+
+ private:
+  int before_ = 0;
+  bool changed_ = false;
+};
+
 inline unsigned multiprocessors(int device) {
-  int count = 0;
-  require(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
-          "cudaDeviceGetAttribute");
+  constexpr int kMost = 64;
+  static std::array<std::atomic<int>, kMost> known{};
+  int count = device < kMost ? known[static_cast<std::size_t>(device)].load() : 0;
+  if (count == 0) {
+    require(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
+            "cudaDeviceGetAttribute");
+    if (device < kMost) known[static_cast<std::size_t>(device)].store(count);
+  }
   return static_cast<unsigned>(count);
 }
 

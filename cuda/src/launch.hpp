@@ -4,6 +4,8 @@
 // is refused.
 #pragma once
 
+#include <vector>
+
 #include "../../cpp/src/strided.hpp"
 #include "repro_audit/cuda/work.hpp"
 
@@ -20,9 +22,15 @@ void add_range(u64 address, u64 nbytes, u64 offset, u64 key, u64 out, Queue queu
 void add_strided(const Strided& view, u64 key, u64 out, Queue queue);
 void add_multiset(const Strided& view, u64 key, u64 out, Queue queue);
 
-// Adds the lanes of `count` tensors, described by the rows at `rows`, to 2 * count u64 at `out`, in
-// one launch; `units` is the sum of their units.
-void add_table(u64 rows, u64 count, u64 units, u64 key, u64 out, Queue queue);
+// Adds the lanes of tensors whose bytes lie together to two u64 each at `out`: one launch for 1,360
+// of them. `first_unit` of the rows is set here.
+void add_table(std::vector<Row> rows, u64 key, u64 out, Queue queue);
+
+// Copies `count` elements of the view's stream, as sample_index chooses them, to `out`.
+void sample(const Strided& view, u64 count, u64 out, Queue queue);
+
+// A stream of the device that does not wait for the default one; it lives as long as the process.
+void* make_stream(int device);
 
 // How many records `compare` writes for `numel` elements on a device.
 u64 compare_records(u64 numel, int device);
@@ -31,13 +39,5 @@ u64 compare_records(u64 numel, int device);
 // one format at `a` and `b` differ by, except numel and the histogram's share of equal pairs. False
 // where the dtype has no distance.
 bool compare(Tag tag, u64 a, u64 b, u64 numel, u64 records, Queue queue);
-
-struct Versions {
-  int runtime;
-  int driver;  // 0 where there is none
-};
-// Asks the driver's library without initialising it: a process that did could no longer fork, nor
-// choose the devices that it sees.
-Versions versions();
 
 }  // namespace repro_audit::cuda

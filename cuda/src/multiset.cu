@@ -1,21 +1,15 @@
-// Kernels of the multiset digest.
+// Launches of the multiset digest's kernels.
 #include "grid.hpp"
 #include "pieces.hpp"
-#include "reduce.cuh"
+#include "repro_audit/cuda/kernels.cuh"
 
 namespace repro_audit::cuda {
 namespace {
 
-template <int kItem, class Source>
-__global__ void __launch_bounds__(kThreads)
-    multiset_kernel(const __grid_constant__ Source source, u64 nbytes, u64 key, u64* out) {
-  block_add(out, multiset_work<kItem>(source, nbytes, key, thread_index(), thread_count()));
-}
-
 template <int kItem>
 void launch(const Strided& view, u64 key, u64 out, Queue queue) {
   const u64 nbytes = view.nbytes();
-  const unsigned grid = grid_for(nbytes / 512 + 1, kThreads, 16, queue.device);
+  const unsigned grid = grid_for(nbytes / 512 + 1, kThreads, kThreadwise, queue.device);
   const auto run = [&](const auto& source) {
     multiset_kernel<kItem><<<grid, kThreads, 0, static_cast<cudaStream_t>(queue.stream)>>>(
         source, nbytes, key, reinterpret_cast<u64*>(out));
@@ -35,7 +29,7 @@ void launch(const Strided& view, u64 key, u64 out, Queue queue) {
 void add_multiset(const Strided& given, u64 key, u64 out, Queue queue) {
   if (given.numel() == 0) return;
   const Strided view = reordered(given);
-  require(cudaSetDevice(queue.device), "cudaSetDevice");
+  const OnDevice on(queue.device);
   switch (view.itemsize) {
     case 1: launch<1>(view, key, out, queue); break;
     case 2: launch<2>(view, key, out, queue); break;

@@ -1,6 +1,7 @@
 // The kernels' work, called on the host for every thread of a grid, against the CPU's engine.
 #include "repro_audit/cuda/work.hpp"
 
+#include <algorithm>
 #include <cinttypes>
 #include <cstdio>
 #include <cstring>
@@ -135,6 +136,38 @@ void dividers() {
   }
 }
 
+void samples(const std::vector<u8>& bytes) {
+  for (const u64 numel : {u64{1}, u64{7}, u64{1000}, u64{1} << 40, ~u64{0}}) {
+    for (const u64 count : {u64{1}, u64{3}, std::min<u64>(numel, 1000)}) {
+      if (count > numel) continue;
+      for (u64 i = 0; i < count; ++i) {
+        const auto expected = static_cast<unsigned __int128>(i) * numel / count;
+        CHECK(sample_index(i, count, numel) == static_cast<u64>(expected));
+      }
+    }
+  }
+  const auto each = [&]<int kItem>() {
+    for (const Strided& given : views(bytes.data(), kItem)) {
+      const Strided view = simplified(given);
+      for (const u64 count : {u64{1}, std::min<u64>(5, view.numel()), view.numel()}) {
+        std::vector<u8> expected(count * kItem);
+        sample(given, count, expected.data());
+        std::vector<u8> found(count * kItem);
+        const auto pieces = cuda::pieces_of<kItem>(view);
+        for (u64 t = 0; t < 96; ++t) {
+          cuda::sample_work<kItem>(pieces, count, reinterpret_cast<u64>(found.data()), t, 96);
+        }
+        CHECK(found == expected);
+      }
+    }
+  };
+  each.operator()<1>();
+  each.operator()<2>();
+  each.operator()<4>();
+  each.operator()<8>();
+  each.operator()<16>();
+}
+
 void tables(const std::vector<u8>& bytes) {
   std::vector<cuda::Row> rows;
   u64 units = 0;
@@ -233,6 +266,7 @@ int main() {
   strided(bytes);
   dividers();
   tables(bytes);
+  samples(bytes);
   multiset<1>(bytes);
   multiset<2>(bytes);
   multiset<4>(bytes);

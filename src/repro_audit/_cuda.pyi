@@ -6,13 +6,11 @@ device `device`. The `add_` functions add two 64-bit lanes, for each tensor, to 
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
-ROW_BYTES: Final[int]
 RECORD_BYTES: Final[int]
 
-def versions() -> tuple[int, int]: ...
-def units(nbytes: int, /) -> int: ...
+def toolkit() -> int: ...
 def add_range(
     address: int, nbytes: int, offset: int, key: int, out: int, device: int, stream: int, /
 ) -> None: ...
@@ -28,7 +26,7 @@ def add_strided(
     /,
 ) -> None: ...
 def add_table(
-    rows: int, count: int, units: int, key: int, out: int, device: int, stream: int, /
+    places: Sequence[tuple[int, int]], key: int, out: int, device: int, stream: int, /
 ) -> None: ...
 def add_multiset(
     address: int,
@@ -45,3 +43,20 @@ def compare_records(numel: int, device: int, /) -> int: ...
 def compare(
     tag: int, a: int, b: int, numel: int, records: int, device: int, stream: int, /
 ) -> None: ...
+def sample(
+    address: int,
+    sizes: Sequence[int],
+    strides: Sequence[int],
+    itemsize: int,
+    count: int,
+    out: int,
+    device: int,
+    stream: int,
+    /,
+) -> None: ...
+def exchange(capsule: Any, tensor: type, parameter: type, storage: type, /) -> bool: ...
+def add_tensor(tensor: Any, out: int, device: int, stream: int, /) -> tuple[int, int] | None: ...
+def add_tensors(
+    tensors: list[Any], out: int, device: int, stream: int, /
+) -> list[tuple[int, int] | None]: ...
+def make_stream(device: int, /) -> int: ...

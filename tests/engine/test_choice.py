@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from repro_audit import _engine, engine
-from repro_audit.engine import choice
+from repro_audit.engine import choice, kernels
 from repro_audit.errors import EngineError
 
 
@@ -27,18 +27,24 @@ def test_select(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(choice.VARIABLE, name)
         assert engine.select(None) == name
         assert engine.name_for("cpu") == name
-        away = {"torch": "torch", "cuda": "cuda"}.get(name, f"{name} (host copy)")
+        away = name if name in {"torch", "cuda", "cupy"} else f"{name} (host copy)"
         assert engine.name_for("cuda") == away
     monkeypatch.delenv(choice.VARIABLE)
     assert engine.select(None) == _engine.engines()[0] == _engine.engine()
     assert not engine.info()["forced"]
     assert engine.name_for("mps") == "torch"
-    assert engine.name_for("cuda") == ("torch" if choice.cuda_problem() else "cuda")
+    run = [way for way in ("cuda", "cupy") if not kernels.problem(way)]
+    assert engine.name_for("cuda") == [*run, "torch"][0]
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("neon", "is not available here"), ("cuda", "not available"), ("quick", "is no engine")],
+    [
+        ("neon", "is not available here"),
+        ("cuda", "not available"),
+        ("cupy", "not available"),
+        ("quick", "is no engine"),
+    ],
 )
 def test_a_missing_engine_is_an_error(name: str, words: str) -> None:
     before = engine.name()

@@ -14,6 +14,7 @@ import torch
 
 from repro_audit import _engine, engine
 from repro_audit.engine import TAGS, choice, cuda, devices, torch_ops, views
+from repro_audit.engine import kernels as kernel_modules
 from repro_audit.errors import EngineError, UnsupportedTensorError
 
 _MASK = (1 << 64) - 1
@@ -22,12 +23,8 @@ _MASK = (1 << 64) - 1
 class HostKernels:
     """What `repro_audit._cuda` does, on the host's memory."""
 
-    ROW_BYTES = 24
     RECORD_BYTES = 680
     wrong = 0
-
-    def units(self, nbytes: int) -> int:
-        return -(-nbytes // 8192)
 
     def _add(self, out: int, lanes: tuple[int, int]) -> None:
         sums = (ctypes.c_uint64 * 2).from_address(out)
@@ -50,24 +47,24 @@ class HostKernels:
     ) -> None:
         self._add(out, _engine.multiset(address, sizes, strides, item, key))
 
-    def add_table(self, rows: int, count: int, units: int, key: int, out: int, *queue: int) -> None:
-        table = (ctypes.c_uint64 * (3 * count)).from_address(rows)
-        expected = 0
-        for i in range(count):
-            address, nbytes, first = table[3 * i : 3 * i + 3]
-            assert first == expected
-            expected += self.units(nbytes)
+    def add_table(self, places: list[tuple[int, int]], key: int, out: int, *queue: int) -> None:
+        for i, (address, nbytes) in enumerate(places):
             self._add(out + 16 * i, _engine.lanes(address, nbytes, 0, key))
-        assert units == expected
+
+    def sample(
+        self, address: int, sizes: Any, strides: Any, item: int, count: int, out: int, *queue: int
+    ) -> None:
+        found = _engine.sample(address, sizes, strides, item, count)
+        ctypes.memmove(out, found, len(found))
 
 
 @pytest.fixture
 def kernels(monkeypatch: pytest.MonkeyPatch) -> HostKernels:
     """The CPU's tensors go the way of a CUDA device's."""
     fake = HostKernels()
-    monkeypatch.setattr(choice, "cuda_kernels", lambda: fake)
+    monkeypatch.setattr(choice, "kernels", lambda kind="cuda": fake)
     monkeypatch.setattr(choice, "name_for", lambda kind: "cuda")
-    monkeypatch.setattr(cuda, "_queue", lambda device: (0, 0))
+    monkeypatch.setattr(cuda, "queue", lambda device: (0, 0))
     return fake
 
 
@@ -95,6 +92,18 @@ def _tensors() -> list[torch.Tensor]:
 @pytest.fixture
 def expected() -> list[tuple[bytes, bytes]]:
     return [(engine.tensor_digest(t), engine.multiset_digest(t)) for t in _tensors()]
+
+
+def _samples() -> list[bytes]:
+    return [devices.sample(t, 5) for t in _tensors()]
+
+
+def test_samples(kernels: HostKernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [engine.sample(t, 5) for t in _tensors()]
+    assert [len(taken) for taken in expected].count(0) == 1
+    assert _samples() == expected
+    monkeypatch.setattr(choice, "name_for", lambda kind: "torch")
+    assert _samples() == expected
 
 
 def test_the_kernels_route(expected: list[tuple[bytes, bytes]], kernels: HostKernels) -> None:
@@ -205,37 +214,43 @@ def test_records_are_merged() -> None:
         _engine.ulp_merge(np.zeros(1360, np.uint8)[::2], 1)
 
 
-@pytest.mark.skipif(choice.cuda_kernels() is None, reason="built without nvcc")
+@pytest.mark.skipif(kernel_modules.compiled() is None, reason="built without nvcc")
 def test_the_module_of_kernels() -> None:
-    kernels = choice.cuda_kernels()
-    assert (kernels.ROW_BYTES, kernels.RECORD_BYTES) == (24, 680)
-    assert [kernels.units(n) for n in (0, 1, 8192, 8193)] == [0, 1, 1, 2]
-    runtime, driver = kernels.versions()
-    assert runtime >= 12000
-    assert driver == 0 or driver >= 11000
+    kernels = kernel_modules.compiled()
+    assert kernels.RECORD_BYTES == 680
+    assert kernels.toolkit() >= 12000
     assert TAGS["float32"] == 12
 
 
 @pytest.mark.parametrize(
-    ("versions", "words"),
+    ("name", "toolkit", "driver", "words"),
     [
-        (None, "no CUDA kernels"),
-        ((13000, 0), "no NVIDIA driver"),
-        ((13000, 12080), "compiled with CUDA 13.0 and the driver knows 12.8"),
-        ((13010, 13000), ""),
+        ("cuda", None, 13000, "no CUDA kernels"),
+        ("cuda", 13000, 0, "no NVIDIA driver"),
+        ("cuda", 13000, 12080, "compiled with CUDA 13.0 and the driver knows 12.8"),
+        ("cuda", 13010, 13000, ""),
+        ("cupy", None, 13000, r"CuPy is not installed; pip install 'repro-audit[cuda13]'"),
+        ("cupy", 13000, 0, "no NVIDIA driver"),
+        ("cupy", 13000, 12080, "install CuPy for CUDA 12"),
+        ("cupy", 13010, 13000, ""),
     ],
 )
-def test_why_cuda_cannot_run(
-    monkeypatch: pytest.MonkeyPatch, versions: tuple[int, int] | None, words: str
+def test_why_kernels_cannot_run(
+    monkeypatch: pytest.MonkeyPatch, name: str, toolkit: int | None, driver: int, words: str
 ) -> None:
     class Kernels:
-        def versions(self) -> Any:
-            return versions
+        def toolkit(self) -> Any:
+            return toolkit
 
-    monkeypatch.setattr(choice, "cuda_kernels", lambda: Kernels() if versions else None)
-    problem = choice.cuda_problem()
+    there = Kernels() if toolkit else None
+    monkeypatch.setattr(kernel_modules, "compiled", lambda: there)
+    monkeypatch.setattr(kernel_modules, "find_spec", lambda name: there)
+    monkeypatch.setattr(kernel_modules, "module", lambda name: there)
+    monkeypatch.setattr(kernel_modules, "driver_version", lambda: driver)
+    problem = kernel_modules.problem.__wrapped__(name)
     assert words in problem
     assert bool(problem) == bool(words)
+    monkeypatch.setattr(kernel_modules, "problem", lambda name: problem)
     if problem:
-        with pytest.raises(EngineError, match=r"cuda.*not available here"):
-            engine.select("cuda")
+        with pytest.raises(EngineError, match=rf"{name}.*not available here"):
+            engine.select(name)

@@ -75,6 +75,22 @@ def test_without_torch() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_an_array_of_a_device_is_torchs_business() -> None:
+    program = (
+        "import sys\n"
+        "from repro_audit.engine import fingerprint\n"
+        "from repro_audit.errors import UnsupportedTensorError\n"
+        "class A:\n"
+        "    def __dlpack__(self, **how): raise BufferError('far away')\n"
+        "    def __dlpack_device__(self): return (2, 0)\n"
+        "try: fingerprint(A())\n"
+        "except UnsupportedTensorError as error: assert 'DLPack' in str(error), error\n"
+        "else: raise AssertionError\n"
+        "assert 'torch' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_what_cannot_be_shared() -> None:
     gradient = torch.randn(3, requires_grad=True)
     with pytest.raises(UnsupportedTensorError, match=r"Array that cannot be shared through DLPack"):

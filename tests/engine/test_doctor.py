@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from repro_audit import engine
-from repro_audit.engine import by_stream, doctor, reference, torch_ops
+from repro_audit.engine import by_stream, doctor, kernels, reference, torch_ops
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def test_all_are_asked_and_right() -> None:
     found = doctor.diagnose()
     assert found.healthy
     on_cpu = [check.engine for check in found.checks if check.device == "cpu"]
-    assert on_cpu == [name for name in engine.available() if name != "cuda"]
+    assert on_cpu == [name for name in engine.available() if name not in kernels.NAMES]
     present = [check for check in found.checks if check.present]
     assert all(check.asked == check.right > 100 and not check.problem for check in present)
     assert [check.engine for check in present if check.used and check.device == "cpu"] == [
@@ -34,8 +34,8 @@ def test_all_are_asked_and_right() -> None:
 def test_what_is_missing_is_said() -> None:
     checks = doctor.diagnose().checks
     missing = [check for check in checks if not check.present]
-    on_cuda = [check for check in checks if check.engine == "cuda" and check.present]
-    assert [check.engine for check in missing] == ([] if on_cuda else ["cuda"])
+    there = {check.engine for check in checks if check.present}
+    assert [check.engine for check in missing] == [n for n in kernels.NAMES if n not in there]
     assert all(check.problem and not check.wrong for check in missing)
 
 

@@ -12,6 +12,7 @@ import torch
 from repro_audit import _engine, engine
 from repro_audit.engine import TAGS, views
 from repro_audit.engine.cpu import view_digest
+from repro_audit.engine.exchange import exchange
 
 _DTYPES = [name for name in TAGS if hasattr(torch, name) and name != "float4_e2m1fn_x2"]
 
@@ -116,3 +117,16 @@ def test_many_read_while_others_are_asked() -> None:
     expected = [engine.tensor_digest(t) for t in made]
     for _ in range(20):
         assert _engine.digest_tensors(made) == expected
+
+
+def test_a_torch_without_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Module:
+        def exchange(self, *given: Any) -> None:
+            taken.append(given)
+
+    taken: list[Any] = []
+    exchange(Module())
+    assert [len(given) for given in taken] == [4]
+    monkeypatch.delattr(torch.Tensor, "__dlpack_c_exchange_api__")
+    exchange(Module())
+    assert len(taken) == 1

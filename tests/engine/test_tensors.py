@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from repro_audit import engine
 from repro_audit.engine import (
     TAGS,
     choice,
@@ -215,3 +217,20 @@ def test_many_at_once(each_engine: str) -> None:
     assert tensor_digests([]) == []
     with pytest.raises(UnsupportedTensorError, match="meta"):
         tensor_digests([tensors[1], torch.empty(3, device="meta")])
+
+
+def test_sampled_elements_are_evenly_spread(each_engine: str) -> None:
+    t = torch.arange(1000, dtype=torch.int16)
+    found = np.frombuffer(engine.sample(t, 7), np.int16)
+    assert found.tolist() == [i * 1000 // 7 for i in range(7)]
+    for view in (t, t.view(40, 25).t(), t.view(10, 100)[:, ::3], t[3:].expand(4, -1), t[0]):
+        for count in (0, 1, 3, view.numel(), view.numel() + 5):
+            taken = min(count, view.numel())
+            places = [i * view.numel() // taken for i in range(taken)]
+            expected = view.reshape(-1)[places].numpy().tobytes()
+            assert engine.sample(view, count) == expected
+    assert engine.sample(t.numpy()[::-1], 2) == np.array([999, 499], np.int16).tobytes()
+    z = torch.randn(6, dtype=torch.complex128).conj()
+    assert engine.sample(z, 6) == z.resolve_conj().numpy().tobytes()
+    with pytest.raises(ValueError, match="negative"):
+        engine.sample(t, -1)

@@ -51,4 +51,4 @@ def test_a_clean_program(tmp_path: Path) -> None:
 def test_a_race_is_named(tmp_path: Path) -> None:
     code, report = _audit(tmp_path, _RACE, "--device", "cuda")
     assert code == 1
-    assert "index_add" in report["origin"]["op"]
+    assert "index_add" in report["first_divergence"]["op"]

@@ -51,6 +51,17 @@ def test_digest_and_multiset(dtype: str) -> None:
         assert engine.fingerprint(there) == engine.fingerprint(here), name
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "bfloat16", "float32", "float64", "complex128"])
+def test_every_way(dtype: str, way: str) -> None:
+    host = _noise((16, 48, 40), dtype)
+    for here, there in zip(_layouts(host).values(), _layouts(host.cuda()).values(), strict=True):
+        assert engine.tensor_digest(there) == engine.tensor_digest(here)
+        assert engine.multiset_digest(there) == engine.multiset_digest(here)
+        assert repr(engine.compare(there, there.flip(0))) == repr(
+            engine.compare(here, here.flip(0))
+        )
+
+
 @pytest.mark.parametrize("nbytes", [1, 15, 1024, 4097, 1 << 20, (1 << 27) + 3])
 def test_lengths(nbytes: int) -> None:
     host = _noise((nbytes,), "uint8")

@@ -232,29 +232,106 @@ struct Integer {
   }
 };
 
-// Calls use(Format{}) with the format of `tag`; false for the tags of complex numbers, which are
-// compared as two parts, and of packed 4-bit ones, whose elements are no whole bytes.
+// The format that numbers of a tag are compared in; none for complex numbers, which are compared as
+// two parts, and for packed 4-bit ones, whose elements are no whole bytes.
+template <Tag kTag>
+struct FormatOf;
+template <>
+struct FormatOf<Tag::boolean> {
+  using Type = Integer<u8, u8>;
+};
+template <>
+struct FormatOf<Tag::uint8> {
+  using Type = Integer<u8, u8>;
+};
+template <>
+struct FormatOf<Tag::int8> {
+  using Type = Integer<u8, signed char>;
+};
+template <>
+struct FormatOf<Tag::uint16> {
+  using Type = Integer<u16, u16>;
+};
+template <>
+struct FormatOf<Tag::int16> {
+  using Type = Integer<u16, short>;
+};
+template <>
+struct FormatOf<Tag::uint32> {
+  using Type = Integer<u32, u32>;
+};
+template <>
+struct FormatOf<Tag::int32> {
+  using Type = Integer<u32, int>;
+};
+template <>
+struct FormatOf<Tag::uint64> {
+  using Type = Integer<u64, u64>;
+};
+template <>
+struct FormatOf<Tag::int64> {
+  using Type = Integer<u64, i64>;
+};
+template <>
+struct FormatOf<Tag::float16> {
+  using Type = Float16;
+};
+template <>
+struct FormatOf<Tag::bfloat16> {
+  using Type = BFloat16;
+};
+template <>
+struct FormatOf<Tag::float32> {
+  using Type = Float32;
+};
+template <>
+struct FormatOf<Tag::float64> {
+  using Type = Float64;
+};
+template <>
+struct FormatOf<Tag::float8_e4m3fn> {
+  using Type = Float8E4M3FN;
+};
+template <>
+struct FormatOf<Tag::float8_e4m3fnuz> {
+  using Type = Float8E4M3FNUZ;
+};
+template <>
+struct FormatOf<Tag::float8_e5m2> {
+  using Type = Float8E5M2;
+};
+template <>
+struct FormatOf<Tag::float8_e5m2fnuz> {
+  using Type = Float8E5M2FNUZ;
+};
+template <>
+struct FormatOf<Tag::float8_e8m0fnu> {
+  using Type = Float8E8M0FNU;
+};
+
+#if !defined(__CUDACC_RTC__)
+// Calls use(Format{}) with the format of `tag`; false for those that have none.
 template <class Use>
 bool with_format(Tag tag, Use&& use) {
   switch (tag) {
-    case Tag::boolean:
-    case Tag::uint8: return use(Integer<u8, u8>{}), true;
-    case Tag::int8: return use(Integer<u8, signed char>{}), true;
-    case Tag::uint16: return use(Integer<u16, u16>{}), true;
-    case Tag::int16: return use(Integer<u16, short>{}), true;
-    case Tag::uint32: return use(Integer<u32, u32>{}), true;
-    case Tag::int32: return use(Integer<u32, int>{}), true;
-    case Tag::uint64: return use(Integer<u64, u64>{}), true;
-    case Tag::int64: return use(Integer<u64, i64>{}), true;
-    case Tag::float16: return use(Float16{}), true;
-    case Tag::bfloat16: return use(BFloat16{}), true;
-    case Tag::float32: return use(Float32{}), true;
-    case Tag::float64: return use(Float64{}), true;
-    case Tag::float8_e4m3fn: return use(Float8E4M3FN{}), true;
-    case Tag::float8_e4m3fnuz: return use(Float8E4M3FNUZ{}), true;
-    case Tag::float8_e5m2: return use(Float8E5M2{}), true;
-    case Tag::float8_e5m2fnuz: return use(Float8E5M2FNUZ{}), true;
-    case Tag::float8_e8m0fnu: return use(Float8E8M0FNU{}), true;
+    case Tag::boolean: return use(FormatOf<Tag::boolean>::Type{}), true;
+    case Tag::uint8: return use(FormatOf<Tag::uint8>::Type{}), true;
+    case Tag::int8: return use(FormatOf<Tag::int8>::Type{}), true;
+    case Tag::uint16: return use(FormatOf<Tag::uint16>::Type{}), true;
+    case Tag::int16: return use(FormatOf<Tag::int16>::Type{}), true;
+    case Tag::uint32: return use(FormatOf<Tag::uint32>::Type{}), true;
+    case Tag::int32: return use(FormatOf<Tag::int32>::Type{}), true;
+    case Tag::uint64: return use(FormatOf<Tag::uint64>::Type{}), true;
+    case Tag::int64: return use(FormatOf<Tag::int64>::Type{}), true;
+    case Tag::float16: return use(FormatOf<Tag::float16>::Type{}), true;
+    case Tag::bfloat16: return use(FormatOf<Tag::bfloat16>::Type{}), true;
+    case Tag::float32: return use(FormatOf<Tag::float32>::Type{}), true;
+    case Tag::float64: return use(FormatOf<Tag::float64>::Type{}), true;
+    case Tag::float8_e4m3fn: return use(FormatOf<Tag::float8_e4m3fn>::Type{}), true;
+    case Tag::float8_e4m3fnuz: return use(FormatOf<Tag::float8_e4m3fnuz>::Type{}), true;
+    case Tag::float8_e5m2: return use(FormatOf<Tag::float8_e5m2>::Type{}), true;
+    case Tag::float8_e5m2fnuz: return use(FormatOf<Tag::float8_e5m2fnuz>::Type{}), true;
+    case Tag::float8_e8m0fnu: return use(FormatOf<Tag::float8_e8m0fnu>::Type{}), true;
     case Tag::complex32:
     case Tag::complex64:
     case Tag::complex128:
@@ -262,5 +339,6 @@ bool with_format(Tag tag, Use&& use) {
   }
   return false;
 }
+#endif
 
 }  // namespace repro_audit

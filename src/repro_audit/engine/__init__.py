@@ -23,6 +23,7 @@ from repro_audit.engine.fingerprints import (
     row_multiset,
 )
 from repro_audit.engine.partials import Partial, merge, partial, partial_bytes
+from repro_audit.engine.samples import sample
 from repro_audit.engine.tags import TAGS
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "partial_bytes",
     "row_digests",
     "row_multiset",
+    "sample",
     "select",
     "tensor_digest",
     "tensor_digests",

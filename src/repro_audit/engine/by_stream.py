@@ -146,6 +146,20 @@ class StreamEngine:
         """As `_engine.multiset`."""
         return self._multiset_lanes(stream(address, sizes, strides, itemsize), itemsize, key)
 
+    def sample(
+        self,
+        address: int,
+        sizes: Sequence[int],
+        strides: Sequence[int],
+        itemsize: int,
+        count: int,
+        /,
+    ) -> bytes:
+        """As `_engine.sample`."""
+        data = stream(address, sizes, strides, itemsize)
+        places = reference.sample_indices(count, len(data) // itemsize)
+        return b"".join(data[at * itemsize : (at + 1) * itemsize] for at in places)
+
     def ulp(
         self,
         address_a: int,

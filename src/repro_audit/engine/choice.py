@@ -11,16 +11,16 @@ import platform
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
+from repro_audit.engine import kernels as kernel_modules
 from repro_audit.errors import EngineError
 
 VARIABLE: Final = "REPRO_AUDIT_ENGINE"
 DIGEST_VERSION: Final = 1
 REFERENCE: Final = "reference"
 TORCH: Final = "torch"
-CUDA: Final = "cuda"
 
 # All that the design knows; those of them that `available` leaves out are not in this build.
-KNOWN: Final = ("portable", "avx2", "avx512", "neon", CUDA, "cupy", TORCH, REFERENCE)
+KNOWN: Final = ("portable", "avx2", "avx512", "neon", *kernel_modules.NAMES, TORCH, REFERENCE)
 
 
 class Engine(Protocol):
@@ -68,6 +68,15 @@ class Engine(Protocol):
         threads: int = 0,
         /,
     ) -> tuple[int, int]: ...
+    def sample(
+        self,
+        address: int,
+        sizes: Sequence[int],
+        strides: Sequence[int],
+        itemsize: int,
+        count: int,
+        /,
+    ) -> bytes: ...
     def ulp(
         self,
         address_a: int,
@@ -119,43 +128,15 @@ def _native() -> Any:
     return native
 
 
-def cuda_kernels() -> Any:
-    """The module of CUDA kernels; None where this build has none."""
-    try:
-        from repro_audit import _cuda
-    except ImportError:
-        return None
-    return _cuda
-
-
-def cuda_problem() -> str:
-    """Why the CUDA kernels cannot run here; empty where they can, given a device.
-
-    Initialises no driver: a process that did could not fork, nor choose the devices it sees.
-    """
-    kernels = cuda_kernels()
-    if kernels is None:
-        return "this build has no CUDA kernels; install with nvcc on the PATH"
-    runtime, driver = kernels.versions()
-    if not driver:
-        return "there is no NVIDIA driver"
-    # Within a major version an older driver runs what a newer toolkit compiled.
-    if driver // 1000 < runtime // 1000:
-        return (
-            f"the kernels were compiled with CUDA {dotted(runtime)} and the driver knows "
-            f"{dotted(driver)}; update the driver, or install with that CUDA's nvcc"
-        )
-    return ""
-
-
-def dotted(version: int) -> str:
-    """CUDA's number of a version as people write it: 13.0 for 13000."""
-    return f"{version // 1000}.{version % 1000 // 10}"
+def kernels(device_type: str = "cuda") -> Any:
+    """The module of kernels for a device type; None where none is in use for it."""
+    wanted = name_for(device_type)
+    return kernel_modules.module(wanted) if wanted in kernel_modules.NAMES else None
 
 
 def available() -> list[str]:
     """Names of the engines that can run here: the CPU's, the fastest first, then the others."""
-    cuda = [] if cuda_problem() else [CUDA]
+    cuda = [name for name in kernel_modules.NAMES if not kernel_modules.problem(name)]
     return [*_native().engines(), *cuda, TORCH, REFERENCE]
 
 
@@ -178,13 +159,15 @@ def select(name: str | None = None) -> str:
         from repro_audit.engine import torch_ops
 
         chosen = torch_ops.engine()
-    elif wanted == CUDA and not cuda_problem():
+    elif wanted in kernel_modules.NAMES and not kernel_modules.problem(wanted):
         native.select(best)  # for what lies on the host
         chosen = native
     else:
         if not native.select(wanted or best):
             what = "is not available here" if wanted in KNOWN else "is no engine"
-            why = f" ({cuda_problem()})" if wanted == CUDA else ""
+            why = ""
+            if wanted in kernel_modules.NAMES:
+                why = f" ({kernel_modules.problem(wanted)})"
             raise EngineError(
                 f"The engine {wanted!r} {what}{why}. Available: {', '.join(available())}; choose "
                 f"one of these, or unset {VARIABLE}."
@@ -213,14 +196,17 @@ def name() -> str:
 def name_for(device_type: str) -> str:
     """Name of what digests tensors of a device type.
 
-    The CUDA kernels for CUDA's where they can run, torch's own operations for other devices'. A
-    CPU engine that was forced gets copies of them: "portable (host copy)".
+    The CUDA kernels for CUDA's where they can run, compiled or by CuPy; torch's own operations for
+    other devices'. A CPU engine that was forced gets copies of them: "portable (host copy)".
     """
     if device_type == "cpu" or name() == TORCH:
         return name()
-    if _forced and _name != CUDA:
+    if _forced and _name not in kernel_modules.NAMES:
         return f"{_name} (host copy)"
-    return CUDA if device_type == "cuda" and not cuda_problem() else TORCH
+    if device_type != "cuda":
+        return TORCH
+    ways = (_name,) if _forced else kernel_modules.NAMES
+    return next((way for way in ways if not kernel_modules.problem(way)), TORCH)
 
 
 def info() -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from repro_audit.engine import choice, devices, views
+from repro_audit.engine.exchange import exchange
 
 if TYPE_CHECKING:
     import torch
@@ -31,17 +32,10 @@ def _use(engine: choice.Engine) -> None:
 
 def _prepare() -> None:
     """At the first call, so that importing this room does not import torch."""
-    import torch
-
     from repro_audit import _engine
 
     if _at_once is _unprepared:
-        _engine.exchange(
-            torch.Tensor.__dlpack_c_exchange_api__,
-            torch.Tensor,
-            torch.nn.Parameter,
-            torch.UntypedStorage,
-        )
+        exchange(_engine)
         choice.on_change(_use)
         choice.engine()
 

@@ -1,4 +1,5 @@
-"""Digests, multisets and ULP divergences on CUDA devices, by the kernels of `repro_audit._cuda`.
+"""Digests, multisets and ULP divergences on CUDA devices, by the kernels of `repro_audit._cuda`,
+or the same ones compiled by CuPy.
 
 Kernels run on the caller's current stream; each function waits for its answer.
 """
@@ -15,27 +16,35 @@ if TYPE_CHECKING:
     import torch
 
 _MASK = (1 << 64) - 1
-_checked: set[int] = set()
+_checked: set[tuple[str, int]] = set()
 
 
-def _queue(device: torch.device) -> tuple[int, int]:
-    """Index and current stream of a device, proven right before its first use.
-
-    Raises EngineError where a kernel does not run there or answers wrongly.
-    """
+def refuse_capture() -> None:
+    """Raise UnsupportedTensorError while the current stream is being captured into a graph."""
     import torch
 
     if torch.cuda.is_current_stream_capturing():
         raise UnsupportedTensorError(
             "A tensor in a CUDA graph's capture has no values yet. Fingerprint it after a replay."
         )
+
+
+def queue(device: torch.device) -> tuple[int, int]:
+    """Index and current stream of a device, proven right before its first use.
+
+    Raises EngineError where a kernel does not run there or answers wrongly.
+    """
+    import torch
+
+    refuse_capture()
     index = torch.cuda.current_device() if device.index is None else device.index
-    if index not in _checked:
-        _checked.add(index)
+    asked = choice.name_for("cuda"), index
+    if asked not in _checked:
+        _checked.add(asked)
         try:
             _check(torch.device("cuda", index))
         except BaseException:
-            _checked.discard(index)
+            _checked.discard(asked)
             raise
     return index, torch.cuda.current_stream(device).cuda_stream
 
@@ -79,9 +88,9 @@ def _pairs(sums: torch.Tensor) -> list[tuple[int, int]]:
 
 def stream_lanes(data: torch.Tensor, offset: int, key: int) -> tuple[int, int]:
     """The lanes of a flat uint8 tensor whose bytes stand at byte `offset` of their stream."""
-    index, stream = _queue(data.device)
+    index, stream = queue(data.device)
     sums = _sums(1, data.device)
-    choice.cuda_kernels().add_range(
+    choice.kernels().add_range(
         data.data_ptr(), data.numel(), offset, key, sums.data_ptr(), index, stream
     )
     return _pairs(sums)[0]
@@ -89,9 +98,9 @@ def stream_lanes(data: torch.Tensor, offset: int, key: int) -> tuple[int, int]:
 
 def tensor_lanes(t: torch.Tensor, key: int) -> tuple[int, int]:
     """The lanes of a dense tensor's stream, whatever its strides."""
-    index, stream = _queue(t.device)
+    index, stream = queue(t.device)
     sums = _sums(1, t.device)
-    choice.cuda_kernels().add_strided(
+    choice.kernels().add_strided(
         t.data_ptr(),
         tuple(t.shape),
         t.stride(),
@@ -106,9 +115,9 @@ def tensor_lanes(t: torch.Tensor, key: int) -> tuple[int, int]:
 
 def multiset_lanes(t: torch.Tensor, key: int) -> tuple[int, int]:
     """The multiset lanes of a dense tensor's elements."""
-    index, stream = _queue(t.device)
+    index, stream = queue(t.device)
     sums = _sums(1, t.device)
-    choice.cuda_kernels().add_multiset(
+    choice.kernels().add_multiset(
         t.data_ptr(),
         tuple(t.shape),
         t.stride(),
@@ -122,22 +131,34 @@ def multiset_lanes(t: torch.Tensor, key: int) -> tuple[int, int]:
 
 
 def table_lanes(tensors: list[torch.Tensor], key: int = 0) -> list[tuple[int, int]]:
-    """The lanes of contiguous tensors of one device, in one launch."""
-    import torch
-
+    """The lanes of contiguous tensors of one device, in one launch for 1,360 of them."""
     if not tensors:
         return []
     device = tensors[0].device
-    index, stream = _queue(device)
-    kernels = choice.cuda_kernels()
-    rows, units = [], 0
-    for t in tensors:
-        rows += [t.data_ptr(), t.nbytes, units]
-        units += kernels.units(t.nbytes)
-    table = torch.tensor(rows, dtype=torch.int64).to(device)
+    index, stream = queue(device)
+    places = [(t.data_ptr(), t.nbytes) for t in tensors]
     sums = _sums(len(tensors), device)
-    kernels.add_table(table.data_ptr(), len(tensors), units, key, sums.data_ptr(), index, stream)
+    choice.kernels().add_table(places, key, sums.data_ptr(), index, stream)
     return _pairs(sums)
+
+
+def sample(t: torch.Tensor, count: int) -> bytes:
+    """The bytes of `count` sampled elements of a dense tensor."""
+    import torch
+
+    index, stream = queue(t.device)
+    found = torch.empty(count * t.itemsize, dtype=torch.uint8, device=t.device)
+    choice.kernels().sample(
+        t.data_ptr(),
+        tuple(t.shape),
+        t.stride(),
+        t.itemsize,
+        count,
+        found.data_ptr(),
+        index,
+        stream,
+    )
+    return found.cpu().numpy().tobytes()
 
 
 def ulp(a: torch.Tensor, b: torch.Tensor, dtype: str) -> dict[str, Any]:
@@ -149,8 +170,8 @@ def ulp(a: torch.Tensor, b: torch.Tensor, dtype: str) -> dict[str, Any]:
 
     from repro_audit import _engine
 
-    index, stream = _queue(a.device)
-    kernels = choice.cuda_kernels()
+    index, stream = queue(a.device)
+    kernels = choice.kernels()
     a, b = a.contiguous(), b.contiguous()
     count = kernels.compare_records(a.numel(), index) if a.numel() else 0
     records = torch.empty(count * kernels.RECORD_BYTES, dtype=torch.uint8, device=a.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from repro_audit.engine import choice, views
+from repro_audit.engine import choice, kernels, views
 from repro_audit.engine.tags import PARTS, TAGS
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def stays(x: Any) -> bool:
 
     with torch._C.DisableTorchFunctionSubclass():
         kind = x.device.type
-    return kind not in ("cpu", "meta") and choice.name_for(kind) in (choice.CUDA, choice.TORCH)
+    return kind not in ("cpu", "meta") and choice.name_for(kind) in (*kernels.NAMES, choice.TORCH)
 
 
 def _finalized(lanes: tuple[int, int], nbytes: int, tag: int) -> bytes:
@@ -33,7 +33,7 @@ def digest(t: torch.Tensor, key: int = 0) -> bytes:
     tag = TAGS[views.dtype_name(t)]
     if t.numel() == 0:
         return _finalized((0, 0), 0, tag)
-    if choice.name_for(t.device.type) == choice.CUDA:
+    if choice.kernels(t.device.type):
         from repro_audit.engine import cuda
 
         return _finalized(cuda.tensor_lanes(t, key), t.nbytes, tag)
@@ -51,7 +51,7 @@ def digests(tensors: list[torch.Tensor]) -> list[bytes]:
     tables: dict[torch.device, list[tuple[int, torch.Tensor]]] = {}
     for place, given in enumerate(tensors):
         t = views.resolved(given)
-        if t.is_contiguous() and choice.name_for(t.device.type) == choice.CUDA:
+        if t.is_contiguous() and choice.kernels(t.device.type):
             tables.setdefault(t.device, []).append((place, t))
         else:
             found[place] = digest(t)
@@ -69,7 +69,7 @@ def multiset(t: torch.Tensor, key: int, tag: int) -> bytes:
     """The 16-byte multiset digest of a tensor that `stays`; `tag` is added to its dtype's."""
     t = views.resolved(t)
     lanes = (0, 0)
-    if t.numel() and choice.name_for(t.device.type) == choice.CUDA:
+    if t.numel() and choice.kernels(t.device.type):
         from repro_audit.engine import cuda
 
         lanes = cuda.multiset_lanes(t, key)
@@ -78,6 +78,22 @@ def multiset(t: torch.Tensor, key: int, tag: int) -> bytes:
 
         lanes = torch_ops.multiset_lanes(torch_ops.flat_bytes(t), t.itemsize, key)
     return _finalized(lanes, t.nbytes, TAGS[views.dtype_name(t)] + tag)
+
+
+@views.unseen()
+def sample(t: torch.Tensor, count: int) -> bytes:
+    """The bytes of `count` sampled elements, all if there are fewer, of a tensor that `stays`."""
+    t = views.resolved(t)
+    count = min(count, t.numel())
+    if count == 0:
+        return b""
+    if choice.kernels(t.device.type):
+        from repro_audit.engine import cuda
+
+        return cuda.sample(t, count)
+    from repro_audit.engine import torch_ops
+
+    return torch_ops.sample(t, count)
 
 
 def ulp(a: Any, b: Any) -> tuple[dict[str, Any], tuple[int, ...]] | None:
@@ -93,7 +109,7 @@ def ulp(a: Any, b: Any) -> tuple[dict[str, Any], tuple[int, ...]] | None:
 def _ulp(a: torch.Tensor, b: torch.Tensor) -> tuple[dict[str, Any], tuple[int, ...]] | None:
     if a.device != b.device or a.dtype != b.dtype:
         return None
-    if a.shape != b.shape or choice.name_for(a.device.type) != choice.CUDA:
+    if a.shape != b.shape or not choice.kernels(a.device.type):
         return None
     from repro_audit.engine import cuda
 

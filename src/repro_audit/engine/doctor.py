@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from repro_audit.engine import by_stream, choice, reference, views
+from repro_audit.engine import by_stream, choice, kernels, reference, views
 from repro_audit.engine.tags import ITEMSIZES, NAMES, TAGS
 
 if TYPE_CHECKING:
@@ -68,20 +68,24 @@ def diagnose() -> Diagnosis:
     checks = []
     try:
         for name in choice.available():
-            if name != choice.CUDA:
+            if name not in kernels.NAMES:
                 choice.select(name)
                 checks.append(_check(name, "cpu", used == name, _cpu_questions()))
-        choice.select(used)
+        choice.select(forced)
         for device in _devices(torch):
-            for name in (choice.CUDA, choice.TORCH):
-                if name == choice.TORCH or (device.type == "cuda" and not choice.cuda_problem()):
-                    chosen = choice.name_for(device.type) == name
-                    checks.append(_check(name, str(device), chosen, _questions_on(device, name)))
+            chosen = choice.name_for(device.type)
+            for name in (*kernels.NAMES, choice.TORCH):
+                if name == choice.TORCH or (device.type == "cuda" and not kernels.problem(name)):
+                    choice.select(name)
+                    asked = _questions_on(device, name)
+                    checks.append(_check(name, str(device), chosen == name, asked))
+            choice.select(forced)
     finally:
         choice.select(forced)
-    if not any(check.engine == choice.CUDA for check in checks):
-        problem = choice.cuda_problem() or "torch sees no CUDA device"
-        checks.append(Check(choice.CUDA, "cuda", False, False, 0, 0, problem))
+    for name in kernels.NAMES:
+        if not any(check.engine == name for check in checks):
+            problem = kernels.problem(name) or "torch sees no CUDA device"
+            checks.append(Check(name, "cuda", False, False, 0, 0, problem))
     return Diagnosis(_versions(torch), tuple(checks))
 
 
@@ -90,8 +94,8 @@ def _versions(torch: Any) -> dict[str, str]:
 
     from repro_audit import __version__
 
-    kernels = choice.cuda_kernels()
-    runtime, driver = kernels.versions() if kernels else (0, 0)
+    compiled = kernels.compiled()
+    driver = kernels.driver_version()
     return {
         "repro-audit": __version__,
         "digest": str(choice.DIGEST_VERSION),
@@ -101,8 +105,8 @@ def _versions(torch: Any) -> dict[str, str]:
         "machine": f"{platform.machine()}, {sys.byteorder}-endian",
         "cpu features": " ".join(choice.info()["cpu_features"]) or "none that matter here",
         "threads": str(choice.info()["threads"]),
-        "cuda kernels": choice.dotted(runtime) if kernels else "not built",
-        "cuda driver": choice.dotted(driver) if driver else "none",
+        "cuda kernels": kernels.dotted(compiled.toolkit()) if compiled else "not built",
+        "cuda driver": kernels.dotted(driver) if driver else "none",
     }
 
 
@@ -170,12 +174,12 @@ def _questions_on(device: torch.device, name: str) -> _Questions:
         return host.to(device)
 
     def ulp(a: bytes, b: bytes, dtype: str) -> dict[str, Any]:
-        if name != choice.CUDA:
+        if name not in kernels.NAMES:
             return _ulp_by(choice.engine())(a, b, dtype)
         x, y = (at(side).view(getattr(torch, dtype)) for side in (a, b))
         return cuda.ulp(x, y, dtype)
 
-    if name == choice.CUDA:
+    if name in kernels.NAMES:
         return _Questions(
             lambda data, offset, key: cuda.stream_lanes(at(data), offset, key),
             lambda data, itemsize, key: cuda.multiset_lanes(_elements(at(data), itemsize), key),

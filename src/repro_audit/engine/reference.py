@@ -100,3 +100,10 @@ def multiset_lanes(data: bytes, itemsize: int, key: int) -> tuple[int, int]:
         sums[0] += int(np.add.reduce(z * z, dtype=np.uint64))
         sums[1] += int(np.add.reduce(y * z, dtype=np.uint64))
     return sums[0] & _MASK, sums[1] & _MASK
+
+
+def sample_indices(count: int, numel: int) -> list[int]:
+    """Section 11: which elements of a stream of `numel` stand for all; ValueError for too many."""
+    if count > numel:
+        raise ValueError("sample: more than there are elements")
+    return [i * numel // count for i in range(count)]

@@ -59,15 +59,15 @@ def _words(data: torch.Tensor) -> torch.Tensor:
     return data.view(torch.int32).to(torch.int64) & _LOW
 
 
-def stream_lanes(data: torch.Tensor, offset: int, key: int) -> tuple[int, int]:
-    """Section 5: the lanes of a flat uint8 tensor whose bytes stand at byte `offset` of their
-    stream. Waits for the device; temporaries of 400 MiB at most.
+def add_stream(data: torch.Tensor, offset: int, key: int, out: torch.Tensor) -> None:
+    """Section 5: add the lanes of a flat uint8 tensor, whose bytes stand at byte `offset` of their
+    stream, to `out`, two int64 of the same device. Waits for nothing; temporaries of 400 MiB at
+    most.
     """
     import torch
 
     base = reference.mix(key)
     head = offset % _BLOCK_BYTES
-    total = torch.zeros(2, dtype=torch.int64, device=data.device)
     keys = [_word_keys(base, lane, data.device) for lane in (0, 1)]
     at, block = 0, offset // _BLOCK_BYTES
     while at < data.numel():
@@ -81,9 +81,17 @@ def stream_lanes(data: torch.Tensor, offset: int, key: int) -> tuple[int, int]:
         for lane in (0, 1):
             w = words if lane == 0 else (words >> 16) | ((words & 0xFFFF) << 16)
             b = _mix(2 * blocks + _signed((base ^ reference.BLOCK_SALT) + lane)) | 1
-            total[lane] += ((w * keys[lane]).sum(1) * b).sum()
+            out[lane] += ((w * keys[lane]).sum(1) * b).sum()
         block += len(words)
         head = 0
+
+
+def stream_lanes(data: torch.Tensor, offset: int, key: int) -> tuple[int, int]:
+    """Section 5: as `add_stream`, from 0; waits for the device."""
+    import torch
+
+    total = torch.zeros(2, dtype=torch.int64, device=data.device)
+    add_stream(data, offset, key, total)
     lane0, lane1 = (int(x) & _MASK for x in total.tolist())
     return lane0, lane1
 
@@ -126,6 +134,15 @@ def flat_bytes(t: torch.Tensor) -> torch.Tensor:
 
     flat = t.detach().contiguous().reshape(-1)
     return flat.view(torch.uint8) if flat.numel() else flat.new_empty(0, dtype=torch.uint8)
+
+
+def sample(t: torch.Tensor, count: int) -> bytes:
+    """Section 11: the bytes of `count` elements of a dense tensor; waits for the device."""
+    import torch
+
+    places = reference.sample_indices(count, t.numel())
+    flat = t.detach().reshape(-1)[torch.tensor(places, dtype=torch.int64, device=t.device)]
+    return flat_bytes(flat).cpu().numpy().tobytes()
 
 
 def engine() -> StreamEngine:

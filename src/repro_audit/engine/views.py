@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import torch
 
 
+# DLPack's number of the CPU.
+_HOST = 1
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """Strided elements in this process's memory; strides are in elements and may be 0 or negative.
@@ -270,17 +274,18 @@ def is_viewable(x: Any) -> bool:
 
 def shared(x: Any) -> Any:
     """Another library's array as a tensor, through DLPack without a copy; as an array where the
-    program has no torch, which knows more dtypes and devices.
+    program has no torch, which knows more dtypes and devices, and the array is the host's.
     """
     try:
-        if "torch" in sys.modules:
+        if "torch" in sys.modules or x.__dlpack_device__()[0] != _HOST:
             from torch.utils.dlpack import from_dlpack
 
             return from_dlpack(x)
         import numpy as np
 
         return np.from_dlpack(x)
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+    except (AssertionError, BufferError, RuntimeError, TypeError, ValueError) as error:
+        # torch asserts that it was built for the device.
         raise UnsupportedTensorError(
             f"A {type(x).__module__}.{type(x).__qualname__} that cannot be shared through DLPack: "
             f"{error}. Fingerprint a copy of it as a NumPy array or a torch tensor."

@@ -66,6 +66,16 @@ REPRO_AUDIT_FN void read_piece(u64 address, int at, Quad& quad) {
   }
 }
 
+template <int kBytes>
+REPRO_AUDIT_FN void copy_piece(u64 from, u64 to) {
+#if defined(__CUDA_ARCH__)
+  using Type = typename Piece<kBytes>::Type;
+  *reinterpret_cast<Type*>(to) = *reinterpret_cast<const Type*>(from);
+#else
+  __builtin_memcpy(reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), kBytes);
+#endif
+}
+
 // Bytes begin ... end - 1 of a stream, one after another in memory; `origin` is the address that
 // the stream's byte 0 has, or would have. Where kBytes > 1, origin is a multiple of kBytes.
 template <int kBytes>

@@ -7,11 +7,21 @@
 #include "repro_audit/cuda/sources.hpp"
 #include "repro_audit/digest.hpp"
 #include "repro_audit/multiset.hpp"
+#include "repro_audit/sample.hpp"
 #include "repro_audit/ulp.hpp"
 
 namespace repro_audit::cuda {
 
 inline constexpr u64 kWarp = 32;
+
+// Of a block of threads, in all kernels but that of ULP divergence.
+inline constexpr unsigned kThreads = 256;
+inline constexpr unsigned kUlpThreads = 128;
+
+// Blocks for each multiprocessor at most: of kernels that read through a warp's blocks, and of
+// those whose threads read by themselves.
+inline constexpr unsigned kBlockwise = 8;
+inline constexpr unsigned kThreadwise = 16;
 
 // The block keys of 32 blocks at a time: a warp's threads make one pair each and hand it round.
 // On the host, where a thread is alone, each makes those that it needs.
@@ -121,6 +131,16 @@ struct Row {
   u64 first_unit;
 };
 
+// A table is a parameter of its launch, so that no copy of it has to be waited for. 32,764 bytes of
+// parameters are the most that CUDA 12.1 and later take.
+template <int kRows>
+struct Table {
+  Row rows[kRows];
+};
+inline constexpr int kFewRows = 64;
+inline constexpr int kMostRows = 1360;
+static_assert(sizeof(Table<kMostRows>) + 4 * sizeof(u64) <= 32764);
+
 // What a warp takes at a time where one launch reads many tensors.
 inline constexpr u64 kUnitBlocks = 8;
 inline constexpr u64 kUnitBytes = kUnitBlocks * kBlockBytes;
@@ -197,6 +217,18 @@ REPRO_AUDIT_FN Lanes multiset_work(const Source& source, u64 nbytes, u64 key, u6
     }
   }
   return sum;
+}
+
+// Thread `thread` of `threads`: copies its part of `count` of a tensor's elements, of kItem bytes
+// each, to `out`.
+template <int kItem>
+REPRO_AUDIT_FN void sample_work(const Pieces<kItem>& pieces, u64 count, u64 out, u64 thread,
+                                u64 threads) {
+  for (u64 i = thread; i < count; i += threads) {
+    u64 left = 0;
+    const u64 from = pieces.locate(sample_index(i, count, pieces.count), left);
+    copy_piece<kItem>(from, out + i * kItem);
+  }
 }
 
 // Thread `thread` of `threads`: its part of what `numel` numbers of one format differ by. Calls

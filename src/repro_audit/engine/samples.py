@@ -1,0 +1,25 @@
+"""A few elements that stand for a tensor, where all of it would be too much to keep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from repro_audit.engine import choice, devices, views
+
+
+def sample(x: Any, count: int) -> bytes:
+    """The bytes of `count` elements of a tensor or array, evenly spread over its stream; of all of
+    them where there are no more.
+
+    Which elements depends on the number of elements alone (SPEC.md, section 11): samples of two
+    tensors of one shape compare element by element, wherever the tensors are. What is not on the
+    host is gathered where it is, and waited for. Some nanoseconds an element. Raises ValueError for
+    a negative `count`, else as `fingerprint` does.
+    """
+    if count < 0:
+        raise ValueError(f"count: {count} is negative")
+    if devices.stays(x):
+        return devices.sample(x, count)
+    view = views.of(x)
+    taken = min(count, view.numel)
+    return choice.engine().sample(view.address, view.shape, view.strides, view.itemsize, taken)
