@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import itertools
 import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import torch
 
-from repro_audit import engine
 from repro_audit.capture.dispatch import (
     DATA,
     KIND_BATCH,
@@ -35,15 +33,12 @@ from repro_audit.capture.memory import UnwrittenMemory
 from repro_audit.capture.modules import OtherRoots
 from repro_audit.capture.operators import Operator
 from repro_audit.capture.outside import Loaders
+from repro_audit.capture.readings import Readings
 from repro_audit.capture.steps import Steps
 from repro_audit.capture.threads import Threads
-from repro_audit.errors import UnsupportedTensorError
 from repro_audit.model import SiteKey
 
 _FLUSH_EVERY = 4096
-# Larger than any activation worth an ULP figure; a capture is held in one SQLite transaction.
-_PAYLOAD_LIMIT = 2 << 30
-
 Row = tuple[Any, ...]
 
 
@@ -121,12 +116,12 @@ class Recorder:
         self.clocked = False
         self._want(capture)
         self.unobserved: Counter[str] = Counter()
+        self.readings = Readings(sink, self.unobserved)
         self._on_progress = on_progress
         self._on_fork = self.abandon if on_fork is None else on_fork
         self._indices = itertools.count()
         self._events = 0
         self._sites: dict[tuple[str, str], int] = {}
-        self._specs: dict[tuple[Any, ...], int] = {}
         self._local = threading.local()
         self._unnumbered = itertools.count(1)
         self._generators = Generators(self)
@@ -164,8 +159,8 @@ class Recorder:
         self._loaders.uninstall()
         self._steps.uninstall()
         self.leave_thread()
-        self.sink.flush()
-        self._on_progress(self.step, self._events)
+        self.readings.settle(wait=True)
+        self.flush()
 
     @property
     def events(self) -> int:
@@ -258,7 +253,7 @@ class Recorder:
         self._indices = itertools.count()
         self._events = 0
         self._sites.clear()
-        self._specs.clear()
+        self.readings.use(sink)
         self.locator.forget(sink.code)
         self.unobserved.clear()
         self.main = self.enter_thread("", step)
@@ -284,8 +279,13 @@ class Recorder:
         if self.clocked:
             self.sink.clock.append((row[0], time.monotonic_ns()))
         if self._events % _FLUSH_EVERY == 0:
-            self.sink.flush()
-            self._on_progress(self.step, self._events)
+            self.flush()
+
+    def flush(self) -> None:
+        """Write out what there is; digests that a device has not given yet follow later."""
+        self.readings.settle()
+        self.sink.flush()
+        self._on_progress(self.step, self._events)
 
     def add_tensor(
         self,
@@ -300,11 +300,11 @@ class Recorder:
 
         `whole` says that the operator wrote all of it.
         """
-        self.sink.outputs.append(self._row(index, position, tensor, read, None))
+        self.readings.take(self.sink.outputs, index, position, tensor, read=read)
         if whole and self.memory.unwritten and tensor.layout is torch.strided:
             self.memory.wrote(tensor)
         if keep:
-            self._keep(index, 1, position, tensor)
+            self.readings.keep(index, 1, position, tensor)
 
     def add(
         self,
@@ -330,15 +330,14 @@ class Recorder:
         with paused():
             for position, (name, value) in enumerate(outputs):
                 if isinstance(value, bytes):
-                    spec = self._spec("python", (), "cpu")
-                    self.sink.outputs.append((index, position, spec, value, name))
+                    self.readings.value(self.sink.outputs, index, position, value, name)
                     continue
                 # A cache of `torch.empty` may never be written, nor read, to its end.
                 read = kind != KIND_PARAM or self._written(value)
                 flags |= 0 if read else TAINTED
-                self.sink.outputs.append(self._row(index, position, value, read, name))
+                self.readings.take(self.sink.outputs, index, position, value, read=read, name=name)
                 if keep:
-                    self._keep(index, 1, position, value)
+                    self.readings.keep(index, 1, position, value)
         self.add_event((index, kind, mode.step, phase, mode.thread, site, count, code, None, flags))
 
     def _written(self, value: torch.Tensor) -> bool:
@@ -351,16 +350,20 @@ class Recorder:
         if outputs:
             self.add(KIND_BATCH, DATA, op, outputs, code=code)
 
-    def parameter(self, module: str, name: str, tensor: torch.Tensor, code: int | None) -> None:
-        """Record a parameter's or buffer's value."""
+    def parameters(self, named: Iterable[tuple[str, str, torch.Tensor]], code: int | None) -> None:
+        """Record (module path, name, value) of parameters and buffers, in this order."""
+        with self.readings.together():
+            for module, name, tensor in named:
+                self._parameter(module, name, tensor, code)
+
+    def _parameter(self, module: str, name: str, tensor: torch.Tensor, code: int | None) -> None:
         self.add(KIND_PARAM, WEIGHTS, f"param:{name}", [(name, tensor)], module=module, code=code)
 
     def weigh(self, root: torch.nn.Module) -> None:
         """Record all parameters and buffers of a model, naming its modules."""
         names = self.main.names
         names.enter_root(root)
-        for module, name, tensor in names.tensors(root):
-            self.parameter(module, name, tensor, None)
+        self.parameters(names.tensors(root), None)
 
     def _weigh_all(self) -> None:
         """Record what the models that are still there end with: `.numpy()` writes show here."""
@@ -410,54 +413,11 @@ class Recorder:
         read = (args[1:] if operator.fills else args, kwargs or {})
         position = -1
         for position, tensor in enumerate(tensors_in(read)):
-            self.sink.inputs.append(self._row(index, position, tensor, True, None))
-            self._keep(index, 0, position, tensor)
-        spec = self._spec("python", (), "cpu")
+            self.readings.take(self.sink.inputs, index, position, tensor)
+            self.readings.keep(index, 0, position, tensor)
         digest = digest_of(_plain_arguments(read))
-        self.sink.inputs.append((index, position + 1, spec, digest, "arguments"))
+        self.readings.value(self.sink.inputs, index, position + 1, digest, "arguments")
         return True
-
-    def _keep(self, index: int, role: int, position: int, tensor: torch.Tensor) -> None:
-        if tensor.layout is not torch.strided or tensor.numel() == 0 or tensor.is_meta:
-            return
-        if tensor.numel() * tensor.element_size() > _PAYLOAD_LIMIT:
-            self.unobserved["capture over 2 GiB"] += 1
-            return
-        flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-        nbytes = flat.numel() * flat.element_size()
-        view = memoryview((ctypes.c_ubyte * nbytes).from_address(flat.data_ptr())).cast("B")
-        self.sink.payload(index, role, position, view)
-
-    # -- tensors --------------------------------------------------------------------------------
-
-    def _row(
-        self, index: int, position: int, tensor: torch.Tensor, read: bool, name: str | None
-    ) -> Row:
-        digest = None
-        if read:
-            try:
-                if type(tensor) is torch.Tensor or type(tensor) is torch.nn.Parameter:
-                    digest = engine.tensor_digest(tensor)
-                else:
-                    with paused():
-                        digest = engine.tensor_digest(tensor)
-            except UnsupportedTensorError as error:
-                self.unobserved[str(error)] += 1
-        try:
-            key = (tensor.dtype, tensor.shape, tensor.device)
-            spec = self._specs.get(key)
-            if spec is None:
-                spec = self._specs[key] = self._spec_of(tensor, tuple(map(int, tensor.shape)))
-        except (AttributeError, RuntimeError, TypeError):
-            # The shape of a nested tensor is no list of numbers.
-            spec = self._spec_of(tensor, ())
-        return (index, position, spec, digest, name)
-
-    def _spec_of(self, tensor: torch.Tensor, shape: tuple[int, ...]) -> int:
-        return self._spec(str(tensor.dtype).removeprefix("torch."), shape, str(tensor.device))
-
-    def _spec(self, dtype: str, shape: tuple[int, ...], device: str) -> int:
-        return self.sink.spec(dtype, shape, device)
 
 
 def _plain_arguments(value: Any) -> Any:

@@ -130,8 +130,7 @@ class Steps:
             recorder.roots.seen(root, mode.name, mode.entered)
         elif root not in self._weighed:
             self._weighed.add(root)
-            for module, name, tensor in mode.names.tensors(root):
-                recorder.parameter(module, name, tensor, code)
+            recorder.parameters(mode.names.tensors(root), code)
         # `.numpy()` writes and foreign memory are invisible to the dispatcher; here they show.
         arguments, keywords = inputs
         named = [*leaves(arguments), *leaves(keywords)]
@@ -177,8 +176,8 @@ class Steps:
         with paused():
             named = [(owner, tensor) for tensor, owner in self._tensors(optimizer, mode)]
         # The order of parameters is the optimizer's business; that of our events must not be.
-        for (module, name), tensor in sorted(named, key=lambda item: item[0]):
-            recorder.parameter(module, name, tensor, code)
+        ordered = sorted(named, key=lambda item: item[0])
+        recorder.parameters(((*owner, tensor) for owner, tensor in ordered), code)
         self._constructed = True
         if mode.pace.stepped(optimizer) and self._automatic:
             mode.pace.restart()

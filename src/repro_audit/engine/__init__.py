@@ -13,7 +13,8 @@ from repro_audit.engine.choice import (
     name_for,
     select,
 )
-from repro_audit.engine.cpu import tensor_digest, tensor_digests
+from repro_audit.engine.cpu import plain_digest, tensor_digest, tensor_digests
+from repro_audit.engine.devices import stays
 from repro_audit.engine.divergence import compare, compare_channels, compare_streams
 from repro_audit.engine.fingerprints import (
     Fingerprints,
@@ -23,6 +24,7 @@ from repro_audit.engine.fingerprints import (
     row_multiset,
 )
 from repro_audit.engine.partials import Partial, merge, partial, partial_bytes
+from repro_audit.engine.ring import Rings
 from repro_audit.engine.samples import sample
 from repro_audit.engine.tags import TAGS
 
@@ -32,6 +34,7 @@ __all__ = [
     "VARIABLE",
     "Fingerprints",
     "Partial",
+    "Rings",
     "available",
     "compare",
     "compare_channels",
@@ -44,10 +47,12 @@ __all__ = [
     "name_for",
     "partial",
     "partial_bytes",
+    "plain_digest",
     "row_digests",
     "row_multiset",
     "sample",
     "select",
+    "stays",
     "tensor_digest",
     "tensor_digests",
 ]

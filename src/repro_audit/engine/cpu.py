@@ -50,6 +50,13 @@ def view_digest(view: views.View, key: int = 0) -> bytes:
     )
 
 
+def plain_digest(t: torch.Tensor) -> bytes | None:
+    """As `tensor_digest` for a plain tensor of the CPU; None, at once, for what is not plain: other
+    devices', subclasses, negative views, memory of other libraries that is gone. Raises nothing.
+    """
+    return _at_once(t)
+
+
 def tensor_digest(t: torch.Tensor) -> bytes:
     """The 16-byte digest, key 0, of a dense tensor of any shape and any dtype in `TAGS`, or of what
     another library gives as one through `__dlpack__`.

@@ -1,0 +1,145 @@
+"""What events' tensors are: fingerprints, taken at once on the host and later elsewhere; copies."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from repro_audit import engine
+from repro_audit.capture.dispatch import paused
+from repro_audit.errors import UnsupportedTensorError
+
+if TYPE_CHECKING:
+    from repro_audit.capture.recorder import Row, Sink
+
+# Larger than any activation worth an ULP figure; a capture is held in one SQLite transaction.
+_PAYLOAD_LIMIT = 2 << 30
+
+# What is still to come: the list that a row is for, and the row without its digest.
+_Waiting = tuple["list[Row]", int, int, int, "str | None"]
+
+
+class Readings:
+    """Reads tensors for the events of a recorder, into the lists of its sink.
+
+    A tensor of the host is fingerprinted at once. Of one that is on a device that is begun, and its
+    row follows when `settle` finds the digest there; at no tensor is the device waited for.
+    `unobserved` counts what could not be read, by reason.
+    """
+
+    def __init__(self, sink: Sink, unobserved: Counter[str]) -> None:
+        self._unobserved = unobserved
+        self._local = threading.local()
+        self.use(sink)
+
+    def use(self, sink: Sink) -> None:
+        """Read into another sink from now on; what has not come back is forgotten."""
+        self._sink = sink
+        self._specs: dict[tuple[Any, ...], int] = {}
+        self._rings: engine.Rings[_Waiting] = engine.Rings()
+
+    def take(
+        self,
+        rows: list[Row],
+        index: int,
+        position: int,
+        tensor: torch.Tensor,
+        *,
+        read: bool = True,
+        name: str | None = None,
+    ) -> None:
+        """A row of one of the sink's lists for a tensor of event `index`; a digest if `read`."""
+        spec = self._spec_of(tensor)
+        digest = None
+        if read:
+            digest = engine.plain_digest(tensor)
+            if digest is None:
+                try:
+                    with paused():
+                        if engine.stays(tensor):
+                            self._begin(tensor, (rows, index, position, spec, name))
+                            return
+                        digest = engine.tensor_digest(tensor)
+                except UnsupportedTensorError as error:
+                    self._unobserved[str(error)] += 1
+        rows.append((index, position, spec, digest, name))
+
+    def value(
+        self, rows: list[Row], index: int, position: int, digest: bytes, name: str | None
+    ) -> None:
+        """A row for a plain value, whose digest is ready."""
+        rows.append((index, position, self._sink.spec("python", (), "cpu"), digest, name))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Tensors of a device that are taken within are begun at the end, in one launch."""
+        gathered: list[tuple[torch.Tensor, _Waiting]] = []
+        self._local.gathered = gathered
+        try:
+            yield
+        finally:
+            self._local.gathered = None
+            if gathered:
+                with paused():
+                    self._begin_all(gathered)
+
+    def settle(self, *, wait: bool = False) -> None:
+        """Complete the rows whose digests have come back; with `wait` all of them."""
+        for (rows, index, position, spec, name), digest in self._rings.ready(wait=wait):
+            rows.append((index, position, spec, digest, name))
+
+    def keep(self, index: int, role: int, position: int, tensor: torch.Tensor) -> None:
+        """Keep a tensor's bits: role 0 an input, 1 an output. Waits for its device."""
+        if tensor.layout is not torch.strided or tensor.numel() == 0 or tensor.is_meta:
+            return
+        if tensor.numel() * tensor.element_size() > _PAYLOAD_LIMIT:
+            self._unobserved["capture over 2 GiB"] += 1
+            return
+        flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+        nbytes = flat.numel() * flat.element_size()
+        view = memoryview((ctypes.c_ubyte * nbytes).from_address(flat.data_ptr())).cast("B")
+        self._sink.payload(index, role, position, view)
+
+    def _begin(self, tensor: torch.Tensor, waiting: _Waiting) -> None:
+        gathered = getattr(self._local, "gathered", None)
+        if gathered is not None:
+            gathered.append((tensor, waiting))
+        else:
+            self._rings.of(tensor.device).add(tensor, waiting)
+
+    def _begin_all(self, gathered: list[tuple[torch.Tensor, _Waiting]]) -> None:
+        devices: dict[torch.device, list[tuple[torch.Tensor, _Waiting]]] = {}
+        for entry in gathered:
+            devices.setdefault(entry[0].device, []).append(entry)
+        for device, entries in devices.items():
+            try:
+                ring = self._rings.of(device)
+                problems = ring.add_all([t for t, _ in entries], [w for _, w in entries])
+            except UnsupportedTensorError as error:  # while a graph is captured
+                problems = [error] * len(entries)
+            for (_, (rows, index, position, spec, name)), problem in zip(
+                entries, problems, strict=True
+            ):
+                if problem is not None:
+                    self._unobserved[str(problem)] += 1
+                    rows.append((index, position, spec, None, name))
+
+    def _spec_of(self, tensor: torch.Tensor) -> int:
+        try:
+            key = (tensor.dtype, tensor.shape, tensor.device)
+            spec = self._specs.get(key)
+            if spec is None:
+                spec = self._specs[key] = self._new_spec(tensor, tuple(map(int, tensor.shape)))
+            return spec
+        except (AttributeError, RuntimeError, TypeError):
+            # The shape of a nested tensor is no list of numbers.
+            return self._new_spec(tensor, ())
+
+    def _new_spec(self, tensor: torch.Tensor, shape: tuple[int, ...]) -> int:
+        return self._sink.spec(str(tensor.dtype).removeprefix("torch."), shape, str(tensor.device))
