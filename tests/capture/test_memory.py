@@ -9,6 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from repro_audit.capture import operators
+from repro_audit.model import SiteKey
+
 
 def taints(run):
     return [e.op for e in run.seen if e.tainted]
@@ -111,8 +114,6 @@ def test_what_is_never_written_nor_read_is_not_fingerprinted(record, work):
 
 
 def test_an_event_asked_for_keeps_its_bits(record):
-    from repro_audit.model import SiteKey
-
     def work():
         return torch.arange(4.0) * 2
 
@@ -125,3 +126,20 @@ def test_an_event_asked_for_keeps_its_bits(record):
         (event.index, None),
         (event.index, "arguments"),
     ]
+
+
+@pytest.fixture
+def scratching(monkeypatch):
+    monkeypatch.setitem(operators._SCRATCH, "native_dropout", (1,))
+
+
+def test_scratch_is_neither_output_nor_input(record, scratching):
+    def work():
+        kept, mask = torch.native_dropout(torch.ones(64), 0.5, True)
+        return kept + mask
+
+    run = record(work, capture=(SiteKey(0, "forward", "", "aten.add.Tensor", 0),))
+    (drop,) = run.ops("aten.native_dropout")
+    assert len(drop.outputs) == 1
+    inputs = [(position, name) for _, position, _, _, name in run.sink.kept["i"]]
+    assert inputs == [(0, None), (2, "arguments")]

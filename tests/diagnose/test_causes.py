@@ -78,6 +78,17 @@ def test_a_draw_without_a_seed(run: Run) -> None:
     assert "torch.manual_seed(0)" in found.remedies[0]
 
 
+def test_a_draw_on_a_device_is_its_own_generators(run: Run) -> None:
+    draw = {**DRAW, "device": "cuda:0"}
+    states = ("rng:torch", "rng:torch.cuda:0")
+    for differing, cls in zip(states, ("unknown", "unseeded-rng"), strict=True):
+        a, b = (
+            run([*((op, n if op == differing else 1) for op in states), ("dropout", n, draw)])
+            for n in (1, 2)
+        )
+        assert cause(a, b).cls == cls
+
+
 def test_a_draw_from_a_generator_of_its_own(run: Run) -> None:
     op = "aten.randn.generator"
     assert cause(run([(op, 1, DRAW)]), run([(op, 2, DRAW)])).cls == "unseeded-rng"

@@ -171,7 +171,13 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             memory.made(result)
             return result
         read = readable and (phase != OPTIMIZER or recorder.optimizer_ops or captured)
-        self._outputs(operator, index, args, kwargs, result, read, captured, readable)
+        if operator.many and read:
+            with recorder.readings.together():
+                self._outputs(operator, index, args, kwargs, result, read, captured, readable)
+        else:
+            self._outputs(operator, index, args, kwargs, result, read, captured, readable)
+        if operator.scratch and recorder.wanted:
+            memory.noise(result[at] for at in operator.scratch)
         return result
 
     def _outputs(

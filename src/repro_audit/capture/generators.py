@@ -23,13 +23,26 @@ def digest_of(value: Any) -> bytes:
     return hashlib.blake2b(repr(value).encode(), digest_size=16).digest()
 
 
-def states() -> list[tuple[str, bytes]]:
-    """(name, digest) of the global generators of torch (CPU), Python and, if imported, NumPy.
+def _on_cuda() -> bool:
+    """True once CUDA is in use, but not while a graph is captured, which has no states to tell."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return False
+    return not torch.cuda.is_current_stream_capturing()
 
-    Reads without drawing.
+
+def states() -> list[tuple[str, bytes]]:
+    """(name, digest) of the global generators of torch, for each device that has one in use, Python
+    and, if imported, NumPy.
+
+    Reads without drawing, and waits for no device: a CUDA generator's state is the host's.
     """
     with paused():
         found = [("torch", engine.tensor_digest(torch.default_generator.get_state()))]
+        if _on_cuda():
+            found += [
+                (f"torch.cuda:{index}", engine.tensor_digest(generator.get_state()))
+                for index, generator in enumerate(torch.cuda.default_generators)
+            ]
     found.append(("python", digest_of(random.getstate())))
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:

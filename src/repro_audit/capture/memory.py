@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,10 +32,11 @@ class UnwrittenMemory:
         self.unwritten: dict[int, StorageWeakRef] = {}
         self._forget_at = _FORGET_EVERY
         self._poison = poison
+        self._noise: dict[int, StorageWeakRef] = {}
 
     def made(self, result: Any) -> None:
         """Note the storages an `empty*` operator returned."""
-        if type(result) is not torch.Tensor or result.device.type != "cpu":
+        if type(result) is not torch.Tensor or result.is_meta:
             return
         if result.layout is not torch.strided or result.is_quantized:
             return
@@ -43,15 +44,30 @@ class UnwrittenMemory:
         address, nbytes = storage.data_ptr(), storage.nbytes()
         if not address or not nbytes:
             return
-        reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
-        self.unwritten[reference.cdata] = reference
-        if len(self.unwritten) > self._forget_at:
-            for key, known in list(self.unwritten.items()):
-                if known.expired():  # type: ignore[no-untyped-call]
-                    self.unwritten.pop(key, None)
-            self._forget_at = len(self.unwritten) + _FORGET_EVERY
+        self._note(storage, self.unwritten)
         if self._poison:
-            ctypes.memset(address, _POISON, nbytes)
+            _fill(storage)
+
+    def noise(self, tensors: Iterable[Any]) -> None:
+        """Note scratch that an operator leaves for its backward: no input to compare runs by."""
+        for tensor in tensors:
+            storage = _storage(tensor) if isinstance(tensor, torch.Tensor) else None
+            if storage is not None:
+                self._note(storage, self._noise)
+
+    def _note(self, storage: torch.UntypedStorage, known: dict[int, StorageWeakRef]) -> None:
+        reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+        known[reference.cdata] = reference
+        if len(known) > self._forget_at:
+            for key, other in list(known.items()):
+                if other.expired():  # type: ignore[no-untyped-call]
+                    known.pop(key, None)
+            self._forget_at = len(known) + _FORGET_EVERY
+
+    def is_noise(self, tensor: torch.Tensor) -> bool:
+        """True if a tensor is such scratch."""
+        storage = _storage(tensor) if self._noise else None
+        return storage is not None and storage._cdata in self._noise
 
     def read_by(self, operator: Operator, args: Any, kwargs: Any) -> bool:
         """True if the operator reads such memory; operators that only overwrite it do not."""
@@ -88,3 +104,12 @@ def _storage(tensor: torch.Tensor) -> torch.UntypedStorage | None:
         return tensor.untyped_storage()
     except (RuntimeError, NotImplementedError):
         return None
+
+
+def _fill(storage: torch.UntypedStorage) -> None:
+    """Fill a storage with the poison; not where that would become part of a captured graph."""
+    if storage.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        return
+    with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch(), torch.no_grad():
+        memory = torch.empty(0, dtype=torch.uint8, device=storage.device)
+        memory.set_(storage).fill_(_POISON)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 # Their results share the input's memory although the schema does not say so, or their result was
 # fingerprinted when it was made; a second digest would cost a read and say nothing new.
 _ALIASES = frozenset({"_unsafe_view", "_reshape_alias", "alias", "detach", "lift", "set_data"})
@@ -59,21 +61,34 @@ _SCRATCH = {
     "_cudnn_rnn": (3, 4),
     "cudnn_batch_norm": (3,),
     "miopen_rnn": (3, 4),
+    # Seed and offset of the dropout, which nothing sets where there is none.
+    "_cudnn_attention_forward": (6, 7),
+    "_efficient_attention_forward": (2, 3),
+    "_flash_attention_forward": (2, 3),
+    "_scaled_dot_product_cudnn_attention": (6, 7),
+    "_scaled_dot_product_efficient_attention": (2, 3),
+    "_scaled_dot_product_flash_attention": (6, 7),
 }
 
 
 class Operator:
-    """How to record one overload. `returns` lists the result positions to fingerprint."""
+    """How to record one overload.
+
+    `returns` lists the result positions to fingerprint, `scratch` those never to be;
+    `many` says that it writes or returns lists.
+    """
 
     __slots__ = (
         "blind",
         "empty",
         "fills",
+        "many",
         "name",
         "outside",
         "partial",
         "random",
         "returns",
+        "scratch",
         "single",
         "skip",
         "writes",
@@ -83,9 +98,10 @@ class Operator:
         schema = getattr(func, "_schema", None)
         self.skip = False
         self.empty = self.fills = self.outside = self.random = False
-        self.blind = self.partial = False
+        self.blind = self.partial = self.many = False
         self.writes: tuple[tuple[int, str], ...] = ()
         self.returns: tuple[int, ...] | None = None
+        self.scratch: tuple[int, ...] = ()
         self.single = False
         if schema is None:  # a higher-order operator: whatever tensors it returns
             self.name = f"higher_order.{func.name()}"
@@ -110,6 +126,7 @@ class Operator:
         )
         alias = self.empty or (aten and base in _ALIASES)
         scratch = _SCRATCH.get(base, ()) if aten else ()
+        self.scratch = scratch
         fresh = tuple(
             position
             for position, result in enumerate(schema.returns)
@@ -119,3 +136,5 @@ class Operator:
             fresh = (0,)
         self.returns = fresh
         self.single = len(schema.returns) == 1
+        written = [schema.arguments[position] for position, _ in self.writes]
+        self.many = any(isinstance(x.type, torch.ListType) for x in (*written, *schema.returns))

@@ -413,7 +413,8 @@ class Recorder:
         read = (args[1:] if operator.fills else args, kwargs or {})
         position = -1
         for position, tensor in enumerate(tensors_in(read)):
-            self.readings.take(self.sink.inputs, index, position, tensor)
+            if not self.memory.is_noise(tensor):
+                self.readings.take(self.sink.inputs, index, position, tensor)
             self.readings.keep(index, 0, position, tensor)
         digest = digest_of(_plain_arguments(read))
         self.readings.value(self.sink.inputs, index, position + 1, digest, "arguments")

@@ -106,13 +106,16 @@ def _draw(case: Case) -> Cause | None:
             ("it draws from a torch.Generator of the program's own, seeded differently",),
             ("give that generator a fixed seed: generator.manual_seed(0)",),
         )
-    return _generator(case, "torch")
+    spec = case.divergence.origin.spec
+    device = "cpu" if spec is None else spec.device
+    return _generator(case, "torch", device)
 
 
-def _generator(case: Case, generator: str) -> Cause | None:
-    """A draw from a global generator whose state had differed before."""
+def _generator(case: Case, generator: str, device: str = "cpu") -> Cause | None:
+    """A draw from a global generator, a device's own, whose state had differed before."""
     states = dict(case.divergence.states)
-    if generator not in states:
+    place = generator if device == "cpu" else f"{generator}.{device}"
+    if place not in states:
         return None
     trace, name = case.trace, _NAMES[generator]
     seeded = any(
@@ -131,7 +134,7 @@ def _generator(case: Case, generator: str) -> Cause | None:
     return Cause(
         "rng-drift",
         "likely",
-        (f"{name}'s generator had the same seeds, but another state at step {states[generator]}",),
+        (f"{name}'s generator had the same seeds, but another state at step {states[place]}",),
         ("look for a draw that happens in one run only, before that step",),
     )
 
