@@ -16,7 +16,7 @@ Json = Any
 Mode = Literal["controlled", "deterministic", "as-is"]
 Level = Literal["ops", "modules"]
 Phase = Literal["data", "rng", "weights", "forward", "backward", "optimizer"]
-EventKind = Literal["op", "param", "batch", "rng"]
+EventKind = Literal["op", "param", "batch", "rng", "module"]
 Verdict = Literal["identical", "within-tolerance", "divergent", "different-program", "inconclusive"]
 CauseClass = Literal[
     "data-order",
@@ -145,6 +145,16 @@ class SiteKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Interval:
+    """What happens in one thread after one event and until another has been; from the begin of the
+    run where `after` is None.
+    """
+
+    after: SiteKey | None
+    until: SiteKey
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """All a child process needs to know to be one run: written as JSON, read by the child."""
 
@@ -162,6 +172,7 @@ class Plan:
     observe: bool = True
     end_state: str | None = None
     optimizer_ops: bool = False
+    interval: Interval | None = None
     capture: tuple[SiteKey, ...] = ()
     since: float | None = None
 

@@ -13,7 +13,7 @@ import torch
 from repro_audit.capture import Recorder
 from repro_audit.capture.dispatch import PHASES
 
-KINDS = ("op", "param", "batch", "rng")
+KINDS = ("op", "param", "batch", "rng", "module")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch._C._autograd import _get_sequence_nr
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from repro_audit.capture import graphs
+from repro_audit.capture.focus import READ, SILENT
 from repro_audit.capture.graphs import Bindings
 from repro_audit.capture.modules import ModuleNames
 from repro_audit.capture.operators import Operator
@@ -24,7 +25,7 @@ from repro_audit.capture.pace import Pace
 if TYPE_CHECKING:
     from repro_audit.capture.recorder import Recorder
 
-KIND_OP, KIND_PARAM, KIND_BATCH, KIND_RNG = 0, 1, 2, 3
+KIND_OP, KIND_PARAM, KIND_BATCH, KIND_RNG, KIND_MODULE = range(5)
 DATA, RNG, WEIGHTS, FORWARD, BACKWARD, OPTIMIZER = range(6)
 PHASES = ("data", "rng", "weights", "forward", "backward", "optimizer")
 TAINTED, RANDOM, RECOMPUTE, INPUTS = 1, 2, 4, 8
@@ -63,6 +64,9 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.loading = 0
         # More than 0 while what this thread does is not to be recorded.
         self.muted = 0
+        self.reading = recorder.focus.begins(name, step)
+        # What the module that ended last returned.
+        self.returned: list[Any] = []
         # Steps of this thread: what other threads have done meanwhile depends on the weather.
         self.step = step
         self.optimizing = 0
@@ -103,6 +107,11 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             operator = recorder.operators[func] = Operator(func)
         if operator.skip or self.muted or not recorder.active:
             return func(*args, **kwargs) if kwargs else func(*args)
+        if self.reading == SILENT:
+            result = func(*args, **kwargs) if kwargs else func(*args)
+            if operator.empty:
+                recorder.memory.poisoned(result)
+            return result
 
         index = recorder.next_index()
         cause = None
@@ -153,11 +162,14 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if memory.unwritten and memory.read_by(operator, args, kwargs):
             flags |= TAINTED
         readable = not operator.blind
+        attended = self.reading == READ
         if operator.partial and memory.unwritten and memory.holds(args[0]):
             # Circular padding moves corners that it writes only later.
             readable = operator.fills and not memory.holds(args[1])
-        captured = bool(recorder.wanted) and recorder.wants(
-            phase, module, operator.name, count, self
+        captured = (
+            attended
+            and bool(recorder.wanted)
+            and recorder.wants(phase, module, operator.name, count, self)
         )
         if captured and recorder.take_inputs(index, operator, args, kwargs):
             flags |= INPUTS
@@ -170,7 +182,8 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if operator.empty:
             memory.made(result)
             return result
-        read = readable and (phase != OPTIMIZER or recorder.optimizer_ops or captured)
+        read = attended and readable
+        read = read and (phase != OPTIMIZER or recorder.optimizer_ops or captured)
         if operator.many and read:
             with recorder.readings.together():
                 self._outputs(operator, index, args, kwargs, result, read, captured, readable)
@@ -281,6 +294,10 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Count a step, restart the call counts; forget nodes that no recent graph can hold."""
         self.step += 1
         self.counts.clear()
+        before, self.reading = self.reading, self.recorder.focus.begins(self.name, self.step)
+        if before == SILENT != self.reading:
+            # What was made meanwhile belongs to no event.
+            self.sequence = _get_sequence_nr()
         # An optimizer's step that raised, and was caught, had no end.
         self.optimizing = 0
         self._ends.append(self.sequence)

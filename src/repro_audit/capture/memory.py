@@ -34,6 +34,13 @@ class UnwrittenMemory:
         self._poison = poison
         self._noise: dict[int, StorageWeakRef] = {}
 
+    def poisoned(self, result: Any) -> None:
+        """Fill what an `empty*` operator returned, where that is asked for, and note nothing."""
+        if self._poison and type(result) is torch.Tensor and not result.is_meta:
+            storage = _storage(result)
+            if storage is not None and storage.nbytes() and result.layout is torch.strided:
+                _fill(storage)
+
     def made(self, result: Any) -> None:
         """Note the storages an `empty*` operator returned."""
         if type(result) is not torch.Tensor or result.is_meta:

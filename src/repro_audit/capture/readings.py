@@ -53,11 +53,13 @@ class Readings:
         *,
         read: bool = True,
         name: str | None = None,
+        digest: bytes | None = None,
     ) -> None:
-        """A row of one of the sink's lists for a tensor of event `index`; a digest if `read`."""
+        """A row of one of the sink's lists for a tensor of event `index`; its digest if `read`, or
+        the one given.
+        """
         spec = self._spec_of(tensor)
-        digest = None
-        if read:
+        if read and digest is None:
             digest = engine.plain_digest(tensor)
             if digest is None:
                 try:

@@ -16,6 +16,7 @@ import torch
 from repro_audit.capture.dispatch import (
     DATA,
     KIND_BATCH,
+    KIND_MODULE,
     KIND_PARAM,
     KIND_RNG,
     PHASES,
@@ -27,6 +28,7 @@ from repro_audit.capture.dispatch import (
     tensors_in,
     unseen_by_dynamo,
 )
+from repro_audit.capture.focus import Focus
 from repro_audit.capture.generators import Generators, digest_of
 from repro_audit.capture.locations import Locator
 from repro_audit.capture.memory import UnwrittenMemory
@@ -36,7 +38,7 @@ from repro_audit.capture.outside import Loaders
 from repro_audit.capture.readings import Readings
 from repro_audit.capture.steps import Steps
 from repro_audit.capture.threads import Threads
-from repro_audit.model import SiteKey
+from repro_audit.model import Interval, Level, SiteKey
 
 _FLUSH_EVERY = 4096
 Row = tuple[Any, ...]
@@ -81,9 +83,11 @@ class Recorder:
     Call sites below one of the directories `bases` are shown relative to it.
     Steps are counted by what the program does; without `automatic`, by `end_step()` alone.
     `steps` ends the program after that many steps (a `SystemExit` raised where the step ends, so
-    that `finally` blocks run). `optimizer_ops` fingerprints what every operator inside an
-    optimizer's step writes, not only the parameters afterwards. `capture` names events whose
-    inputs are fingerprinted and whose outputs are kept. `poison` fills `empty*` memory.
+    that `finally` blocks run). At level `modules` events are what modules return, and its
+    gradients; operators are events in an `interval` alone. `optimizer_ops` fingerprints what every
+    operator inside an optimizer's step writes, not only the parameters afterwards. `capture` names
+    events whose inputs are fingerprinted and whose outputs are kept. `poison` fills `empty*`
+    memory.
     `on_progress(steps, events)` is called at each step and every few thousand events, `on_fork` in
     a fork of this process, which otherwise records no more.
     Not reentrant; one recorder a process.
@@ -96,6 +100,8 @@ class Recorder:
         bases: tuple[str, ...],
         steps: int | None = None,
         automatic: bool = True,
+        level: Level = "ops",
+        interval: Interval | None = None,
         optimizer_ops: bool = False,
         capture: tuple[SiteKey, ...] = (),
         poison: bool = False,
@@ -106,6 +112,9 @@ class Recorder:
         self.active = False
         self.step = 0
         self.optimizer_ops = optimizer_ops
+        self._level = level
+        self.focus = Focus(level, interval)
+        self._dispatches = self.focus.dispatches(poison=poison)
         self.operators: dict[Any, Operator] = {}
         self.locator = Locator(bases, sink.code)
         self.memory = UnwrittenMemory(poison=poison)
@@ -203,7 +212,8 @@ class Recorder:
         if under is not None:
             under.muted += 1
         self._local.mode = mode
-        mode.__enter__()  # type: ignore[no-untyped-call]
+        if self._dispatches:
+            mode.__enter__()  # type: ignore[no-untyped-call]
         return mode
 
     def leave_thread(self) -> None:
@@ -234,7 +244,11 @@ class Recorder:
         self.sink.discard_connection()
 
     def record_into(
-        self, sink: Sink, capture: tuple[SiteKey, ...], on_progress: Callable[[int, int], None]
+        self,
+        sink: Sink,
+        capture: tuple[SiteKey, ...],
+        interval: Interval | None,
+        on_progress: Callable[[int, int], None],
     ) -> None:
         """In a fork: go on as another process, whose events go into `sink`.
 
@@ -250,6 +264,7 @@ class Recorder:
         self.sink = sink
         self._on_progress = on_progress
         self._want(capture)
+        self.focus = Focus(self._level, interval)
         self._indices = itertools.count()
         self._events = 0
         self._sites.clear()
@@ -320,11 +335,7 @@ class Recorder:
         mode = self.mode()
         if not self.active or mode is None:
             return
-        index = self.next_index()
-        site = self.site(module, op)
-        place = site * 8 + phase
-        count = mode.counts.get(place, 0)
-        mode.counts[place] = count + 1
+        index, site, count = self._place(mode, phase, module, op)
         keep = bool(self.wanted) and self.wants(phase, module, op, count, mode)
         flags = 0
         with paused():
@@ -339,9 +350,44 @@ class Recorder:
                 if keep:
                     self.readings.keep(index, 1, position, value)
         self.add_event((index, kind, mode.step, phase, mode.thread, site, count, code, None, flags))
+        self._passed(mode, phase, module, op, count)
 
     def _written(self, value: torch.Tensor) -> bool:
         return isinstance(value, torch.nn.Parameter) or not self.memory.holds(value)
+
+    def module_event(
+        self,
+        mode: OpMode,
+        phase: int,
+        module: str,
+        op: str,
+        outputs: list[tuple[str | None, torch.Tensor, bytes | None]],
+        *,
+        code: int | None,
+        cause: int | None,
+        flags: int,
+    ) -> int:
+        """Record what a module gave, or its gradient; digests where they are ready."""
+        index, site, count = self._place(mode, phase, module, op)
+        for position, (name, tensor, digest) in enumerate(outputs):
+            self.readings.take(self.sink.outputs, index, position, tensor, name=name, digest=digest)
+        self.add_event(
+            (index, KIND_MODULE, mode.step, phase, mode.thread, site, count, code, cause, flags)
+        )
+        self._passed(mode, phase, module, op, count)
+        return index
+
+    def _place(self, mode: OpMode, phase: int, module: str, op: str) -> tuple[int, int, int]:
+        """Index, site and call index of an event that is no operator."""
+        site = self.site(module, op)
+        place = site * 8 + phase
+        count = mode.counts.get(place, 0)
+        mode.counts[place] = count + 1
+        return self.next_index(), site, count
+
+    def _passed(self, mode: OpMode, phase: int, module: str, op: str, count: int) -> None:
+        if self.focus.modules:
+            self.focus.passed(SiteKey(mode.step, PHASES[phase], module, op, count, mode.name), mode)
 
     def batch(
         self, op: str, outputs: list[tuple[str | None, torch.Tensor | bytes]], code: int | None

@@ -16,6 +16,7 @@ from torch.nn.modules import module as hooks
 from torch.optim import optimizer as optimizers
 
 from repro_audit.capture.dispatch import paused, unseen_by_dynamo
+from repro_audit.capture.module_events import ModuleEvents
 from repro_audit.capture.outside import leaves
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Steps:
 
     def __init__(self, recorder: Recorder, *, limit: int | None, automatic: bool) -> None:
         self._recorder = recorder
+        self._modules = ModuleEvents(recorder)
         self.limit = limit
         self._automatic = automatic
         self.limit_reached = False
@@ -112,8 +114,12 @@ class Steps:
         if not recorder.active or torch.compiler.is_compiling():
             return
         mode = recorder.mode()
-        if mode is not None and mode.stack:
-            mode.stack.pop()
+        if mode is None or not mode.stack:
+            return
+        path, backward = mode.stack.pop()
+        if recorder.focus.modules:
+            code = recorder.locator.number(sys._getframe(1))
+            self._modules.left(path, output, mode, backward=backward, code=code)
 
     def _enter_root(self, root: nn.Module, inputs: tuple[Any, Any], mode: OpMode) -> None:
         recorder = self._recorder

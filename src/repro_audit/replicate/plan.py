@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from repro_audit.errors import InconclusiveError
-from repro_audit.model import Json, Plan, SiteKey, Target
+from repro_audit.model import Interval, Json, Plan, SiteKey, Target
 
 
 def plan_to_json(plan: Plan) -> dict[str, Json]:
@@ -24,7 +24,12 @@ def plan_from_json(values: Mapping[str, Json]) -> Plan:
     try:
         target = _made(Target, values["target"])
         capture = tuple(_made(SiteKey, key) for key in values["capture"])
-        plan: Plan = _made(Plan, {**values, "target": target, "capture": capture})
+        interval = values["interval"]
+        if interval is not None:
+            ends = {name: key and _made(SiteKey, key) for name, key in interval.items()}
+            interval = _made(Interval, ends)
+        known = {"target": target, "capture": capture, "interval": interval}
+        plan: Plan = _made(Plan, {**values, **known})
     except (AttributeError, KeyError, TypeError) as error:
         raise InconclusiveError(
             f"This is no plan of this version ({error}). Run it with the version that wrote it."

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from repro_audit.control.imports import when_imported
 from repro_audit.errors import EXIT_INTERNAL, ReproAuditError, UsageError
-from repro_audit.model import Plan
+from repro_audit.model import Interval, Plan
 from repro_audit.replicate import ours
 from repro_audit.replicate.lineage import Lineage, Member
 from repro_audit.replicate.pools import Pools
@@ -223,6 +223,8 @@ class Run:
             self.writer,
             bases=self.member.bases,
             steps=None if self.member.worker else plan.steps,
+            level=plan.level,
+            interval=self._interval(),
             optimizer_ops=plan.optimizer_ops,
             capture=self._wanted(),
             poison=plan.poison,
@@ -243,7 +245,7 @@ class Run:
             recorder.abandon()
             return
         self.writer = self._new_writer()
-        recorder.record_into(self.writer, self._wanted(), self._progress())
+        recorder.record_into(self.writer, self._wanted(), self._interval(), self._progress())
         if self.member.worker:
             recorder.unlimited()
 
@@ -253,6 +255,13 @@ class Run:
 
     def _wanted(self) -> tuple[Any, ...]:
         return tuple(key for key in self.plan.capture if key.process == self.member.name)
+
+    def _interval(self) -> Interval | None:
+        """The interval, where it is this process's."""
+        interval = self.plan.interval
+        if interval is None or interval.until.process != self.member.name:
+            return None
+        return interval
 
     def _progress(self) -> Callable[[int, int], None]:
         from repro_audit.replicate.progress import Progress

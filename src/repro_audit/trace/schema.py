@@ -12,7 +12,7 @@ VERSION = 2
 # "RAud": tells a trace from any other SQLite file.
 APPLICATION_ID = 0x52417564
 
-KINDS = ("op", "param", "batch", "rng")
+KINDS = ("op", "param", "batch", "rng", "module")
 PHASES = ("data", "rng", "weights", "forward", "backward", "optimizer")
 TAINTED, RANDOM, RECOMPUTE, INPUTS = 1, 2, 4, 8
 # A blob is read whole by SQLite; 16 MiB keeps a large tensor's reading in bounds.
@@ -26,7 +26,7 @@ CREATE TABLE meta (
 CREATE TABLE site (
   id     INTEGER PRIMARY KEY,
   module TEXT NOT NULL,   -- qualified module path, '' outside modules and in the root itself
-  op     TEXT NOT NULL    -- aten.addmm.default; param:weight; rng:torch; seed:random.seed
+  op     TEXT NOT NULL    -- aten.addmm.default; param:weight; rng:torch; module:forward
 );
 CREATE TABLE code (
   id       INTEGER PRIMARY KEY,
@@ -45,7 +45,7 @@ CREATE TABLE thread (
 );
 CREATE TABLE event (
   id         INTEGER PRIMARY KEY, -- order of execution, from 0
-  kind       INTEGER NOT NULL,    -- 0 op, 1 param, 2 batch, 3 rng
+  kind       INTEGER NOT NULL,    -- 0 op, 1 param, 2 batch, 3 rng, 4 module
   step       INTEGER NOT NULL,    -- training or inference step, from 0
   phase      INTEGER NOT NULL,    -- 0 data, 1 rng, 2 weights, 3 forward, 4 backward, 5 optimizer
   thread     INTEGER NOT NULL,    -- thread.id
