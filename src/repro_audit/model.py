@@ -341,6 +341,15 @@ class SelfCheck:
 
 
 @dataclass(frozen=True, slots=True)
+class Pass:
+    """Runs of an audit that looked at the program in one way, and their wall time together."""
+
+    name: Literal["modules", "ops", "interval", "optimizer", "tensors", "confirm", "self-check"]
+    runs: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Audit:
     """An audit's answer, from which every report is made."""
 
@@ -358,6 +367,7 @@ class Audit:
     printed_identical: bool | None = None
     confirmation: Confirmation | None = None
     self_check: SelfCheck | None = None
+    passes: tuple[Pass, ...] = ()
     manifest_differences: tuple[ManifestDifference, ...] = ()
     warnings: tuple[Warn, ...] = ()
     directory: str | None = None

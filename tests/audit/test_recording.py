@@ -163,3 +163,25 @@ def test_a_recording_around_a_loop(audit, plainly, program, tmp_path: Path) -> N
     said = plainly("loop.py", "--force", "--twice").stdout
     assert said.startswith("UsageError a recording is under way")
     assert not list(tmp_path.glob("*.partial*"))
+
+
+def test_a_recording_of_modules(audit, plainly, program, tmp_path: Path) -> None:
+    program(
+        "loop.py",
+        """
+        import torch
+        import repro_audit as ra
+
+        for number, scale in enumerate((1.0, 1.0, 2.0)):
+            ra.seed_everything(0)
+            net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh())
+            with ra.record(f"{number}.audit", model=net, level="modules") as recording:
+                net(torch.ones(2, 4) * scale).sum().backward()
+                recording.step()
+        """,
+    )
+    assert plainly("loop.py").code == 0
+    assert audit("compare", "0.audit", "1.audit").code == 0
+    result = audit("compare", "0.audit", "2.audit")
+    assert result.code == 1
+    assert result.stdout.startswith("DIVERGENT  step 0 · data · inputs of Sequential")

@@ -31,6 +31,19 @@ def test_identical_and_undisturbed(audit, program: str, steps: int) -> None:
     assert result.report["self_check"]["compared"] > 10
 
 
+@pytest.mark.parametrize("program", ["examples/gpt2_config.py", "examples/lstm.py"])
+def test_modules_are_identical_and_undisturbed(audit, program: str) -> None:
+    result = audit(program, "--level", "modules", "--self-check")
+    assert (result.code, result.report["verdict"]) == (0, "identical")
+    assert result.report["events"]["divergent"] == 0
+    assert result.report["confirmation"]["holds"]
+    assert result.report["self_check"]["differing"] == []
+    assert result.report["self_check"]["varying"] == []
+    assert result.report["warnings"] == []
+    names = [each["name"] for each in result.report["passes"]]
+    assert names == ["modules", "confirm", "self-check"]
+
+
 def test_class_with_inputs(audit) -> None:
     result = audit(
         "tests/programs/bare_class.py:Tower", "--input", "float32[4,3,16,16]", "--steps", "2"

@@ -33,8 +33,20 @@ def test_backward_of_indexing(audit) -> None:
     assert result.report["self_check"]["differing"] == []
 
 
-def test_uninitialised_memory(audit) -> None:
-    result = audit("tests/programs/uninitialised.py")
+def test_from_modules_to_the_op(audit) -> None:
+    result = audit("examples/flaky_embedding.py", "--level", "modules")
+    origin = result.origin
+    assert named(origin) == ("backward", "emb", "aten.index_put.default")
+    assert origin["caused_by"]["call_site"].endswith("flaky_embedding.py:24")
+    assert origin["ulp"]["differing"] > 0
+    assert result.report["cause"]["class"] == "nondeterministic-op"
+    # The whole of the program at the level of its modules, the rest to its first step alone.
+    assert result.report["events"]["compared"] < 40
+
+
+@pytest.mark.parametrize("level", ["ops", "modules"])
+def test_uninitialised_memory(audit, level: str) -> None:
+    result = audit("tests/programs/uninitialised.py", "--level", level)
     assert result.code == 1
     # Which of the two steps differs first depends on what the memory happens to hold.
     assert named(result.origin) == ("forward", "mix", "aten.nan_to_num.default")
@@ -73,6 +85,14 @@ HELD_BY_CONTROL = [
 ]
 
 
+def test_what_repeats_only_under_control_from_modules(audit) -> None:
+    result = audit("tests/programs/uninitialised_large.py", "--level", "modules")
+    assert (result.code, result.report["verdict"]) == (0, "identical")
+    origin = result.report["confirmation"]["first_divergence"]
+    assert (origin["phase"], origin["op"]) == ("forward", "aten.add_.Tensor")
+    assert result.report["confirmation"]["cause"]["class"] == "uninitialized-memory"
+
+
 @pytest.mark.parametrize(("program", "line", "phase", "op", "cause"), HELD_BY_CONTROL)
 def test_what_repeats_only_under_control(
     audit, program: str, line: int, phase: str, op: str, cause: str
@@ -101,7 +121,7 @@ def test_what_diverges_as_is(
         assert result.report["cause"]["evidence"] == ["the same 40 rows, in another order"]
 
 
-@pytest.mark.parametrize("elements", [1, 2])
+@pytest.mark.parametrize(("level", "elements"), [("ops", 1), ("ops", 2), ("modules", 1)])
 @pytest.mark.parametrize(
     ("phase", "module", "op", "line"),
     [
@@ -111,10 +131,19 @@ def test_what_diverges_as_is(
     ],
 )
 def test_planted_fault(
-    audit, tmp_path, phase: str, module: str, op: str, line: int | None, elements: int
+    audit,
+    tmp_path,
+    phase: str,
+    module: str,
+    op: str,
+    line: int | None,
+    level: str,
+    elements: int,
 ) -> None:
     result = audit(
         "tests/programs/planted.py",
+        "--level",
+        level,
         PLANT_COUNTER=str(tmp_path / "count"),
         PLANT_PHASE=phase,
         PLANT_STEP="1",
@@ -130,6 +159,12 @@ def test_planted_fault(
     if phase == "backward":
         assert origin["caused_by"]["op"] == "planted.pass_through.default"
         assert origin["caused_by"]["call_site"].endswith("planted.py:69")
+    passes = [(each["name"], each["runs"]) for each in result.report["passes"]]
+    if level == "modules":
+        assert passes == [("modules", 2), ("interval", 2), ("tensors", 2)]
+    else:
+        assert passes[0] == ("ops", 2)
+        assert passes[-1] == ("tensors", 2)
 
 
 def test_a_divergence_stands_where_looking_closer_fails(audit, tmp_path) -> None:

@@ -15,6 +15,7 @@ from repro_audit.model import (
     ManifestDifference,
     Observed,
     Origin,
+    Pass,
     RunInfo,
     SelfCheck,
     Sighting,
@@ -223,6 +224,15 @@ AUDITS = {
         IDENTICAL,
         confirmation=None,
         self_check=SelfCheck(148, (), tuple(f"encoder.layers.{i}.weight" for i in range(9))),
+    ),
+    "divergent-from-modules": replace(
+        DIVERGENT,
+        passes=(
+            Pass("modules", 2, 6.148),
+            Pass("interval", 2, 6.803),
+            Pass("tensors", 4, 12.0),
+            Pass("self-check", 2, 5.0),
+        ),
     ),
     "within-tolerance": replace(IDENTICAL, verdict="within-tolerance", confirmation=None),
     "inconclusive": replace(

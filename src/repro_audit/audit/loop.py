@@ -15,7 +15,8 @@ from repro_audit.audit.unobserved import cut_short, warnings_of
 from repro_audit.audit.zoom import Closer, zoom
 from repro_audit.diagnose import manifests
 from repro_audit.diagnose.causes import classify
-from repro_audit.diagnose.origin import compare
+from repro_audit.diagnose.interval import interval_of
+from repro_audit.diagnose.origin import Divergence, compare
 from repro_audit.diagnose.runs import Outcomes, compare_runs
 from repro_audit.errors import InterruptedRunError, ReproAuditError, UsageError
 from repro_audit.model import Audit, Confirmation, EventCounts, Observed, Warn
@@ -81,7 +82,7 @@ def _audit(session: Session) -> Audit:
         warnings += warned
     if end_state is not None:
         audit = replace(audit, self_check=selfcheck.check(session, runs[0], end_state))
-    return replace(audit, runs=_with_steps(runs), warnings=tuple(warnings))
+    return replace(audit, runs=_with_steps(runs), passes=session.passes, warnings=tuple(warnings))
 
 
 def _zoom(session: Session, outcomes: Outcomes) -> Closer:
@@ -109,8 +110,27 @@ def _confirm(session: Session, first: Finished) -> tuple[Confirmation | None, li
     divergence, counts, _ = compare(first.trace, run.trace)
     if divergence is None:
         return Confirmation(run.info, True, counts), []
+    if session.request.level == "modules":
+        divergence = _confirmed_op(session, divergence)
     cause = classify(divergence, None)
     return Confirmation(run.info, False, counts, divergence.origin, cause), []
+
+
+def _confirmed_op(session: Session, divergence: Divergence) -> Divergence:
+    """The operator behind a module that differs as-is; the module where none is found."""
+    interval = interval_of(divergence)
+    if interval is None:
+        return divergence
+    session.attend(interval)
+    try:
+        one = session.attended("confirm-controlled")
+        other = session.confirming("confirm-as-is")
+    except InterruptedRunError:
+        raise
+    except ReproAuditError:
+        return divergence
+    found, _, _ = compare(one.trace, other.trace)
+    return divergence if found is None else found
 
 
 def _first_line(error: ReproAuditError) -> str:

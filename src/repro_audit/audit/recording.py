@@ -16,7 +16,7 @@ from repro_audit.audit.request import AuditRequest, Progress
 from repro_audit.audit.session import Session, no_events
 from repro_audit.control.manifest import collect
 from repro_audit.errors import InconclusiveError, ProgramFailedError, UsageError
-from repro_audit.model import Plan, RunInfo, Target
+from repro_audit.model import Level, Plan, RunInfo, Target
 from repro_audit.replicate.plan import plan_to_json
 from repro_audit.trace import Writer, folder_of
 
@@ -76,6 +76,7 @@ def record(
     *,
     model: torch.nn.Module | None = None,
     optimizer: torch.optim.Optimizer | None = None,
+    level: Level = "ops",
     force: bool = False,
 ) -> Recording:
     """Record what the block below does, as one trace at `path`, for `repro-audit compare`.
@@ -88,10 +89,11 @@ def record(
     ```
     `model`'s parameters are recorded at the start and, where no `optimizer` is given, after each
     step; an optimizer's after each of its steps. Seeds and switches are left as they are. Costs
-    some microseconds an op and one read of what it wrote. Raises UsageError where `path` exists and
+    some microseconds an op and one read of what it wrote; at level `modules` a module instead of an
+    op. Raises UsageError where `path` exists and
     `force` is not given, and where a recording is under way.
     """
-    return Recording(Path(path), model=model, optimizer=optimizer, force=force)
+    return Recording(Path(path), model=model, optimizer=optimizer, level=level, force=force)
 
 
 class Recording:
@@ -105,6 +107,7 @@ class Recording:
         *,
         model: torch.nn.Module | None,
         optimizer: torch.optim.Optimizer | None,
+        level: Level,
         force: bool,
     ) -> None:
         if path.exists() and not force:
@@ -114,7 +117,9 @@ class Recording:
         self._model = model
         self._optimizer = optimizer
         target = Target("script", sys.argv[0] if sys.argv else "")
-        self._plan = Plan(run=path.stem, target=target, trace=str(path), progress="", mode="as-is")
+        self._plan = Plan(
+            run=path.stem, target=target, trace=str(path), progress="", mode="as-is", level=level
+        )
         self._recorder: Any = None
         self._writer: Any = None
 
@@ -125,7 +130,9 @@ class Recording:
             raise UsageError("a recording is under way in this process; end it first")
         self._partial.unlink(missing_ok=True)
         self._writer = Writer(self._partial, run=self._plan.run, plan=plan_to_json(self._plan))
-        self._recorder = Recorder(self._writer, bases=(str(Path.cwd()),), automatic=False)
+        self._recorder = Recorder(
+            self._writer, bases=(str(Path.cwd()),), automatic=False, level=self._plan.level
+        )
         self._recorder.start()
         Recording._running = True
         if self._model is not None:

@@ -8,11 +8,11 @@ import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from repro_audit.audit.request import AuditRequest, Progress
 from repro_audit.errors import InconclusiveError, TraceError
-from repro_audit.model import Plan, RunInfo
+from repro_audit.model import Interval, Pass, Plan, RunInfo
 from repro_audit.replicate import isolate, launch, ours
 from repro_audit.replicate.census import Census
 from repro_audit.trace import Trace, TraceFile
@@ -46,6 +46,8 @@ class Session:
         self._echo = echo
         self._done = 0
         self._began = time.time()
+        self._attended: dict[str, Any] = {}
+        self._passes: dict[str, list[float]] = {}
         self._traces = contextlib.ExitStack()
 
     def __enter__(self) -> Session:
@@ -73,10 +75,31 @@ class Session:
         )
         return replace(plan, **changes)
 
-    def observed(self, name: str, **changes: Any) -> Finished:
-        """Run under observation. Raises as the program, or what became of its trace, demands."""
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        """What has been run so far, in the order of the first run of each pass."""
+        return tuple(
+            Pass(cast(Any, name), len(seconds), round(sum(seconds), 3))
+            for name, seconds in self._passes.items()
+        )
+
+    def attend(self, interval: Interval) -> None:
+        """Let pairs look at the operators of an interval, and end with the step that it ends in."""
+        last = interval.until.step + 1
+        steps = self.request.steps
+        self._attended = {
+            "interval": interval,
+            "steps": last if steps is None else min(steps, last),
+            "optimizer_ops": interval.until.phase == "weights",
+        }
+
+    def observed(self, name: str, pass_: str | None = None, **changes: Any) -> Finished:
+        """Run under observation, as part of a pass: by default that of the request's level.
+
+        Raises as the program, or what became of its trace, demands.
+        """
         plan = self.plan(name, **changes)
-        outcome = self._launch(plan)
+        outcome = self._launch(plan, pass_ or self.request.level)
         trace = _opened(plan)
         self._traces.callback(trace.close)
         info = RunInfo(
@@ -90,19 +113,26 @@ class Session:
 
     def unobserved(self, name: str, **changes: Any) -> Path:
         """Run without observation; returns what the program printed."""
-        return self._launch(self.plan(name, observe=False, **changes)).out
+        return self._launch(self.plan(name, observe=False, **changes), "self-check").out
 
-    def pair(self, name: str, **changes: Any) -> tuple[Finished, Finished]:
-        """Two runs alike, `NAMEa` and `NAMEb`."""
+    def pair(self, name: str, pass_: str, **changes: Any) -> tuple[Finished, Finished]:
+        """Two runs alike, `NAMEa` and `NAMEb`, that look at what the session attends to."""
         self.total = max(self.total, self._done + 2)
-        return self.observed(f"{name}a", **changes), self.observed(f"{name}b", **changes)
+        plan = {**self._attended, **changes}
+        return self.observed(f"{name}a", pass_, **plan), self.observed(f"{name}b", pass_, **plan)
 
-    def confirming(self) -> Finished:
+    def attended(self, name: str) -> Finished:
+        """One run as those of a pair, for a confirming one to be compared with."""
+        self.total = max(self.total, self._done + 2)
+        return self.observed(name, "confirm", **self._attended)
+
+    def confirming(self, name: str = "confirm") -> Finished:
         """One run as-is: another hash seed, poisoned `empty*` memory, listings reversed."""
         self.total = max(self.total, self._done + 1)
-        return self.observed("confirm", mode="as-is", hash_seed=CONFIRM_HASH_SEED, poison=True)
+        how = {"mode": "as-is", "hash_seed": CONFIRM_HASH_SEED, "poison": True}
+        return self.observed(name, "confirm", **{**self._attended, **how})
 
-    def _launch(self, plan: Plan) -> launch.Outcome:
+    def _launch(self, plan: Plan, pass_: str) -> launch.Outcome:
         request = self.request
         self._progress.start(plan.run, self._done + 1, max(self.total, self._done + 1))
         try:
@@ -119,6 +149,7 @@ class Session:
         finally:
             self._progress.finish()
         self._done += 1
+        self._passes.setdefault(pass_, []).append(outcome.seconds)
         if not (outcome.out.exists() and outcome.err.exists()):
             raise InconclusiveError(
                 f"{self.directory} was removed while {plan.run} ran. "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from repro_audit.audit.narrow import narrow
 from repro_audit.audit.session import Session
 from repro_audit.diagnose.origin import Divergence, compare
 from repro_audit.diagnose.zoomed import Zoomed, look
@@ -29,12 +30,16 @@ class Closer:
 def zoom(session: Session, divergence: Divergence, sightings: tuple[Sighting, ...]) -> Closer:
     """Look closer at a divergence with two more runs, or a few more if it does not recur.
 
+    At level `modules` the operators between the last module that agrees and the first that differs
+    come first.
     A parameter that differs after an optimizer's step first gets runs that fingerprint what each
     operator inside the step writes. Then the origin's inputs are fingerprinted and its outputs
     kept. Structural divergences and seeding calls have no tensors to keep.
     """
     tally = _Tally(sightings)
-    if _is_parameter(divergence):
+    if session.request.level == "modules":
+        divergence = narrow(session, divergence, tally.refined, tally.add)
+    elif _is_parameter(divergence):
         divergence = _open_optimizer(session, divergence, tally)
     origin = divergence.origin
     if origin.kind == "structural" or origin.key.phase == "rng" or origin.spec is None:
@@ -43,6 +48,7 @@ def zoom(session: Session, divergence: Divergence, sightings: tuple[Sighting, ..
         name = f"zoom-{attempt}"
         one, other = session.pair(
             name,
+            "tensors",
             capture=(origin.key,),
             optimizer_ops=origin.key.phase == "optimizer",
         )
@@ -93,7 +99,7 @@ def _is_parameter(divergence: Divergence) -> bool:
 def _open_optimizer(session: Session, divergence: Divergence, tally: _Tally) -> Divergence:
     """The op inside the optimizer's step that first differs, where further runs show it."""
     for attempt in range(1, _ATTEMPTS + 1):
-        one, other = session.pair(f"optimizer-{attempt}", optimizer_ops=True)
+        one, other = session.pair(f"optimizer-{attempt}", "optimizer", optimizer_ops=True)
         found, _, _ = compare(one.trace, other.trace)
         if found is None:
             continue
@@ -103,7 +109,7 @@ def _open_optimizer(session: Session, divergence: Divergence, tally: _Tally) -> 
             return divergence
         if key.step == divergence.origin.key.step and not _is_parameter(found):
             refined = replace(found, counts=divergence.counts)
-            tally.refine(divergence.origin.key, found.origin)
+            tally.refined(divergence, found.origin)
             return refined
         tally.add(found.origin)
     return divergence
@@ -121,8 +127,9 @@ class _Tally:
         self._origins.setdefault(origin.key, origin)
         self._pairs[origin.key] += 1
 
-    def refine(self, key: SiteKey, origin: Origin) -> None:
-        """What was seen at `key` was the effect of `origin`, which a pair has now shown."""
+    def refined(self, divergence: Divergence, origin: Origin) -> None:
+        """What was seen there was the effect of `origin`, which a pair has now shown."""
+        key = divergence.origin.key
         pairs = self._pairs.pop(key, 0)
         self._origins.pop(key, None)
         self._origins[origin.key] = origin

@@ -147,7 +147,12 @@ def program_options(command: _F) -> _F:
             help="The seed of all generators.",
         ),
         click.option(
-            "--level", type=click.Choice(["ops"]), default="ops", help="What counts as an event."
+            "--level",
+            type=click.Choice(["ops", "modules"]),
+            default="ops",
+            show_default=True,
+            help="Fingerprint every op, or modules first and then the ops of the interval in which "
+            "they part: cheaper for long runs.",
         ),
     )
     for decorate in reversed(decorators):

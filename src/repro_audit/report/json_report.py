@@ -102,6 +102,10 @@ def _audit(audit: Audit) -> dict[str, Json]:
         "printed_identical": audit.printed_identical,
         "confirmation": _confirmation(audit.confirmation),
         "self_check": _self_check(audit.self_check),
+        "passes": [
+            {"name": pass_.name, "runs": pass_.runs, "seconds": pass_.seconds}
+            for pass_ in audit.passes
+        ],
         "manifest_differences": [
             {"field": difference.field, "values": dict(difference.values)}
             for difference in audit.manifest_differences

@@ -20,6 +20,7 @@ from repro_audit.model import (
     ManifestDifference,
     Observed,
     Origin,
+    Pass,
     RunInfo,
     SelfCheck,
     Sighting,
@@ -62,6 +63,10 @@ def audit_from(document: Mapping[str, Json]) -> Audit:
         printed_identical=_optional(_truth, document["printed_identical"]),
         confirmation=_optional(_confirmation, document["confirmation"]),
         self_check=_optional(_self_check, document["self_check"]),
+        passes=tuple(
+            Pass(pass_["name"], pass_["runs"], pass_["seconds"])
+            for pass_ in document.get("passes", ())
+        ),
         manifest_differences=tuple(
             ManifestDifference(_text(difference["field"]), _mapping(difference["values"]))
             for difference in document["manifest_differences"]

@@ -53,6 +53,11 @@ def listing(words: Iterable[str]) -> str:
     return f"{', '.join(head)} and {last}" if head else last
 
 
+def passed(name: str) -> str:
+    """What the runs of a pass looked at, or were for."""
+    return {"interval": "ops of the interval", "confirm": "as-is"}.get(name, name)
+
+
 def op_name(op: str) -> str:
     """An op without its overload (`aten.add.Tensor` is `aten.add`), a named state by its name."""
     kind, colon, name = op.partition(":")

@@ -47,6 +47,7 @@ def render(audit: Audit, console: Console) -> None:
         _confirmation(audit.confirmation, page)
         _honest_close(audit, page)
     _self_check(audit.self_check, page)
+    _passes(audit, page)
     _manifests(audit, page)
     for warning in audit.warnings:
         at = f" (at {printable(warning.call_site)})" if warning.call_site else ""
@@ -249,6 +250,17 @@ def _self_check(check: SelfCheck | None, page: Page) -> None:
             indent=2,
             lead=" " * 12,
         )
+
+
+def _passes(audit: Audit, page: Page) -> None:
+    """What it cost to go from modules to ops to tensors."""
+    if not any(pass_.name == "modules" for pass_ in audit.passes):
+        return
+    said = (
+        glued(f"{phrases.passed(pass_.name)} {pass_.runs} × {pass_.seconds / pass_.runs:.1f} s")
+        for pass_ in audit.passes
+    )
+    _labelled(page, "runs", ", ".join(said))
 
 
 def _items(names: tuple[str, ...]) -> str:
