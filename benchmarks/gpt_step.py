@@ -1,12 +1,12 @@
-"""What observing a training step costs: plain, audited at op level, under DebugMode.
+"""What observing a training step costs: plain, audited by ops and by modules, under DebugMode.
 
     python benchmarks/gpt_step.py [--vocabulary 1000] [--pairs 15] [--json FILE]
 
 One process, one model (4 layers, width 384, batch 4 by 128, AdamW). Each round runs one plain step,
-one audited step (events written to a trace file) and one under torch's DebugMode with
-`hash_tensor` digests of every output. An audited step includes writing its events; what a run
-costs once, at its end, is given apart. Ratios are taken within a round, and the medians are given
-with a bootstrap interval of 95%.
+one audited step at each level (events written to a trace file) and one under torch's DebugMode with
+`hash_tensor` digests of every output. An audited step is the second of its run and includes writing
+its events; what a run costs once, in its first step and at its end, is given apart. Ratios are
+taken within a round, and the medians are given with a bootstrap interval of 95%.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from torch.utils._debug_mode import DebugMode
 
 from provenance import provenance
 from repro_audit.capture import Recorder
+from repro_audit.model import Level
 from repro_audit.trace import Writer
 
 WIDTH, HEADS, LAYERS, BATCH, LENGTH = 384, 6, 4, 4, 128
@@ -108,22 +109,27 @@ def main() -> None:
         loss.backward()
         optimizer.step()
 
-    events = {}
+    events: dict[str, int] = {}
+    begins: dict[Level, list[float]] = {"ops": [], "modules": []}
     ends: list[float] = []
 
-    def audited(folder: str, number: int) -> float:
-        path = Path(folder) / f"{number}.sqlite"
+    def audited(folder: str, number: int, level: Level) -> float:
+        path = Path(folder) / f"{number}-{level}.sqlite"
         writer = Writer(path, run="benchmark", plan={})
-        recorder = Recorder(writer, bases=(folder,))
+        recorder = Recorder(writer, bases=(folder,), level=level)
         recorder.start()
+        # Once a run: all parameters are read, modules named, operators' schemas looked at.
+        begins[level].append(timed(step))
+        recorder.flush()
+        before = recorder.events
         began = time.perf_counter()
         step()
-        writer.flush()
+        recorder.flush()
         seconds = time.perf_counter() - began
+        events[level] = recorder.events - before
         # Once a run, not once a step: a garbage collection and a last read of the models.
         ends.append(timed(recorder.stop))
         writer.close(manifest={}, closing={"events": recorder.events})
-        events["count"], events["bytes"] = recorder.events, path.stat().st_size
         return seconds
 
     def debug_mode() -> float:
@@ -132,22 +138,31 @@ def main() -> None:
 
     for _ in range(2):
         step()
-    rounds: list[tuple[float, float, float]] = []
+    rounds: list[tuple[float, float, float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         rounds.extend(
-            (timed(step), audited(folder, number), debug_mode()) for number in range(options.pairs)
+            (
+                timed(step),
+                audited(folder, number, "ops"),
+                audited(folder, number, "modules"),
+                debug_mode(),
+            )
+            for number in range(options.pairs)
         )
     columns = {
-        "plain, seconds": [plain for plain, _, _ in rounds],
-        "audited / plain": [ours / plain for plain, ours, _ in rounds],
+        "plain, seconds": [plain for plain, *_ in rounds],
+        "audited ops / plain": [ops / plain for plain, ops, *_ in rounds],
+        "audited modules / plain": [modules / plain for plain, _, modules, _ in rounds],
+        "first step, ops": begins["ops"],
+        "first step, modules": begins["modules"],
         "end of a run, seconds": ends,
-        "DebugMode / plain": [theirs / plain for plain, _, theirs in rounds],
+        "DebugMode / plain": [theirs / plain for plain, *_, theirs in rounds],
     }
     results = {name: interval(values) for name, values in columns.items()}
     print(f"4-layer GPT step, vocabulary {options.vocabulary}, {options.pairs} rounds")
     for name, (median, low, high) in results.items():
-        print(f"  {name:22} {median:8.3f}   [{low:.3f}, {high:.3f}]")
-    print(f"  events {events['count']}, trace {events['bytes'] / events['count']:.0f} bytes/event")
+        print(f"  {name:24} {median:8.3f}   [{low:.3f}, {high:.3f}]")
+    print(f"  events a step: {events['ops']} ops, {events['modules']} modules")
     if options.json is not None:
         document = {
             **provenance(),
