@@ -194,6 +194,11 @@ class Output:
     digest: bytes | None
     name: str = ""
 
+    @property
+    def bits(self) -> tuple[str, tuple[int, ...], bytes | None, str]:
+        """What is equal for equal tensors, whatever device they are on."""
+        return self.spec.dtype, self.spec.shape, self.digest, self.name
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -224,11 +229,16 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class EventCounts:
-    """How many events were compared, and how they came out; structural ones are divergent."""
+    """How many events were compared, and how they came out; structural ones are divergent.
+
+    `unaligned` are those without a counterpart that say nothing: between devices of two kinds,
+    which run other ops.
+    """
 
     compared: int
     identical: int
     divergent: int
+    unaligned: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ def test_options_stand_anywhere_before_the_dashes(
     result = audit_command(*words.split())
     assert result.exit_code == 0, result.stderr
     (request,) = rooms.requests
-    assert request.runs == runs
+    assert len(request.replicas) == runs
     assert Path(request.target.path).name == "train.py"
     assert request.target.args == args
 
@@ -94,18 +94,22 @@ def test_a_file_named_like_a_subcommand_is_a_target(audit_command, rooms, tmp_pa
     [
         ("run", "no target"),
         ("run --runs 2", "repro-audit run train.py"),
-        ("train.py --runs 1", "not in the range x>=2"),
+        ("train.py --runs 0", "not in the range x>=1"),
+        ("train.py --runs 1", "--runs 2 at least, or several devices"),
+        ("train.py --runs 1 --device cpu", "--runs 2 at least, or several devices"),
         ("train.py --runs", "requires an argument"),
         ("train.py --steps 0", "not in the range"),
         ("train.py --timeout 0", "not in the range"),
         ("train.py --timeout nan", "no number of seconds"),
         ("train.py --seed -1", "not in the range"),
-        ("train.py --device cpu,cuda", "--device cpu"),
+        ("train.py --device cpu,cpu", "names a device twice"),
+        ("record train.py -o a.audit --device cpu,cuda", "record on each"),
         ("train.py --device gpu", "cuda:N"),
         ("train.py --device cuda:", "cuda:N"),
+        ("train.py --device cpu,", "cuda:N"),
         ("train.py --deterministic --as-is", "give one of them"),
         ("train.py --format yaml", "'yaml' is not one of"),
-        ("train.py --level modules", "'modules' is not"),
+        ("train.py --level lines", "'lines' is not"),
         ("record train.py", "Missing option '-o'"),
         ("compare a", "two traces or more"),
         ("compare", "two traces or more"),
@@ -124,7 +128,20 @@ def test_usage_errors(audit_command, rooms, words: str, said: str) -> None:
 @pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:0", "cuda:12", "mps", "xpu"])
 def test_devices(audit_command, rooms, device: str) -> None:
     assert audit_command("train.py", "--device", device).exit_code == 0
-    assert rooms.requests[0].device == device
+    assert rooms.requests[0].devices == (device,)
+    assert [on for _, on in rooms.requests[0].replicas] == [device] * 2
+
+
+def test_several_devices(audit_command, rooms) -> None:
+    assert audit_command("train.py", "--device", "cpu,cuda:1").exit_code == 0
+    assert rooms.requests[0].replicas == (("cpu", "cpu"), ("cuda-1", "cuda:1"))
+    assert audit_command("train.py", "--device", "cpu,cuda:1", "--runs", "2").exit_code == 0
+    assert [name for name, _ in rooms.requests[1].replicas] == [
+        "cpu-run-1",
+        "cpu-run-2",
+        "cuda-1-run-1",
+        "cuda-1-run-2",
+    ]
 
 
 def test_all_options_reach_the_request(audit_command, rooms) -> None:
@@ -134,7 +151,7 @@ def test_all_options_reach_the_request(audit_command, rooms) -> None:
     assert result.exit_code == 0, result.stderr
     (request,) = rooms.requests
     assert (request.runs, request.steps, request.timeout, request.seed) == (4, 5, 1.5, 9)
-    assert (request.isolate, request.device, request.mode) == (True, "cpu", "deterministic")
+    assert (request.isolate, request.devices, request.mode) == (True, ("cpu",), "deterministic")
     assert (request.level, request.confirm, request.self_check) == ("ops", False, True)
     assert audit_command("train.py", "--as-is").exit_code == 0
     assert (rooms.requests[1].mode, rooms.requests[1].confirm) == ("as-is", True)

@@ -45,7 +45,11 @@ def test_the_first_of_several_values(run: Run) -> None:
     assert (found.i, found.j, found.value_i, found.value_j) == (1, 1, 1, 1)
 
 
-@pytest.mark.parametrize("changed", [{"shape": (2, 2)}, {"dtype": "float64"}, {"device": "cuda:0"}])
+def test_the_same_bits_on_another_device_are_the_same(run: Run) -> None:
+    assert compare(run([("mm", 1)]), run([("mm", 1, {"device": "cuda:0"})]))[0] is None
+
+
+@pytest.mark.parametrize("changed", [{"shape": (2, 2)}, {"dtype": "float64"}])
 def test_the_spec_is_part_of_the_value(run: Run, changed: dict[str, Any]) -> None:
     found = between(run([("mm", 1)]), run([("mm", 1, changed)]))
     assert (found.origin.kind, found.origin.event) == ("value", 0)

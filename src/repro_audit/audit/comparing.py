@@ -9,6 +9,7 @@ from pathlib import Path
 from repro_audit import engine
 from repro_audit.diagnose import manifests
 from repro_audit.diagnose.causes import classify
+from repro_audit.diagnose.origin import between_devices
 from repro_audit.diagnose.runs import compare_runs
 from repro_audit.errors import UsageError
 from repro_audit.model import Audit, RunInfo, Verdict, Warn
@@ -45,12 +46,13 @@ def _compared(paths: Sequence[Path], traces: Sequence[Trace]) -> Audit:
         )
         for path, trace in zip(paths, traces, strict=True)
     )
-    outcomes = compare_runs(traces)
+    apart = any(between_devices(traces[0], trace) for trace in traces[1:])
+    outcomes = compare_runs(traces, values_only=apart)
     verdict: Verdict = "identical"
     reason = None
     if outcomes.counts.compared == 0:
         verdict, reason = "inconclusive", "the recordings hold no event with a fingerprint"
-    elif outcomes.aligned < _SAME_PROGRAM and not _same_source(traces):
+    elif outcomes.aligned < _SAME_PROGRAM and not (apart or _same_source(traces)):
         verdict = "different-program"
         reason = f"only {outcomes.aligned:.0%} of their events have a counterpart"
     elif outcomes.divergence is not None:

@@ -16,12 +16,20 @@ from repro_audit.audit.zoom import Closer, zoom
 from repro_audit.diagnose import manifests
 from repro_audit.diagnose.causes import classify
 from repro_audit.diagnose.interval import interval_of
-from repro_audit.diagnose.origin import Divergence, compare
+from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.runs import Outcomes, compare_runs
 from repro_audit.errors import InterruptedRunError, ReproAuditError, UsageError
 from repro_audit.model import Audit, Confirmation, EventCounts, Observed, Warn
 
 _NOTHING = EventCounts(0, 0, 0)
+# What differs between runs on two devices because they are two.
+_OF_DEVICES = (
+    "asked.device",
+    "environment.CUDA_VISIBLE_DEVICES",
+    "environment.HIP_VISIBLE_DEVICES",
+    "environment.REPRO_AUDIT_DEVICE",
+    "torch.cuda.devices",
+)
 
 
 def run_audit(request: AuditRequest, progress: Progress) -> Audit:
@@ -38,17 +46,23 @@ def run_audit(request: AuditRequest, progress: Progress) -> Audit:
 
 def _audit(session: Session) -> Audit:
     request, directory = session.request, session.directory
-    session.total += int(request.confirm and request.mode == "controlled")
+    confirming = request.confirm and request.mode == "controlled" and not request.between_devices
+    session.total += int(confirming)
     end_state = directory.resolve() / "run-1.end.json" if request.self_check else None
-    runs = [session.observed("run-1", end_state=None if end_state is None else str(end_state))]
-    _check_device(request, runs[0])
+    (name, device), *others = request.replicas
+    state = None if end_state is None else str(end_state)
+    runs = [session.observed(name, device=device, end_state=state)]
+    _check_device(request, runs[0], device)
     reason = no_events(runs[0])
     if reason is not None:
         return _inconclusive(request, directory, runs, reason)
-    runs += [session.observed(f"run-{n}") for n in range(2, request.runs + 1)]
-    outcomes = compare_runs([run.trace for run in runs])
+    for name, device in others:
+        runs.append(session.observed(name, device=device))
+        _check_device(request, runs[-1], device)
+    outcomes = compare_runs([run.trace for run in runs], values_only=request.between_devices)
     printed = _printed_identical(runs)
-    warnings = warnings_of(runs, printed_identical=printed)
+    expected = printed is False and request.between_devices
+    warnings = warnings_of(runs, printed_identical=None if expected else printed)
     audit = Audit(
         command="run",
         target=request.target.label,
@@ -59,7 +73,9 @@ def _audit(session: Session) -> Audit:
         events=outcomes.counts,
         observed=outcomes.observed,
         printed_identical=printed,
-        manifest_differences=manifests.differences(_manifests(runs)),
+        manifest_differences=manifests.differences(
+            _manifests(runs), but=_OF_DEVICES if request.between_devices else ()
+        ),
         directory=str(directory),
     )
     if outcomes.divergence is not None:
@@ -76,7 +92,7 @@ def _audit(session: Session) -> Audit:
         return _inconclusive(request, directory, runs, "no event could be fingerprinted")
     elif (reason := cut_short(runs)) is not None:
         return _inconclusive(request, directory, runs, reason, warnings)
-    elif request.confirm and request.mode == "controlled":
+    elif confirming:
         confirmation, warned = _confirm(session, runs[0])
         audit = replace(audit, confirmation=confirmation)
         warnings += warned
@@ -107,7 +123,7 @@ def _confirm(session: Session, first: Finished) -> tuple[Confirmation | None, li
     except ReproAuditError as error:
         said = f"the confirming run, as-is, did not end well: {_first_line(error)}"
         return None, [Warn("RA104", said)]
-    divergence, counts, _ = compare(first.trace, run.trace)
+    divergence, counts, _ = session.compare(first.trace, run.trace)
     if divergence is None:
         return Confirmation(run.info, True, counts), []
     if session.request.level == "modules":
@@ -129,7 +145,7 @@ def _confirmed_op(session: Session, divergence: Divergence) -> Divergence:
         raise
     except ReproAuditError:
         return divergence
-    found, _, _ = compare(one.trace, other.trace)
+    found, _, _ = session.compare(one.trace, other.trace)
     return divergence if found is None else found
 
 
@@ -137,19 +153,24 @@ def _first_line(error: ReproAuditError) -> str:
     return str(error).splitlines()[0].rstrip(":")
 
 
-def _check_device(request: AuditRequest, run: Finished) -> None:
+def _check_device(request: AuditRequest, run: Finished, device: str | None) -> None:
     """Raise UsageError if nothing ran on the device that was asked for."""
-    if request.device is None or not len(run.trace):
+    if device is None or not len(run.trace):
         return
-    kind = request.device.partition(":")[0]
-    seen = sorted({device.partition(":")[0] for device in run.trace.devices()} - {"meta"})
-    if kind not in seen:
+    kind = device.partition(":")[0]
+    seen = sorted({used.partition(":")[0] for used in run.trace.devices()} - {"meta"})
+    if kind in seen:
+        return
+    said = f"no op ran on {device} (only on {', '.join(seen) or 'no device'})"
+    if request.between_devices:
         raise UsageError(
-            f"no op ran on {request.device} (only on {', '.join(seen) or 'no device'}). A script "
-            "chooses its own device: hand it its own flag after --, for example\n\n"
-            f"  repro-audit run {request.target.label} --device {request.device} "
-            f"-- --device {kind}"
+            f"{said}. A script chooses its own device: let it take the one that the variable "
+            "REPRO_AUDIT_DEVICE names, or audit a model file"
         )
+    raise UsageError(
+        f"{said}. A script chooses its own device: hand it its own flag after --, for example\n\n"
+        f"  repro-audit run {request.target.label} --device {device} -- --device {kind}"
+    )
 
 
 def _inconclusive(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from repro_audit.audit.session import Session
 from repro_audit.diagnose.interval import interval_of
-from repro_audit.diagnose.origin import Divergence, compare
+from repro_audit.diagnose.origin import Divergence
 from repro_audit.model import Interval, Origin
 
 # Pairs to try before a divergence is left at its module.
@@ -32,7 +32,7 @@ def narrow(
     session.attend(interval)
     for attempt in range(1, _ATTEMPTS + 1):
         one, other = session.pair(f"interval-{attempt}", "interval")
-        found, _, _ = compare(one.trace, other.trace)
+        found, _, _ = session.compare(one.trace, other.trace)
         if found is None:
             continue
         if found.origin.key == divergence.origin.key:

@@ -13,21 +13,42 @@ from repro_audit.model import Level, Mode, Target
 class AuditRequest:
     """One audit as the user asked for it; the defaults are those of the command line.
 
-    `timeout` is in seconds a run. `root` is the directory that numbered audits are made in.
+    `timeout` is in seconds a run. `root` is the directory that numbered audits are made in. There
+    are two runs where `runs` is None; on several `devices` each has so many of its own, or one.
     """
 
     target: Target
-    runs: int = 2
+    runs: int | None = None
     steps: int | None = None
     timeout: float | None = None
     isolate: bool = False
-    device: str | None = None
+    devices: tuple[str, ...] = ()
     mode: Mode = "controlled"
     level: Level = "ops"
     seed: int = 0
     confirm: bool = True
     self_check: bool = False
     root: Path = Path(".repro-audit")
+
+    @property
+    def replicas(self) -> tuple[tuple[str, str | None], ...]:
+        """Name and device of each run."""
+        if len(self.devices) < 2:
+            device = self.devices[0] if self.devices else None
+            return tuple((f"run-{n}", device) for n in range(1, (self.runs or 2) + 1))
+        names = [device.replace(":", "-") for device in self.devices]
+        if (self.runs or 1) == 1:
+            return tuple(zip(names, self.devices, strict=True))
+        return tuple(
+            (f"{name}-run-{n}", device)
+            for name, device in zip(names, self.devices, strict=True)
+            for n in range(1, (self.runs or 1) + 1)
+        )
+
+    @property
+    def between_devices(self) -> bool:
+        """Whether devices are compared, and not the runs on one."""
+        return len(self.devices) > 1
 
 
 class Progress(Protocol):

@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any, cast
 
 from repro_audit.audit.request import AuditRequest, Progress
+from repro_audit.diagnose.origin import Divergence, compare
 from repro_audit.errors import InconclusiveError, TraceError
-from repro_audit.model import Interval, Pass, Plan, RunInfo
+from repro_audit.model import EventCounts, Interval, Pass, Plan, RunInfo
 from repro_audit.replicate import isolate, launch, ours
 from repro_audit.replicate.census import Census
 from repro_audit.trace import Trace, TraceFile
 
 # Any seed but the controlled one; fixed, so that a confirming run can itself be repeated.
 CONFIRM_HASH_SEED = 4242
+
+
+Compared = tuple[Divergence | None, EventCounts, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,8 @@ class Session:
     ) -> None:
         self.request = request
         self.directory = directory
-        self.total = request.runs
+        self.total = len(request.replicas)
+        self._devices: tuple[str, ...] = ()
         self._progress = progress
         self._echo = echo
         self._done = 0
@@ -68,7 +73,7 @@ class Session:
             mode=request.mode,
             seed=request.seed,
             hash_seed=None if request.mode == "as-is" else 0,
-            device=request.device,
+            device=request.devices[0] if request.devices else None,
             level=request.level,
             steps=request.steps,
             since=self._began if self._done else None,
@@ -92,6 +97,15 @@ class Session:
             "steps": last if steps is None else min(steps, last),
             "optimizer_ops": interval.until.phase == "weights",
         }
+
+    def set_against(self, one: Trace, other: Trace) -> None:
+        """Let pairs run on the devices that these two ran on."""
+        if self.request.between_devices:
+            self._devices = (one.plan["device"], other.plan["device"])
+
+    def compare(self, one: Trace, other: Trace) -> Compared:
+        """As `diagnose.origin.compare`, between devices by values alone."""
+        return compare(one, other, values_only=self.request.between_devices)
 
     def observed(self, name: str, pass_: str | None = None, **changes: Any) -> Finished:
         """Run under observation, as part of a pass: by default that of the request's level.
@@ -118,8 +132,10 @@ class Session:
     def pair(self, name: str, pass_: str, **changes: Any) -> tuple[Finished, Finished]:
         """Two runs alike, `NAMEa` and `NAMEb`, that look at what the session attends to."""
         self.total = max(self.total, self._done + 2)
-        plan = {**self._attended, **changes}
-        return self.observed(f"{name}a", pass_, **plan), self.observed(f"{name}b", pass_, **plan)
+        one = other = {**self._attended, **changes}
+        if self._devices:
+            one, other = ({**one, "device": device} for device in self._devices)
+        return self.observed(f"{name}a", pass_, **one), self.observed(f"{name}b", pass_, **other)
 
     def attended(self, name: str) -> Finished:
         """One run as those of a pair, for a confirming one to be compared with."""

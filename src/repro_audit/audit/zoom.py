@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from repro_audit.audit.narrow import narrow
 from repro_audit.audit.session import Session
-from repro_audit.diagnose.origin import Divergence, compare
+from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.zoomed import Zoomed, look
 from repro_audit.model import Origin, Sighting, SiteKey, Warn
 
@@ -37,6 +37,7 @@ def zoom(session: Session, divergence: Divergence, sightings: tuple[Sighting, ..
     kept. Structural divergences and seeding calls have no tensors to keep.
     """
     tally = _Tally(sightings)
+    session.set_against(divergence.a, divergence.b)
     if session.request.level == "modules":
         divergence = narrow(session, divergence, tally.refined, tally.add)
     elif _is_parameter(divergence):
@@ -52,7 +53,7 @@ def zoom(session: Session, divergence: Divergence, sightings: tuple[Sighting, ..
             capture=(origin.key,),
             optimizer_ops=origin.key.phase == "optimizer",
         )
-        found, _, _ = compare(one.trace, other.trace)
+        found, _, _ = session.compare(one.trace, other.trace)
         if found is not None:
             tally.add(found.origin)
         seen = look(one.trace, other.trace, origin.key)
@@ -100,7 +101,7 @@ def _open_optimizer(session: Session, divergence: Divergence, tally: _Tally) -> 
     """The op inside the optimizer's step that first differs, where further runs show it."""
     for attempt in range(1, _ATTEMPTS + 1):
         one, other = session.pair(f"optimizer-{attempt}", "optimizer", optimizer_ops=True)
-        found, _, _ = compare(one.trace, other.trace)
+        found, _, _ = session.compare(one.trace, other.trace)
         if found is None:
             continue
         key = found.origin.key

@@ -92,15 +92,14 @@ def _without(words: Sequence[str], target: str) -> list[str]:
     return [*words[:position], *words[position + 1 :]]
 
 
-def _device(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    if value is None or re.fullmatch(r"cpu|cuda(:\d+)?|mps|xpu", value):
-        return value
-    if "," in value:
-        raise click.BadParameter(
-            f"{value!r} names several devices, and this release does not compare devices yet; "
-            f"name one, such as --device {value.partition(',')[0] or 'cpu'}."
-        )
-    raise click.BadParameter(f"{value!r} is no device: it is cpu, cuda, cuda:N, mps or xpu.")
+def _devices(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    names = () if value is None else tuple(value.split(","))
+    for name in names:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?|mps|xpu", name):
+            raise click.BadParameter(f"{name!r} is no device: it is cpu, cuda, cuda:N, mps or xpu.")
+    if len(set(names)) < len(names):
+        raise click.BadParameter(f"{value!r} names a device twice; --runs N runs it more often.")
+    return names
 
 
 def _seconds(ctx: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
@@ -131,10 +130,11 @@ def program_options(command: _F) -> _F:
         ),
         click.option(
             "--device",
-            callback=_device,
-            metavar="DEVICE",
+            "devices",
+            callback=_devices,
+            metavar="DEVICE[,...]",
             help="cpu, cuda, cuda:N, mps or xpu: a model file is moved there, a script sees no "
-            "other.",
+            "other. Of several, one run on each is compared.",
         ),
         click.option("--deterministic", is_flag=True, help="Turn all determinism switches on."),
         click.option("--as-is", is_flag=True, help="Touch nothing, not even the seeds."),

@@ -11,6 +11,7 @@ import click
 from repro_audit.cli.output import ensure_writable, say
 from repro_audit.cli.program import ProgramCommand, program_options, request_of
 from repro_audit.cli.progress import progress
+from repro_audit.errors import UsageError
 
 
 @click.command(
@@ -38,6 +39,10 @@ def record(*, output: Path, force: bool, quiet: bool, **settings: Any) -> int:
     `repro-audit compare`.
     """
     request = request_of(**settings)
+    if request.between_devices:
+        raise UsageError(
+            "a recording is of one run, on one device: record on each, then `repro-audit compare`"
+        )
     ensure_writable(output, force=force)
     from repro_audit.audit import record_run
 

@@ -11,6 +11,7 @@ from repro_audit.cli import output as out
 from repro_audit.cli.audits import REPORT
 from repro_audit.cli.program import ProgramCommand, program_options, request_of
 from repro_audit.cli.progress import progress
+from repro_audit.errors import UsageError
 
 
 @click.command(
@@ -25,7 +26,10 @@ Examples:
 )
 @program_options
 @click.option(
-    "--runs", type=click.IntRange(2), default=2, show_default=True, metavar="N", help="How many."
+    "--runs",
+    type=click.IntRange(1),
+    metavar="N",
+    help="How many: 2 by default; on each of several devices, 1.",
 )
 @click.option("--isolate", is_flag=True, help="Give each run its own copy of the directory.")
 @click.option("--no-confirm", is_flag=True, help="Skip the as-is run after identical ones.")
@@ -49,6 +53,8 @@ def run(
     FILE.py:CLASS. What follows `--` goes to the program.
     """
     request = request_of(confirm=not no_confirm, **settings)
+    if request.runs == 1 and not request.between_devices:
+        raise UsageError("one run compares with nothing: --runs 2 at least, or several devices")
     out.ensure_writable(output, force=force)
     from repro_audit.audit import run_audit
     from repro_audit.report.json_report import save

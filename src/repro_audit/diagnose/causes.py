@@ -96,6 +96,33 @@ def _unwritten_memory(case: Case) -> Cause | None:
     )
 
 
+def _devices(case: Case) -> Cause | None:
+    """Two devices, of which neither need be wrong."""
+    kinds = [
+        trace.event(at).outputs[0].spec.device.partition(":")[0]
+        for trace, at in (
+            (case.divergence.a, case.divergence.i),
+            (case.divergence.b, case.divergence.j),
+        )
+        if at is not None and trace.event(at).outputs
+    ]
+    if len(set(kinds)) < 2:
+        return None
+    if case.flags & RANDOM:
+        return Cause(
+            "config-difference",
+            "likely",
+            (f"{kinds[0]} and {kinds[1]} draw other random numbers from one seed",),
+            ("draw on the CPU and move the result, or feed both the same tensors",),
+        )
+    return Cause(
+        "config-difference",
+        "likely",
+        (f"{kinds[0]} and {kinds[1]} compute this op by other kernels, which round differently",),
+        ("judge it by its size: the relative difference says whether rounding explains it",),
+    )
+
+
 def _draw(case: Case) -> Cause | None:
     if not case.flags & RANDOM:
         return None
@@ -275,6 +302,7 @@ def _known(signatures: list[bytes | None]) -> list[bytes]:
 
 _RULES: tuple[Callable[[Case], Cause | None], ...] = (
     _seeding_call,
+    _devices,
     _draw,
     _order,
     _nondeterministic_op,

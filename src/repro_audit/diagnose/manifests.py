@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from repro_audit.model import ManifestDifference
@@ -11,13 +11,18 @@ from repro_audit.model import ManifestDifference
 _EXPECTED = frozenset({"run", "directory"})
 
 
-def differences(manifests: Mapping[str, Mapping[str, Any]]) -> tuple[ManifestDifference, ...]:
-    """Fields, dotted and sorted, that are not equal in all manifests (run name → manifest)."""
+def differences(
+    manifests: Mapping[str, Mapping[str, Any]], *, but: Container[str] = ()
+) -> tuple[ManifestDifference, ...]:
+    """Fields, dotted and sorted, that are not equal in all manifests (run name → manifest).
+
+    Those in `but` are to differ.
+    """
     flat = {run: dict(_flat(manifest)) for run, manifest in manifests.items()}
     fields = sorted({name for fields in flat.values() for name in fields})
     found = []
     for name in fields:
-        if name.partition(".")[0] in _EXPECTED:
+        if name.partition(".")[0] in _EXPECTED or name in but:
             continue
         values = {run: fields.get(name) for run, fields in flat.items()}
         if len({repr(value) for value in values.values()}) > 1:

@@ -33,11 +33,15 @@ class Divergence:
     states: tuple[tuple[str, int], ...]
 
 
-def compare(a: Trace, b: Trace) -> tuple[Divergence | None, EventCounts, float]:
+def compare(
+    a: Trace, b: Trace, *, values_only: bool = False
+) -> tuple[Divergence | None, EventCounts, float]:
     """The first divergence of `b` from `a` (None: they agree), the counts, and how much aligned.
 
     The last figure is the share of events, of the shorter run, that have a counterpart. Generator
-    states alone never diverge: a state that nobody draws from changes no result.
+    states alone never diverge: a state that nobody draws from changes no result. With `values_only`
+    an event without a counterpart is no divergence: devices of two kinds run other ops for the same
+    thing.
     """
     alignment = align(a, b)
     values = sum(kind != RNG_KIND for kind in a.kind), sum(kind != RNG_KIND for kind in b.kind)
@@ -53,12 +57,23 @@ def compare(a: Trace, b: Trace) -> tuple[Divergence | None, EventCounts, float]:
             same += 1
         else:
             differing.append((i, j))
-    divergent = len(differing) + len(alignment.only_a) + len(alignment.only_b)
-    counts = EventCounts(compared=same + divergent, identical=same, divergent=divergent)
+    alone = len(alignment.only_a) + len(alignment.only_b)
+    unaligned = 0
+    if values_only:
+        alone, unaligned = 0, alone
+        alignment = Alignment(alignment.pairs)
+    divergent = len(differing) + alone
+    counts = EventCounts(same + divergent, same, divergent, unaligned)
     if not divergent:
         return None, counts, share
     first = _first(a, b, alignment, differing)
     return _divergence(a, b, first, alignment, counts), counts, share
+
+
+def between_devices(a: Trace, b: Trace) -> bool:
+    """True where the runs used devices of different kinds: then values alone compare."""
+    kinds = [{device.partition(":")[0] for device in run.devices()} - {"meta"} for run in (a, b)]
+    return kinds[0] != kinds[1]
 
 
 def _first(
@@ -151,7 +166,7 @@ def _at(trace: Trace, event: Event) -> Origin:
 def _value_origin(a: Trace, mine: Event, other: Event) -> Origin:
     origin = _at(a, mine)
     for position, output in enumerate(mine.outputs):
-        if position >= len(other.outputs) or output != other.outputs[position]:
+        if position >= len(other.outputs) or output.bits != other.outputs[position].bits:
             return replace(origin, output=position, spec=output.spec, output_name=output.name)
     return origin
 

@@ -132,6 +132,7 @@ def _events(events: EventCounts) -> dict[str, Json]:
         "compared": events.compared,
         "identical": events.identical,
         "divergent": events.divergent,
+        "unaligned": events.unaligned,
     }
 
 

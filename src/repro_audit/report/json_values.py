@@ -99,6 +99,7 @@ def _events(events: Mapping[str, Json]) -> EventCounts:
         compared=_integer(events["compared"]),
         identical=_integer(events["identical"]),
         divergent=_integer(events["divergent"]),
+        unaligned=_integer(events.get("unaligned", 0)),
     )
 
 

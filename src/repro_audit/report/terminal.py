@@ -103,7 +103,7 @@ def _agreement(audit: Audit) -> str:
     runs = audit.observed.runs
     what = phrases.count(runs, "trace" if audit.command == "compare" else "run")
     said = [what if audit.command == "compare" else f"{runs} of {what}"]
-    said.append(phrases.count(audit.events.compared, "event"))
+    said.append(phrases.count(audit.events.compared, "event") + _unaligned(audit))
     steps = audit.runs[0].manifest.get("steps") if audit.runs else None
     if isinstance(steps, int):
         said.append(phrases.count(steps, "step"))
@@ -160,6 +160,7 @@ def _extent(audit: Audit, page: Page) -> None:
     events = audit.events
     said = f"{phrases.number(events.divergent)} of {phrases.count(events.compared, 'event')}"
     said += " differs" if events.compared == 1 else " differ"
+    said += _unaligned(audit)
     if audit.printed_identical is not None:
         said += "; the printed output " + ("did not" if audit.printed_identical else "did too")
     page.paragraph(said, indent=2)
@@ -171,6 +172,11 @@ def _extent(audit: Audit, page: Page) -> None:
             f"{observed.differing_pairs} of {phrases.count(observed.pairs, 'pair')} differ",
             indent=2,
         )
+
+
+def _unaligned(audit: Audit) -> str:
+    alone = audit.events.unaligned
+    return f", {phrases.number(alone)} have no counterpart" if alone else ""
 
 
 def _sightings(audit: Audit, page: Page) -> None:
@@ -256,10 +262,7 @@ def _passes(audit: Audit, page: Page) -> None:
     """What it cost to go from modules to ops to tensors."""
     if not any(pass_.name == "modules" for pass_ in audit.passes):
         return
-    said = (
-        glued(f"{phrases.passed(pass_.name)} {pass_.runs} × {pass_.seconds / pass_.runs:.1f} s")
-        for pass_ in audit.passes
-    )
+    said = (glued(phrases.passed(pass_)) for pass_ in audit.passes)
     _labelled(page, "runs", ", ".join(said))
 
 

@@ -49,7 +49,9 @@ class TraceFile:
         ).fetchall()
         columns = list(zip(*rows, strict=True)) if rows else [()] * 8
         self.ids, *self.columns = (array("q", column) for column in columns)
-        if not (set(self.columns[3]) <= set(self.threads) and set(self.columns[4]) <= set(self.sites)):
+        if not (
+            set(self.columns[3]) <= set(self.threads) and set(self.columns[4]) <= set(self.sites)
+        ):
             raise LookupError("an event of a thread or site that is not there")
         self.clock: dict[int, int] = dict(connection.execute("SELECT event, ns FROM clock"))
         self._places: dict[int, int] | None = None
@@ -132,11 +134,9 @@ class TraceFile:
 
     def signatures(self) -> list[bytes | None]:
         """For each event, bytes that are equal for equal outputs; None where no digest is."""
-        # Numbers of specs are a file's own; what they stand for is what compares.
-        text = {
-            number: f"{spec.dtype}{spec.shape}{spec.device}".encode()
-            for number, spec in self.specs.items()
-        }
+        # Numbers of specs are a file's own; what they stand for is what compares, but for the device:
+        # the same bits are the same wherever they are.
+        text = {number: f"{spec.dtype}{spec.shape}".encode() for number, spec in self.specs.items()}
         found: dict[int, list[bytes]] = {}
         digested: set[int] = set()
         rows: Iterator[tuple[int, int, bytes | None]] = self._connection.execute(
