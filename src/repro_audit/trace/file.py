@@ -134,7 +134,7 @@ class TraceFile:
 
     def signatures(self) -> list[bytes | None]:
         """For each event, bytes that are equal for equal outputs; None where no digest is."""
-        # Numbers of specs are a file's own; what they stand for is what compares, but for the device:
+        # Numbers of specs are a file's own; what they stand for compares, but for the device:
         # the same bits are the same wherever they are.
         text = {number: f"{spec.dtype}{spec.shape}".encode() for number, spec in self.specs.items()}
         found: dict[int, list[bytes]] = {}
