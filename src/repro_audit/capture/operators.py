@@ -62,11 +62,16 @@ _SCRATCH = {
 }
 
 
+# Between processes: they return before their results are there, and say not what they write.
+_COLLECTIVE = frozenset({"c10d", "_c10d_functional", "_c10d_functional_autograd"})
+
+
 class Operator:
     """How to record one overload. `returns` lists the result positions to fingerprint."""
 
     __slots__ = (
         "blind",
+        "collective",
         "empty",
         "fills",
         "name",
@@ -83,7 +88,7 @@ class Operator:
         schema = getattr(func, "_schema", None)
         self.skip = False
         self.empty = self.fills = self.outside = self.random = False
-        self.blind = self.partial = False
+        self.blind = self.partial = self.collective = False
         self.writes: tuple[tuple[int, str], ...] = ()
         self.returns: tuple[int, ...] | None = None
         self.single = False
@@ -117,5 +122,8 @@ class Operator:
         )
         if aten and base == "lift_fresh":
             fresh = (0,)
+        self.collective = namespace in _COLLECTIVE and base != "wait_tensor"
+        if self.collective:
+            self.writes = fresh = ()
         self.returns = fresh
         self.single = len(schema.returns) == 1

@@ -15,9 +15,12 @@ from typing import Any, Protocol
 import torch
 
 from repro_audit import engine
+from repro_audit.capture.collectives import Collectives
 from repro_audit.capture.dispatch import (
     DATA,
+    FORWARD,
     KIND_BATCH,
+    KIND_OP,
     KIND_PARAM,
     KIND_RNG,
     PHASES,
@@ -133,6 +136,7 @@ class Recorder:
         self._steps = Steps(self, limit=steps, automatic=automatic)
         self._loaders = Loaders(self)
         self._threads = Threads(self)
+        self.collectives = Collectives(self)
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -144,6 +148,7 @@ class Recorder:
         self._steps.install()
         self._loaders.install()
         self._threads.install()
+        self.collectives.install()
         self._generators.install()
         os.register_at_fork(after_in_child=self._on_fork)
         self.generator_states()
@@ -160,6 +165,7 @@ class Recorder:
         self.generator_states()
         self.active = False
         self._generators.uninstall()
+        self.collectives.uninstall()
         self._threads.uninstall()
         self._loaders.uninstall()
         self._steps.uninstall()
@@ -350,6 +356,16 @@ class Recorder:
         """Record what came in from outside."""
         if outputs:
             self.add(KIND_BATCH, DATA, op, outputs, code=code)
+
+    def received(self, op: str, tensors: list[torch.Tensor], code: int | None) -> None:
+        """Record what a collective gave this process, once it is there."""
+        mode = self.mode()
+        if mode is None or not tensors:
+            return
+        module = mode.stack[-1][0] if mode.stack else ""
+        named: list[tuple[str | None, torch.Tensor | bytes]] = [(None, t) for t in tensors]
+        base = op.rpartition(".")[0]
+        self.add(KIND_OP, FORWARD, f"{base}.result", named, module=module, code=code)
 
     def parameter(self, module: str, name: str, tensor: torch.Tensor, code: int | None) -> None:
         """Record a parameter's or buffer's value."""
