@@ -128,6 +128,8 @@ class Recorder:
         self._on_fork = self.abandon if on_fork is None else on_fork
         self._indices = itertools.count()
         self._events = 0
+        # The first event goes to the file at once: from then on it shows that the process was here.
+        self._flush_at = 0
         self._sites: dict[tuple[str, str], int] = {}
         self._specs: dict[tuple[Any, ...], int] = {}
         self._local = threading.local()
@@ -262,7 +264,7 @@ class Recorder:
         self._on_progress = on_progress
         self._want(capture)
         self._indices = itertools.count()
-        self._events = 0
+        self._events = self._flush_at = 0
         self._sites.clear()
         self._specs.clear()
         self.locator.forget(sink.code)
@@ -289,7 +291,8 @@ class Recorder:
         self._events += 1
         if self.clocked:
             self.sink.clock.append((row[0], time.monotonic_ns()))
-        if self._events % _FLUSH_EVERY == 0:
+        if self._events >= self._flush_at and row[1] != KIND_RNG:
+            self._flush_at = self._events + _FLUSH_EVERY
             self.sink.flush()
             self._on_progress(self.step, self._events)
 

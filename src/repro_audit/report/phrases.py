@@ -71,7 +71,15 @@ def site(key: SiteKey, *, rank: int = 0, recompute: bool = False) -> tuple[str, 
     processes = (f"process {printable(key.process)}",) if key.process else ()
     ranks = (f"rank {rank}",) if rank else ()
     threads = (f"thread {printable(key.thread)}",) if key.thread else ()
-    return (*processes, *ranks, *threads, f"step {key.step}", printable(phase), *module, op_name(key.op))
+    return (
+        *processes,
+        *ranks,
+        *threads,
+        f"step {key.step}",
+        printable(phase),
+        *module,
+        op_name(key.op),
+    )
 
 
 def whereabouts(origin: Origin) -> str:

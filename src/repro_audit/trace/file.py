@@ -49,7 +49,9 @@ class TraceFile:
         ).fetchall()
         columns = list(zip(*rows, strict=True)) if rows else [()] * 8
         self.ids, *self.columns = (array("q", column) for column in columns)
-        if not (set(self.columns[3]) <= set(self.threads) and set(self.columns[4]) <= set(self.sites)):
+        if not (
+            set(self.columns[3]) <= set(self.threads) and set(self.columns[4]) <= set(self.sites)
+        ):
             raise LookupError("an event of a thread or site that is not there")
         self.clock: dict[int, int] = dict(connection.execute("SELECT event, ns FROM clock"))
         self._places: dict[int, int] | None = None

@@ -80,8 +80,8 @@ class Trace:
                     f"{folder_of(path)} is not as it was: no {min(lost)}.sqlite; a recording of "
                     "several processes is a file and that directory"
                 )
-            for other in others:
-                files.append(_member(other))
+            # One after the other: where one cannot be read, those before it are closed.
+            files.extend(_member(other) for other in others)
             trace = cls(files)
         except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
             raise TraceError(
