@@ -158,14 +158,20 @@ def test_exit_codes_and_signals(audit, program) -> None:
 
 def test_without_evidence_there_is_no_verdict(audit, program) -> None:
     for text, code, says in [
-        ("import os; os._exit(0)", 4, "ended before its trace was whole. Let it return"),
-        ("print(1)", 4, "the program never imported torch"),
-        ("import torch", 4, "ran no torch op in its own process"),
         (
-            "import subprocess as s, sys, torch\n"
-            "s.run([sys.executable, '-c', 'import torch; torch.ones(1) + 1'], check=True)",
+            "import ctypes; ctypes.CDLL(None)._exit(0)",
             4,
-            "ran no torch op in its own process",
+            "ended before its trace was whole. Let it return",
+        ),
+        ("import os; os._exit(0)", 4, "the program never imported torch"),
+        ("print(1)", 4, "the program never imported torch"),
+        ("import torch", 4, "ran no torch op"),
+        (
+            # It ignores what would make it a part of the run.
+            "import subprocess as s, sys, torch\n"
+            "s.run([sys.executable, '-I', '-c', 'import torch; torch.ones(1) + 1'], check=True)",
+            4,
+            "ran no torch op in a process that is observed",
         ),
     ]:
         program("train.py", text + "\n")

@@ -142,7 +142,12 @@ def test_models_trained_in_two_threads(record):
         assert [e.step for e in run.ops("param:weight", thread=thread, module="head")] == [0, 1, 2]
     # The models that only they ran are recorded at the end, in an order that is not theirs.
     last = [(e.module, e.outputs[0][1]) for e in run.ops("param:weight", thread="")]
-    assert last == [("inner", (3, 4)), ("head", (1, 3)), ("Net.inner", (5, 4)), ("Net.head", (1, 5))]
+    assert last == [
+        ("inner", (3, 4)),
+        ("head", (1, 3)),
+        ("Net.inner", (5, 4)),
+        ("Net.head", (1, 5)),
+    ]
 
 
 def graphs(order, where):
@@ -213,6 +218,7 @@ def test_a_graph_of_the_main_thread_run_backward_in_another(record):
     def work():
         net = Net(3)
         losses = [net(torch.ones(2, 4)).sum() for _ in range(2)]
+
         # The thread's own numbers of nodes begin where those of the main thread did.
         def background():
             (torch.ones(3, requires_grad=True) * 2).sum().backward()

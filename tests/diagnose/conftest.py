@@ -43,10 +43,10 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
                 phase = "data"
             op = name if set(name) & set(".:") else f"aten.{name}.default"
             site = writer.site(columns.get("module", ""), op)
-            step, name = columns.get("step", 0), columns.get("thread", "")
-            if name not in threads:
-                threads[name] = writer.thread(name)
-            thread = threads[name]
+            step, owner = columns.get("step", 0), columns.get("thread", "")
+            if owner not in threads:
+                threads[owner] = writer.thread(owner)
+            thread = threads[owner]
             place = (step, phase, site, thread)
             code = columns.get("code")
             writer.events.append(
@@ -77,9 +77,9 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
                 writer.inputs.append((index, position, spec, digest(item), None))
             if "keep" in columns:
                 writer.payload(index, 1, 0, memoryview(columns["keep"]))
-        for name in threads:
-            if name not in cut:
-                writer.end(threads[name])
+        for owner, thread in threads.items():
+            if owner not in cut:
+                writer.end(thread)
         writer.close(cut="" in cut, manifest=manifest or {}, closing={"events": len(events)})
         return Trace.open(tmp_path / f"{number}.sqlite")
 

@@ -178,7 +178,9 @@ def test_numbers_and_rows_from_many_threads(tmp_path: Path) -> None:
         event = trace.event(i)
         n = i // threads
         module, op = f"m{n % 97}", f"aten.op{n}.default"
-        assert event.key == SiteKey(0, "forward", module, op, 0, str(i % threads) if i % threads else "")
+        assert event.key == SiteKey(
+            0, "forward", module, op, 0, str(i % threads) if i % threads else ""
+        )
         assert event.outputs == (
             Output(TensorSpec("float32", (n,), "cpu"), i.to_bytes(16, "little")),
         )

@@ -42,7 +42,7 @@ def _compared(paths: Sequence[Path], traces: Sequence[Trace]) -> Audit:
         RunInfo(
             name=str(path),
             trace=str(path),
-            manifest={**trace.manifest, "steps": trace.closing.get("steps")},
+            manifest={**trace.manifest, "steps": trace.steps},
         )
         for path, trace in zip(paths, traces, strict=True)
     )

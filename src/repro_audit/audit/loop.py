@@ -205,8 +205,7 @@ def _manifests(runs: Sequence[Finished]) -> dict[str, Mapping[str, Any]]:
 
 
 def _with_steps(runs: Sequence[Finished]) -> tuple[Any, ...]:
-    """What reports need of the runs, with the steps that each made."""
+    """What reports need of the runs, with the steps that each made, in whichever process."""
     return tuple(
-        replace(run.info, manifest={**run.info.manifest, "steps": run.trace.closing["steps"]})
-        for run in runs
+        replace(run.info, manifest={**run.info.manifest, "steps": run.trace.steps}) for run in runs
     )

@@ -51,10 +51,8 @@ def record_run(request: AuditRequest, output: Path, force: bool, progress: Progr
         partial.replace(output)
     finally:
         _remove(partial)
-    steps = finished.trace.closing["steps"]
-    return replace(
-        finished.info, trace=str(output), manifest={**finished.info.manifest, "steps": steps}
-    )
+    manifest = {**finished.info.manifest, "steps": finished.trace.steps}
+    return replace(finished.info, trace=str(output), manifest=manifest)
 
 
 def _remove(trace: Path) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 from repro_audit.audit.session import Finished, Session
 from repro_audit.model import SelfCheck
+from repro_audit.replicate import endstate
 
 
 def check(session: Session, observed: Finished, end_state: Path) -> SelfCheck:
@@ -28,7 +28,8 @@ def check(session: Session, observed: Finished, end_state: Path) -> SelfCheck:
     unloaded = {
         item
         for item in everything
-        if item.startswith("generator ") and any(item not in state for state in states)
+        if item.rpartition(": ")[2].startswith("generator ")
+        and any(item not in state for state in states)
     }
     varying = tuple(
         item for item in sorted(everything - unloaded) if plain.get(item) != again.get(item)
@@ -39,6 +40,6 @@ def check(session: Session, observed: Finished, end_state: Path) -> SelfCheck:
 
 
 def _state(path: Path, printed: Path) -> dict[str, str]:
-    items: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    items = endstate.read(path)
     items["printed output"] = hashlib.sha256(printed.read_bytes()).hexdigest()
     return items

@@ -54,14 +54,10 @@ def warnings_of(runs: Sequence[Finished], *, printed_identical: bool | None) -> 
         found.append(Warn("RA107", said))
     partly = sorted({name for run in runs for file in run.trace.files for name in _partly(file)})
     if partly:
-        more = f" and {len(partly) - _NAMED:,} more" if len(partly) > _NAMED else ""
         names = ", ".join(partly[:_NAMED])
-        found.append(
-            Warn(
-                "RA109",
-                f"did not come to their end, and were compared as far as all runs came: {names}{more}",
-            )
-        )
+        more = f" and {len(partly) - _NAMED:,} more" if len(partly) > _NAMED else ""
+        said = "did not come to their end, and were compared as far as all runs came"
+        found.append(Warn("RA109", f"{said}: {names}{more}"))
     return found
 
 

@@ -77,6 +77,8 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.bindings: Bindings = {}
         self.previous = (0, "", "")
         self._ends: deque[int] = deque(maxlen=_GRAPH_STEPS)
+        # The collective that this thread has just begun.
+        self.collective: tuple[str, list[weakref.ref[torch.Tensor]]] | None = None
         # Module of the backward node that ran last.
         self.reached = ""
         self.counts: dict[int, int] = {}
@@ -181,6 +183,9 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )
         if operator.empty:
             memory.made(result)
+            return result
+        if operator.collective:
+            recorder.collectives.begun(self, operator.name, list(tensors_in(args)))
             return result
         read = attended and readable
         read = read and (phase != OPTIMIZER or recorder.optimizer_ops or captured)

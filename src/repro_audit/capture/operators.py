@@ -71,6 +71,10 @@ _SCRATCH = {
 }
 
 
+# Between processes: they return before their results are there, and say not what they write.
+_COLLECTIVE = frozenset({"c10d", "_c10d_functional", "_c10d_functional_autograd"})
+
+
 class Operator:
     """How to record one overload.
 
@@ -80,6 +84,7 @@ class Operator:
 
     __slots__ = (
         "blind",
+        "collective",
         "empty",
         "fills",
         "many",
@@ -98,7 +103,7 @@ class Operator:
         schema = getattr(func, "_schema", None)
         self.skip = False
         self.empty = self.fills = self.outside = self.random = False
-        self.blind = self.partial = self.many = False
+        self.blind = self.partial = self.collective = self.many = False
         self.writes: tuple[tuple[int, str], ...] = ()
         self.returns: tuple[int, ...] | None = None
         self.scratch: tuple[int, ...] = ()
@@ -134,6 +139,9 @@ class Operator:
         )
         if aten and base == "lift_fresh":
             fresh = (0,)
+        self.collective = namespace in _COLLECTIVE and base != "wait_tensor"
+        if self.collective:
+            self.writes = fresh = ()
         self.returns = fresh
         self.single = len(schema.returns) == 1
         written = [schema.arguments[position] for position, _ in self.writes]

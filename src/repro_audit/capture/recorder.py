@@ -13,10 +13,13 @@ from typing import Any, Protocol
 
 import torch
 
+from repro_audit.capture.collectives import Collectives
 from repro_audit.capture.dispatch import (
     DATA,
+    FORWARD,
     KIND_BATCH,
     KIND_MODULE,
+    KIND_OP,
     KIND_PARAM,
     KIND_RNG,
     PHASES,
@@ -130,6 +133,8 @@ class Recorder:
         self._on_fork = self.abandon if on_fork is None else on_fork
         self._indices = itertools.count()
         self._events = 0
+        # The first event goes to the file at once: from then on it shows that the process was here.
+        self._flush_at = 0
         self._sites: dict[tuple[str, str], int] = {}
         self._local = threading.local()
         self._unnumbered = itertools.count(1)
@@ -137,6 +142,7 @@ class Recorder:
         self._steps = Steps(self, limit=steps, automatic=automatic)
         self._loaders = Loaders(self)
         self._threads = Threads(self)
+        self.collectives = Collectives(self)
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -148,6 +154,7 @@ class Recorder:
         self._steps.install()
         self._loaders.install()
         self._threads.install()
+        self.collectives.install()
         self._generators.install()
         os.register_at_fork(after_in_child=self._on_fork)
         self.generator_states()
@@ -164,6 +171,7 @@ class Recorder:
         self.generator_states()
         self.active = False
         self._generators.uninstall()
+        self.collectives.uninstall()
         self._threads.uninstall()
         self._loaders.uninstall()
         self._steps.uninstall()
@@ -266,7 +274,7 @@ class Recorder:
         self._want(capture)
         self.focus = Focus(self._level, interval)
         self._indices = itertools.count()
-        self._events = 0
+        self._events = self._flush_at = 0
         self._sites.clear()
         self.readings.use(sink)
         self.locator.forget(sink.code)
@@ -293,7 +301,8 @@ class Recorder:
         self._events += 1
         if self.clocked:
             self.sink.clock.append((row[0], time.monotonic_ns()))
-        if self._events % _FLUSH_EVERY == 0:
+        if self._events >= self._flush_at and row[1] != KIND_RNG:
+            self._flush_at = self._events + _FLUSH_EVERY
             self.flush()
 
     def flush(self) -> None:
@@ -395,6 +404,16 @@ class Recorder:
         """Record what came in from outside."""
         if outputs:
             self.add(KIND_BATCH, DATA, op, outputs, code=code)
+
+    def received(self, op: str, tensors: list[torch.Tensor], code: int | None) -> None:
+        """Record what a collective gave this process, once it is there."""
+        mode = self.mode()
+        if mode is None or not tensors:
+            return
+        module = mode.stack[-1][0] if mode.stack else ""
+        named: list[tuple[str | None, torch.Tensor | bytes]] = [(None, t) for t in tensors]
+        base = op.rpartition(".")[0]
+        self.add(KIND_OP, FORWARD, f"{base}.result", named, module=module, code=code)
 
     def parameters(self, named: Iterable[tuple[str, str, torch.Tensor]], code: int | None) -> None:
         """Record (module path, name, value) of parameters and buffers, in this order."""

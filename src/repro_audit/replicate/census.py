@@ -26,7 +26,7 @@ class Census:
 
 def census(log: Path) -> Census:
     """Read the log that the processes of a run wrote; those alive now are `left`."""
-    if not log.exists():
+    if not log.is_file():
         return Census()
     started: set[str] = set()
     here: set[str] = set()

@@ -35,8 +35,13 @@ class EndState:
         """Begin anew: what there is belongs to the process that this one is a fork of."""
         self._tensors.clear()
 
-    def write(self, path: Path) -> None:
-        """Write `{item: digest}` as JSON: tensors in order of registration, generator states."""
+    def write(self, path: Path, process: str) -> None:
+        """Write `{item: digest}` as JSON: tensors in order of registration, generator states.
+
+        Another `process` than the program's own writes a file beside `path`, if it has tensors.
+        """
+        if process and not self._tensors:
+            return
         from torch.nn.parameter import is_lazy
 
         from repro_audit import engine
@@ -53,8 +58,19 @@ class EndState:
                 items[label] = engine.tensor_digest(tensor.detach()).hex()
         for name, digest in states():
             items[f"generator {name}"] = digest.hex()
-        path.write_text(json.dumps(items, indent=0), encoding="utf-8")
+        place = path.with_name(f"{path.stem}.{process}.json") if process else path
+        place.write_text(json.dumps(items, indent=0), encoding="utf-8")
 
     def _registered(self, module: nn.Module, name: str, tensor: Any) -> None:
         if tensor is not None and id(tensor) not in self._tensors:
             self._tensors[id(tensor)] = (f"{type(module).__name__}.{name}", tensor)
+
+
+def read(path: Path) -> dict[str, str]:
+    """What the processes of a run wrote; the items of others than its own say whose they are."""
+    items: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    for other in sorted(path.parent.glob(f"{path.stem}.*.json")):
+        process = other.name.removeprefix(f"{path.stem}.").removesuffix(".json")
+        found = json.loads(other.read_text(encoding="utf-8"))
+        items.update({f"process {process}: {item}": digest for item, digest in found.items()})
+    return items

@@ -52,8 +52,8 @@ class Outcome:
     seconds: float
     out: Path
     err: Path
-    timeout: float | None = None
-    processes: Census = Census()
+    timeout: float | None
+    processes: Census
 
 
 def run(

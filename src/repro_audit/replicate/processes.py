@@ -61,8 +61,8 @@ class Processes:
         )
         self._replace(os, "fork", self._forking)
         self._replace(os, "_exit", self._exiting)
-        self._replace(os, "execve", self._replacing)
-        self._replace(os, "execv", lambda execv: lambda path, args: self._exec(path, args, None))
+        self._replace(os, "execve", self._becoming)
+        self._replace(os, "execv", self._becoming)
         self._replace(os, "kill", self._killing)
         self._replace(os, "system", self._by_shell)
         for name in ("posix_spawn", "posix_spawnp"):
@@ -107,9 +107,7 @@ class Processes:
             member = self._begins(executables[0], args)
             if member is not None:
                 environment = _listed(carried(member, _mapped(environment)))
-            pid: int = fork_exec(
-                args, executables, close_fds, pass_fds, cwd, environment, *others
-            )
+            pid: int = fork_exec(args, executables, close_fds, pass_fds, cwd, environment, *others)
             if member is not None:
                 self._note(pid, member)
             return pid
@@ -145,8 +143,11 @@ class Processes:
 
         return observed_system
 
-    def _replacing(self, execve: Any) -> Any:
-        return lambda path, args, env: self._exec(path, args, env)
+    def _becoming(self, execute: Any) -> Any:
+        def observed_exec(path: Any, args: Any, env: Any = None) -> None:
+            self._exec(path, args, env)
+
+        return observed_exec
 
     def _exec(self, path: Any, args: Any, env: Any) -> None:
         """Become another program: what this one did ends here, unless there is no other."""

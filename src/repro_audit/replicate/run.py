@@ -162,11 +162,11 @@ class Run:
             return
         self.lineage.become(member)
         if not member.observed:
-            if self.recorder is not None:
-                self.recorder.abandon()
             if self.writer is not None:
                 self.writer.drop()
-        elif self.writer is not None and not self.writer.begun:
+            if self.recorder is not None:
+                self.recorder.abandon()
+        elif self.writer is not None:
             self.writer.rename(self._trace_path(), member.name, _main_thread(member))
 
     def task(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -295,13 +295,14 @@ class Run:
 
     def _finish(self, outcome: str, code: int | None, error: str | None, *, at_once: bool) -> bool:
         recorder, writer, plan = self.recorder, self.writer, self.plan
+        self.recorder = self.writer = None
         cut = threading.current_thread() is not threading.main_thread()
         if recorder is not None:
             recorder.stop(at_once=at_once)
-        if self._end_state is not None and not self.member.worker:
-            self._end_state.write(Path(f"{plan.end_state}{self.member.name}"))
-        self.recorder = self.writer = None
-        if writer is None or not (writer.begun or writer.events):
+        if self._end_state is not None and self.member.observed and not self.member.worker:
+            self._end_state.write(Path(str(plan.end_state)), self.member.name)
+        # Of another process than the program's own there is a trace once there is an operator.
+        if writer is None or (self.member.name and not writer.begun):
             return False
         writer.close(
             manifest=self._manifest(),

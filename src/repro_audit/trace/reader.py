@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from repro_audit.errors import TraceError
 from repro_audit.model import Event, EventKind, SiteKey, TensorSpec
+from repro_audit.trace import seal
 from repro_audit.trace.file import TraceFile
 from repro_audit.trace.schema import KINDS, PHASES, RANDOM, RECOMPUTE, TAINTED
 
@@ -79,10 +80,10 @@ class Trace:
                     f"{folder_of(path)} is not as it was: no {min(lost)}.sqlite; a recording of "
                     "several processes is a file and that directory"
                 )
-            for other in others:
-                files.append(_member(other))
+            # One after the other: where one cannot be read, those before it are closed.
+            files.extend(_member(other) for other in others)
             trace = cls(files)
-        except (ValueError, LookupError, TypeError, OverflowError) as error:
+        except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
             raise TraceError(
                 f"{path} cannot be read as a trace: {error}; run or record the program again"
             ) from error
@@ -156,6 +157,11 @@ class Trace:
         """The rank in its process group of the process of event `i`; 0 where it has none."""
         return int(self.files[self._file[i]].closing.get("rank") or 0)
 
+    @property
+    def steps(self) -> int:
+        """How many steps the process made that made the most."""
+        return max(int(file.closing.get("steps", 0)) for file in self.files)
+
     def devices(self) -> set[str]:
         """The devices that recorded tensors were on."""
         specs: Iterator[TensorSpec] = (s for file in self.files for s in file.specs.values())
@@ -201,12 +207,13 @@ def folder_of(path: Path) -> Path:
 
 
 def _member(path: Path) -> TraceFile:
-    """The trace of a process that was started: what is closed must be whole, else it is a part."""
+    """The trace of a process that was started: what is sealed must be whole, else it is a part."""
+    if seal.intact(path) is not None:
+        return TraceFile.open(path, partial=False)
     file = TraceFile.open(path, partial=True)
-    if not file.closing:
-        return file
-    file.close()
-    return TraceFile.open(path, partial=False)
+    # It may have been killed while it wrote its last words.
+    file.closing = {}
+    return file
 
 
 def _in_order(files: Sequence[TraceFile]) -> tuple[array[int], array[int]]:

@@ -40,7 +40,7 @@ CREATE TABLE spec (
 );
 CREATE TABLE thread (
   id    INTEGER PRIMARY KEY, -- 0 the main thread
-  name  TEXT NOT NULL,       -- '' the main thread; 2 the second it started, 2.1 the first of that one
+  name  TEXT NOT NULL,       -- '' the main thread; 2 the second it started, 2.1 the first of 2
   ended INTEGER NOT NULL     -- 1 once it came to its end; of one that did not, only a part is here
 );
 CREATE TABLE event (

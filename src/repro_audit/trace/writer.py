@@ -22,9 +22,9 @@ class Writer:
     """A trace being written. `events`, `outputs`, `inputs` and `clock` take rows of the schema.
 
     Rows are appended to the lists by capture and written by `flush`, which clears them in place;
-    in one transaction. `main` names the main thread. The file is not a trace until `close`: a reader refuses it before. Numbers,
-    `payload` and `flush` may be used from several threads. With `late` there is no file before
-    there is something to put into it, be it at the end; until then `rename` may change which.
+    in one transaction. The file is not a trace until `close`: a reader refuses it before. Numbers,
+    `payload` and `flush` may be used from several threads. `process` and `main` name the process
+    and its main thread. With `late` there is no file before there is something to put into it.
     Raises TraceError where `path` exists or cannot be written, be it later on: a full disk.
     """
 
@@ -64,12 +64,19 @@ class Writer:
                 raise self._error(error) from error
 
     def rename(self, path: Path, process: str, main: str | None = None) -> None:
-        """Be the trace of `process` at `path`, while there is no file yet."""
+        """Be the trace of `process` at `path`."""
         with self._lock:
-            assert self._connection is None
+            moved = self._connection
+            if moved is not None:
+                moved.close()
+                self.path.rename(path)
+                self._connection = self._connected(path)
             self.path = path.absolute()
             self._meta["process"] = process
             self._main = self._main if main is None else main
+            if moved is not None:
+                self._put(self._meta)
+                self._execute("UPDATE thread SET name = ? WHERE id = 0", [(self._main,)])
 
     @property
     def begun(self) -> bool:
@@ -205,9 +212,7 @@ class Writer:
         # Two processes may be about to take the same name.
         os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666))
         try:
-            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-            # A crash of the machine may lose the file: it has no closing record then.
-            connection.execute("PRAGMA synchronous=OFF")
+            connection = self._connected(self.path)
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version={VERSION}")
             connection.executescript(f"BEGIN;{DDL}COMMIT;")
@@ -216,6 +221,13 @@ class Writer:
         self._connection = connection
         self._put(self._meta)
         self._execute("INSERT INTO thread VALUES (0,?,0)", [(self._main,)])
+        return connection
+
+    @staticmethod
+    def _connected(path: Path) -> sqlite3.Connection:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        # A crash of the machine may lose the file: it has no closing record then.
+        connection.execute("PRAGMA synchronous=OFF")
         return connection
 
     def _number(self, numbers: dict[Any, int], name: Any, insert: str, row: Row) -> int:

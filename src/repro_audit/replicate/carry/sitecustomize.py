@@ -34,17 +34,7 @@ def _arrive() -> None:
     member.begin(values)
 
 
-def _make_way() -> None:
-    """Import the `sitecustomize` that we stand before; what it raises is its own."""
-    ours = sys.modules.pop("sitecustomize")
-    try:
-        import sitecustomize  # type: ignore[import-not-found]  # noqa: F401
-    except ImportError as error:
-        if error.name != "sitecustomize":
-            raise
-        # The import system asks for the module that it has just imported.
-        sys.modules["sitecustomize"] = ours
-
-
 _arrive()
-_make_way()
+# Whatever comes of this is what would have come of it without us: that there is none, too.
+del sys.modules["sitecustomize"]
+import sitecustomize  # type: ignore[import-not-found]  # noqa: E402, F401
