@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +14,8 @@ from torch._C import _current_autograd_node
 from torch._C._autograd import _get_sequence_nr
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from repro_audit.capture.causes import Causes
+from repro_audit.capture.memory import traced
 from repro_audit.capture.operators import Operator
 
 if TYPE_CHECKING:
@@ -42,6 +46,9 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.thread = thread
         # (module path, entered during backward) of the modules now running, outermost first.
         self.stack: list[tuple[str, bool]] = []
+        # Of those that returned, but whose own hooks may still run: how many modules ran with each,
+        # and the frame, by id and code, that runs the hooks.
+        self.leaving: list[tuple[int, int, CodeType]] = []
         self.loading = 0
         self.muted = False
         # Steps of this thread: what other threads have done meanwhile depends on the weather.
@@ -50,9 +57,10 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # True while an optimizer that was given a closure steps.
         self.closure = False
         self.owner = ""
-        self.sequence = _get_sequence_nr()
-        self.bindings: dict[int, tuple[int, str]] = {}
-        self.previous = (0, "")
+        self.causes = Causes(_get_sequence_nr())
+        self._ident = threading.get_ident()
+        # Threads of autograd's own (one a device) run this mode too, with numbers of their own.
+        self._engine_causes: dict[int, Causes] = {}
         self.counts: dict[int, int] = {}
 
     @classmethod
@@ -80,10 +88,15 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         flags = RANDOM if operator.random else 0
         kind = KIND_OP
         stack = self.stack
+        causes = self.causes
         node = _current_autograd_node()
+        if node is not None and threading.get_ident() != self._ident:
+            causes = self._causes_here()
+        elif self.leaving:
+            self.settle(sys._getframe(1))
         if node is not None:
             phase = BACKWARD
-            module, cause = self._of_node(node)
+            module, cause = self._of_node(node, causes)
             if stack and stack[-1][1]:
                 module = stack[-1][0]
                 flags |= RECOMPUTE
@@ -106,25 +119,28 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         if operator.outside and phase != OPTIMIZER:
             kind = KIND_BATCH
-        sequence = _get_sequence_nr()
-        if sequence != self.sequence:
-            self._bind(sequence, index, module)
-        self.previous = (index, module)
+        bound = (index, module, operator)
+        if _get_sequence_nr() != causes.made:
+            causes.bind(bound)
+        causes.last = bound
 
         site = recorder.site(module, operator.name)
         counts = self.counts
         place = site * 8 + phase
         count = counts.get(place, 0)
         counts[place] = count + 1
-        code = recorder.locator.number(sys._getframe(1))
+        locator = recorder.locator
+        code = locator.number(sys._getframe(1)) if causes is self.causes else self._call_site()
 
         memory = recorder.memory
+        stand_in = False
         if memory.unwritten and memory.read_by(operator, args, kwargs):
             flags |= TAINTED
-        readable = not operator.blind
+            stand_in = traced()
+        readable = not (operator.blind or stand_in)
         if operator.partial and memory.unwritten and memory.holds(args[0]):
             # Circular padding moves corners that it writes only later.
-            readable = operator.fills and not memory.holds(args[1])
+            readable = readable and operator.fills and not memory.holds(args[1])
         captured = bool(recorder.wanted) and recorder.wants(
             phase, module, operator.name, count, self
         )
@@ -141,6 +157,11 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return result
         read = readable and (phase != OPTIMIZER or recorder.optimizer_ops or captured)
         self._outputs(operator, index, args, kwargs, result, read, captured, readable)
+        if stand_in:
+            # What is computed with a stand-in for a value is one too.
+            written = [args[at] for at, _ in operator.writes if at < len(args)]
+            for tensor in tensors_in([result, written]):
+                memory.note(tensor)
         return result
 
     def _outputs(
@@ -182,32 +203,45 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     recorder.add_tensor(index, position, tensor, read, keep, whole)
                     position += 1
 
-    def _of_node(self, node: Any) -> tuple[str, int | None]:
-        """(module path, event) of the forward operator that a backward node belongs to."""
+    def _of_node(self, node: Any, causes: Causes) -> tuple[str, int | None]:
+        """(module path, event) of the forward operator that a backward node belongs to.
+
+        Where a gradient is accumulated, of the parameter.
+        """
         number = node._sequence_nr()
+        recorder = self.recorder
         if number == _ACCUMULATE:
-            owner = self.recorder.names.owner(node.variable)
-            return (owner[0] if owner else ""), None
-        if _get_sequence_nr() != self.sequence:
-            # Nodes made after the last event: theirs is the operator that ran last.
-            self._bind_rest(_get_sequence_nr())
-        bound = self.bindings.get(number)
+            variable = node.variable
+            owner = recorder.names.owner(variable)
+            return (owner[0] if owner else ""), recorder.names.last_event(variable)
+        bound = None
+        if causes is self.causes:
+            causes.running(number)
+            bound = causes.of(node, number)
         if bound is None:
-            bound = self.recorder.bound_elsewhere(self, number)
+            bound = recorder.bound_elsewhere(self, node, number)
         return (bound[1], bound[0]) if bound is not None else ("", None)
 
-    def _bind(self, sequence: int, index: int, module: str) -> None:
-        """Bind the newest node to this event, older new ones to the event before it."""
-        bindings = self.bindings
-        for number in range(self.sequence, sequence - 1):
-            bindings[number] = self.previous
-        bindings[sequence - 1] = (index, module)
-        self.sequence = sequence
+    def _call_site(self) -> int | None:
+        """Number of the line behind an operator in a thread of autograd's own.
 
-    def _bind_rest(self, sequence: int) -> None:
-        for number in range(self.sequence, sequence):
-            self.bindings[number] = self.previous
-        self.sequence = sequence
+        It runs for the thread that waits for it, and may have no frame itself.
+        """
+        locator = self.recorder.locator
+        own = locator.number(sys._getframe(1).f_back)
+        return own if own is not None else locator.number(sys._current_frames().get(self._ident))
+
+    def _causes_here(self) -> Causes:
+        """The causes of the calling thread, one of autograd's own."""
+        ident = threading.get_ident()
+        causes = self._engine_causes.get(ident)
+        if causes is None:
+            causes = self._engine_causes[ident] = Causes(0)
+        return causes
+
+    def all_causes(self) -> tuple[Causes, ...]:
+        """The causes of this thread and of those that run its backwards."""
+        return (self.causes, *self._engine_causes.values())
 
     def _of_optimizer(self, args: Any) -> str:
         """Module whose parameter (or its gradient or state) an optimizer's operator works on.
@@ -220,14 +254,37 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return ""
             first = first[0]
         if type(first) is _Tensor or type(first) is _Parameter:
-            try:
-                owner = self.recorder.optimized.get(first.data_ptr())
-            except RuntimeError:  # a sparse tensor has no address
-                return self.owner
+            owner = self.recorder.optimized.get(address_of(first))
             # Memory of a tensor that is gone may be anybody's by now.
             if owner is not None and owner[0]() is not None:
                 self.owner = owner[1]
         return self.owner
+
+    def leave(self, module: torch.nn.Module, frame: FrameType) -> None:
+        """Take a module off the stack: at once or, where hooks of its own follow, after those."""
+        self.settle(frame)
+        hooked = module._forward_hooks or module._backward_hooks or module._backward_pre_hooks
+        if hooked and frame.f_code.co_name == "inner":
+            self.leaving.append((len(self.stack), id(frame), frame.f_code))
+        elif self.stack:
+            self.stack.pop()
+
+    def settle(self, frame: FrameType | None) -> None:
+        """Take modules off the stack whose hooks have run: those that no frame from `frame` runs.
+
+        To be called before another module's hooks run: their frame may get the id of one that is
+        gone.
+        """
+        leaving = self.leaving
+        while leaving and leaving[-1][0] == len(self.stack):
+            _, ident, code = leaving[-1]
+            at = frame
+            while at is not None and not (id(at) == ident and at.f_code is code):
+                at = at.f_back
+            if at is not None:
+                return
+            leaving.pop()
+            self.stack.pop()
 
     def new_step(self) -> None:
         """Count a step, restart the call counts; forget nodes that no recent graph can hold."""
@@ -235,9 +292,16 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.counts.clear()
         # An optimizer's step that raised, and was caught, had no end.
         self.optimizing = 0
-        if len(self.bindings) > self.recorder.binding_limit:
-            keep = sorted(self.bindings)[-self.recorder.binding_limit // 2 :]
-            self.bindings = {number: self.bindings[number] for number in keep}
+        for causes in self.all_causes():
+            causes.forget(self.recorder.node_limit)
+
+
+def address_of(tensor: torch.Tensor) -> int:
+    """Where a tensor's memory begins; of one without memory of its own, where its object is."""
+    try:
+        return tensor.data_ptr()
+    except RuntimeError:  # sparse, or a wrapper
+        return id(tensor)
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:

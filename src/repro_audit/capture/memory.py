@@ -34,15 +34,20 @@ class UnwrittenMemory:
         self._poison = poison
 
     def made(self, result: Any) -> None:
-        """Note the storages an `empty*` operator returned."""
-        if type(result) is not torch.Tensor or result.device.type != "cpu":
-            return
-        if result.layout is not torch.strided or result.is_quantized:
-            return
-        storage = result.untyped_storage()
-        address, nbytes = storage.data_ptr(), storage.nbytes()
-        if not address or not nbytes:
-            return
+        """Note the storage an `empty*` operator returned."""
+        storage = self.note(result)
+        if storage is not None and self._poison:
+            ctypes.memset(storage.data_ptr(), _POISON, storage.nbytes())
+
+    def note(self, tensor: Any) -> torch.UntypedStorage | None:
+        """Count a tensor's storage as unwritten; returns it, if it is memory of the CPU's."""
+        if type(tensor) is not torch.Tensor or tensor.device.type != "cpu":
+            return None
+        if tensor.layout is not torch.strided or tensor.is_quantized:
+            return None
+        storage = tensor.untyped_storage()
+        if not storage.data_ptr() or not storage.nbytes():
+            return None
         reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
         self.unwritten[reference.cdata] = reference
         if len(self.unwritten) > self._forget_at:
@@ -50,8 +55,7 @@ class UnwrittenMemory:
                 if known.expired():  # type: ignore[no-untyped-call]
                     self.unwritten.pop(key, None)
             self._forget_at = len(self.unwritten) + _FORGET_EVERY
-        if self._poison:
-            ctypes.memset(address, _POISON, nbytes)
+        return storage
 
     def read_by(self, operator: Operator, args: Any, kwargs: Any) -> bool:
         """True if the operator reads such memory; operators that only overwrite it do not."""
@@ -80,6 +84,11 @@ class UnwrittenMemory:
             storage = _storage(value)
             return storage is not None and storage._cdata in self.unwritten
         return isinstance(value, list | tuple) and any(self.holds(item) for item in value)
+
+
+def traced() -> bool:
+    """True while make_fx traces: `linearize` then computes with memory that nobody wrote."""
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
 
 
 def _storage(tensor: torch.Tensor) -> torch.UntypedStorage | None:

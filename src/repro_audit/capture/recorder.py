@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import torch
 
 from repro_audit import engine
+from repro_audit.capture import parts
+from repro_audit.capture.causes import Bound, fits
 from repro_audit.capture.dispatch import (
     DATA,
     KIND_BATCH,
@@ -41,6 +43,7 @@ from repro_audit.errors import UnsupportedTensorError
 from repro_audit.model import SiteKey
 
 _FLUSH_EVERY = 4096
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 # Larger than any activation worth an ULP figure; a capture is held in one SQLite transaction.
 _PAYLOAD_LIMIT = 2 << 30
 
@@ -86,7 +89,8 @@ class Recorder:
     Not reentrant; one recorder a process.
     """
 
-    binding_limit = 400_000
+    # Nodes of one thread whose causes are known.
+    node_limit = 400_000
 
     def __init__(
         self,
@@ -254,11 +258,14 @@ class Recorder:
         *,
         module: str = "",
         code: int | None = None,
-    ) -> None:
-        """Record an event that is no operator: tensors or ready digests, named, in order."""
+    ) -> int | None:
+        """Record an event that is no operator: tensors or ready digests, named, in order.
+
+        Returns its index; None where nothing is recorded.
+        """
         mode = self.mode()
         if not self.active or mode is None:
-            return
+            return None
         index = self.next_index()
         site = self.site(module, op)
         place = site * 8 + phase
@@ -279,6 +286,7 @@ class Recorder:
                 if keep:
                     self._keep(index, 1, position, value)
         self.add_event((index, kind, mode.step, phase, mode.thread, site, count, code, None, flags))
+        return index
 
     def _written(self, value: torch.Tensor) -> bool:
         return isinstance(value, torch.nn.Parameter) or not self.memory.holds(value)
@@ -292,7 +300,11 @@ class Recorder:
 
     def parameter(self, module: str, name: str, tensor: torch.Tensor, code: int | None) -> None:
         """Record a parameter's or buffer's value."""
-        self.add(KIND_PARAM, WEIGHTS, f"param:{name}", [(name, tensor)], module=module, code=code)
+        index = self.add(
+            KIND_PARAM, WEIGHTS, f"param:{name}", [(name, tensor)], module=module, code=code
+        )
+        if index is not None:
+            self.names.recorded(tensor, index)
 
     def weigh(self, root: torch.nn.Module) -> None:
         """Record all parameters and buffers of a model, naming its modules."""
@@ -326,12 +338,22 @@ class Recorder:
             mode.new_step()
         self._on_progress(self.step, self._events)
 
-    def bound_elsewhere(self, asking: OpMode, number: int) -> tuple[int, str] | None:
-        """A node's forward event where another thread built the graph."""
-        for mode in self._modes:
-            if mode is not asking and number in mode.bindings:
-                return mode.bindings[number]
-        return None
+    def bound_elsewhere(self, asking: OpMode, node: Any, number: int) -> Bound | None:
+        """A node's forward event where several threads make nodes.
+
+        Their numbers overlap, so it is the one whose operator has the node's name; else the asking
+        thread's own, or any.
+        """
+        others = [mode for mode in self._modes if mode is not asking]
+        found = [
+            bound
+            for mode in (asking, *others)
+            for causes in mode.all_causes()
+            if (bound := causes.of(node, number)) is not None
+        ]
+        name = node.name()
+        fitting = (bound for bound in found if fits(name, bound[2].name))
+        return next(fitting, found[0] if found else None)
 
     # -- the zoom -------------------------------------------------------------------------------
 
@@ -376,13 +398,10 @@ class Recorder:
         digest = None
         if read:
             try:
-                if type(tensor) is torch.Tensor or type(tensor) is torch.nn.Parameter:
-                    digest = engine.tensor_digest(tensor)
-                else:
-                    with paused():
-                        digest = engine.tensor_digest(tensor)
-            except UnsupportedTensorError as error:
-                self.unobserved[str(error)] += 1
+                plain = type(tensor) in _PLAIN
+                digest = engine.tensor_digest(tensor) if plain else self._digest(tensor)
+            except UnsupportedTensorError:
+                digest = self._digest(tensor)
         try:
             key = (tensor.dtype, tensor.shape, tensor.device)
             spec = self._specs.get(key)
@@ -392,6 +411,16 @@ class Recorder:
             # The shape of a nested tensor is no list of numbers.
             spec = self._spec_of(tensor, ())
         return (index, position, spec, digest, name)
+
+    def _digest(self, tensor: torch.Tensor) -> bytes | None:
+        """The digest of a tensor's bits, or of those it is made of; None if it has none to read."""
+        with paused():
+            try:
+                return parts.digest(tensor)
+            except UnsupportedTensorError as error:
+                if parts.has_bits(tensor):
+                    self.unobserved[str(error)] += 1
+                return None
 
     def _spec_of(self, tensor: torch.Tensor, shape: tuple[int, ...]) -> int:
         return self._spec(str(tensor.dtype).removeprefix("torch."), shape, str(tensor.device))
