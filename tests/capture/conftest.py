@@ -155,7 +155,7 @@ class Recording:
 
 def record_call(function: Callable[[], Any], **options: Any) -> Recording:
     sink = MemorySink()
-    recorder = Recorder(sink, bases=(str(Path(__file__).parent),), **options)
+    recorder = Recorder(sink, **{"bases": (str(Path(__file__).parent),), **options})
     recorder.start()
     try:
         result = function()

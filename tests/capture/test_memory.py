@@ -95,7 +95,14 @@ def old_file():
     return torch.load(file)["w"]
 
 
-@pytest.mark.parametrize("work", [cache, buffer, resized, circular, ctc, old_file])
+def linearised():
+    # Traces with a stand-in for the tangent, whose values nobody wrote.
+    value, push = torch.func.linearize(lambda x: (x.tanh() @ x.t()).sin(), torch.ones(4, 4))
+    return value + push(torch.ones(4, 4))
+
+
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning")
+@pytest.mark.parametrize("work", [cache, buffer, resized, circular, ctc, old_file, linearised])
 def test_what_is_never_written_nor_read_is_not_fingerprinted(record, work):
     def after(filling):
         # Free memory of many sizes, with other contents: `empty` is likely to get it back.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
+import threading
 import weakref
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import takewhile
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,8 +16,9 @@ from torch._C._autograd import _get_sequence_nr
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from repro_audit.capture import graphs
+from repro_audit.capture.causes import Bound, Causes
 from repro_audit.capture.focus import READ, SILENT
-from repro_audit.capture.graphs import Bindings
+from repro_audit.capture.memory import traced
 from repro_audit.capture.modules import ModuleNames
 from repro_audit.capture.operators import Operator
 from repro_audit.capture.pace import Pace
@@ -30,9 +31,6 @@ DATA, RNG, WEIGHTS, FORWARD, BACKWARD, OPTIMIZER = range(6)
 PHASES = ("data", "rng", "weights", "forward", "backward", "optimizer")
 TAINTED, RANDOM, RECOMPUTE, INPUTS = 1, 2, 4, 8
 _ACCUMULATE = 2**64 - 1
-# Nodes whose operators are remembered: those of so many steps, but never fewer or more than this.
-# A graph may outlive its step, as hidden states carried over do.
-_GRAPH_STEPS, _GRAPH_LEAST, _GRAPH_MOST = 8, 16_384, 400_000
 _Tensor = torch.Tensor
 _Parameter = torch.nn.Parameter
 
@@ -61,6 +59,9 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.optimized: dict[int, tuple[weakref.ref[torch.Tensor], str]] = {}
         # (module path, entered during backward) of the modules now running, outermost first.
         self.stack: list[tuple[str, bool]] = []
+        # Of those that returned, but whose own hooks may still run: how many modules ran with each,
+        # and the frame, by id and code, that runs the hooks.
+        self.leaving: list[tuple[int, int, CodeType]] = []
         self.loading = 0
         # More than 0 while what this thread does is not to be recorded.
         self.muted = 0
@@ -73,10 +74,10 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # True while an optimizer that was given a closure steps.
         self.closure = False
         self.owner = ""
-        self.sequence = _get_sequence_nr()
-        self.bindings: Bindings = {}
-        self.previous = (0, "", "")
-        self._ends: deque[int] = deque(maxlen=_GRAPH_STEPS)
+        self.causes = Causes(_get_sequence_nr())
+        self._ident = threading.get_ident()
+        # Threads of autograd's own (one a device) run this mode too, with numbers of their own.
+        self._engine_causes: dict[int, Causes] = {}
         # The collective that this thread has just begun.
         self.collective: tuple[str, list[weakref.ref[torch.Tensor]]] | None = None
         # Module of the backward node that ran last.
@@ -120,10 +121,15 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         flags = RANDOM if operator.random else 0
         kind = KIND_OP
         stack = self.stack
+        causes = self.causes
         node = _current_autograd_node()
+        if node is not None and threading.get_ident() != self._ident:
+            causes = self._causes_here()
+        elif self.leaving:
+            self.settle(sys._getframe(1))
         if node is not None:
             phase = BACKWARD
-            module, cause = self._of_node(node)
+            module, cause = self._of_node(node, causes)
             if stack and stack[-1][1]:
                 module = stack[-1][0]
                 flags |= RECOMPUTE
@@ -146,28 +152,31 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         if operator.outside and phase != OPTIMIZER:
             kind = KIND_BATCH
-        sequence = _get_sequence_nr()
-        if sequence != self.sequence:
-            self._bind(sequence, index, module, operator.name)
+        bound = (index, module, operator)
+        if _get_sequence_nr() != causes.made:
+            causes.bind(bound)
             if self.name:
                 graphs.mark(args, self)
-        self.previous = (index, module, operator.name)
+        causes.last = bound
 
         site = recorder.site(module, operator.name)
         counts = self.counts
         place = site * 8 + phase
         count = counts.get(place, 0)
         counts[place] = count + 1
-        code = recorder.locator.number(sys._getframe(1))
+        locator = recorder.locator
+        code = locator.number(sys._getframe(1)) if causes is self.causes else self._call_site()
 
         memory = recorder.memory
+        stand_in = False
         if memory.unwritten and memory.read_by(operator, args, kwargs):
             flags |= TAINTED
-        readable = not operator.blind
+            stand_in = traced()
+        readable = not (operator.blind or stand_in)
         attended = self.reading == READ
         if operator.partial and memory.unwritten and memory.holds(args[0]):
             # Circular padding moves corners that it writes only later.
-            readable = operator.fills and not memory.holds(args[1])
+            readable = readable and operator.fills and not memory.holds(args[1])
         captured = (
             attended
             and bool(recorder.wanted)
@@ -196,6 +205,11 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._outputs(operator, index, args, kwargs, result, read, captured, readable)
         if operator.scratch and recorder.wanted:
             memory.noise(result[at] for at in operator.scratch)
+        if stand_in:
+            # What is computed with a stand-in for a value is one too.
+            written = [args[at] for at, _ in operator.writes if at < len(args)]
+            for tensor in tensors_in([result, written]):
+                memory.note(tensor)
         return result
 
     def _outputs(
@@ -241,39 +255,58 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """(module path, name) of a parameter of a model that this thread or the main one ran."""
         return self.names.owner(tensor) or self.recorder.main.names.owner(tensor)
 
-    def _of_node(self, node: Any) -> tuple[str, int | None]:
-        """(module path, event) of the forward operator that a backward node belongs to."""
+    def _of_node(self, node: Any, causes: Causes) -> tuple[str, int | None]:
+        """(module path, event) of the forward operator that a backward node belongs to.
+
+        Where a gradient is accumulated, of the parameter.
+        """
         number = node._sequence_nr()
         if number == _ACCUMULATE:
-            owner = self.owner_of(node.variable)
+            variable = node.variable
+            owner = self.owner_of(variable)
+            event = self.names.last_event(variable)
+            if event is None:
+                event = self.recorder.main.names.last_event(variable)
             # Of a model that another thread ran: the node before it made the gradient.
-            return (owner[0] if owner else self.reached), None
-        if _get_sequence_nr() != self.sequence:
-            # Nodes made after the last event: theirs is the operator that ran last.
-            self._bind_rest(_get_sequence_nr())
-        bindings = self.bindings
-        if self.recorder.threaded:
-            bindings = graphs.bindings_of(node, self)
-        bound = bindings.get(number)
+            return (owner[0] if owner else self.reached), event
+        if causes is self.causes:
+            causes.running(number)
+        bound = self._bound(node, number, causes)
         if bound is None:
             return "", None
         self.reached = bound[1]
         return bound[1], bound[0]
 
-    def _bind(self, sequence: int, index: int, module: str, op: str) -> None:
-        """Bind the newest node to this event, older new ones to the event before it."""
-        bindings = self.bindings
-        for number in range(self.sequence, sequence - 1):
-            bindings[number] = self.previous
-        bindings[sequence - 1] = (index, module, op)
-        self.sequence = sequence
-        if len(bindings) > _GRAPH_MOST:
-            self._forget(sequence - _GRAPH_MOST // 2)
+    def _bound(self, node: Any, number: int, causes: Causes) -> Bound | None:
+        """The event of the operator that made a node; several threads number theirs alike."""
+        if self.recorder.threaded:
+            return graphs.causes_of(node, self).of(node, number)
+        if causes is self.causes:
+            bound = causes.of(node, number)
+            if bound is not None:
+                return bound
+        return graphs.among(self.all_causes(), node)
 
-    def _bind_rest(self, sequence: int) -> None:
-        for number in range(self.sequence, sequence):
-            self.bindings[number] = self.previous
-        self.sequence = sequence
+    def _call_site(self) -> int | None:
+        """Number of the line behind an operator in a thread of autograd's own.
+
+        It runs for the thread that waits for it, and may have no frame itself.
+        """
+        locator = self.recorder.locator
+        own = locator.number(sys._getframe(1).f_back)
+        return own if own is not None else locator.number(sys._current_frames().get(self._ident))
+
+    def _causes_here(self) -> Causes:
+        """The causes of the calling thread, one of autograd's own."""
+        ident = threading.get_ident()
+        causes = self._engine_causes.get(ident)
+        if causes is None:
+            causes = self._engine_causes[ident] = Causes(0)
+        return causes
+
+    def all_causes(self) -> tuple[Causes, ...]:
+        """The causes of this thread and of those that run its backwards."""
+        return (self.causes, *self._engine_causes.values())
 
     def _of_optimizer(self, args: Any) -> str:
         """Module whose parameter (or its gradient or state) an optimizer's operator works on.
@@ -286,14 +319,37 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return ""
             first = first[0]
         if type(first) is _Tensor or type(first) is _Parameter:
-            try:
-                owner = self.optimized.get(first.data_ptr())
-            except RuntimeError:  # a sparse tensor has no address
-                return self.owner
+            owner = self.optimized.get(address_of(first))
             # Memory of a tensor that is gone may be anybody's by now.
             if owner is not None and owner[0]() is not None:
                 self.owner = owner[1]
         return self.owner
+
+    def leave(self, module: torch.nn.Module, frame: FrameType) -> None:
+        """Take a module off the stack: at once or, where hooks of its own follow, after those."""
+        self.settle(frame)
+        hooked = module._forward_hooks or module._backward_hooks or module._backward_pre_hooks
+        if hooked and frame.f_code.co_name == "inner":
+            self.leaving.append((len(self.stack), id(frame), frame.f_code))
+        elif self.stack:
+            self.stack.pop()
+
+    def settle(self, frame: FrameType | None) -> None:
+        """Take modules off the stack whose hooks have run: those that no frame from `frame` runs.
+
+        To be called before another module's hooks run: their frame may get the id of one that is
+        gone.
+        """
+        leaving = self.leaving
+        while leaving and leaving[-1][0] == len(self.stack):
+            _, ident, code = leaving[-1]
+            at = frame
+            while at is not None and not (id(at) == ident and at.f_code is code):
+                at = at.f_back
+            if at is not None:
+                return
+            leaving.pop()
+            self.stack.pop()
 
     def new_step(self) -> None:
         """Count a step, restart the call counts; forget nodes that no recent graph can hold."""
@@ -302,18 +358,19 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         before, self.reading = self.reading, self.recorder.focus.begins(self.name, self.step)
         if before == SILENT != self.reading:
             # What was made meanwhile belongs to no event.
-            self.sequence = _get_sequence_nr()
+            self.causes.made = _get_sequence_nr()
         # An optimizer's step that raised, and was caught, had no end.
         self.optimizing = 0
-        self._ends.append(self.sequence)
-        if len(self._ends) == _GRAPH_STEPS:
-            self._forget(min(self._ends[0], self.sequence - _GRAPH_LEAST))
+        for causes in self.all_causes():
+            causes.forget()
 
-    def _forget(self, before: int) -> None:
-        """Forget which operators the nodes belong to that were made before this one."""
-        old = list(takewhile(lambda number: number < before, self.bindings))
-        for number in old:
-            del self.bindings[number]
+
+def address_of(tensor: torch.Tensor) -> int:
+    """Where a tensor's memory begins; of one without memory of its own, where its object is."""
+    try:
+        return tensor.data_ptr()
+    except RuntimeError:  # sparse, or a wrapper
+        return id(tensor)
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:

@@ -60,9 +60,9 @@ class Locator:
             frame = frame.f_back
         return None
 
-    def direct(self, frame: FrameType | None, through: str) -> int | None:
-        """Number of `frame`, or of the first outside `through`; None if that is a library's."""
-        while frame is not None and frame.f_code.co_filename == through:
+    def direct(self, frame: FrameType | None, *through: str) -> int | None:
+        """Number of `frame`, or of the first not of the files `through`; None if a library's."""
+        while frame is not None and frame.f_code.co_filename in through:
             frame = frame.f_back
         if frame is None or self._show(frame.f_code.co_filename) is None:
             return None
@@ -73,6 +73,10 @@ class Locator:
         if filename.startswith("<"):
             return None
         real = os.path.realpath(filename)
+        # torch sets it where nobody else has, once it compiles.
+        generated = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+        if generated and real.startswith(os.path.join(os.path.realpath(generated), "")):  # noqa: PTH118
+            return None
         if real.startswith(_PACKAGE):
             return None
         if not real.startswith(self._sites):

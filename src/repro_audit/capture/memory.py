@@ -42,27 +42,36 @@ class UnwrittenMemory:
                 _fill(storage)
 
     def made(self, result: Any) -> None:
-        """Note the storages an `empty*` operator returned."""
-        if type(result) is not torch.Tensor or result.is_meta:
-            return
-        if result.layout is not torch.strided or result.is_quantized:
-            return
-        storage = result.untyped_storage()
-        address, nbytes = storage.data_ptr(), storage.nbytes()
-        if not address or not nbytes:
-            return
-        self._note(storage, self.unwritten)
-        if self._poison:
+        """Note the storage an `empty*` operator returned."""
+        storage = self.note(result)
+        if storage is not None and self._poison:
             _fill(storage)
+
+    def note(self, tensor: Any) -> torch.UntypedStorage | None:
+        """Count a tensor's storage as unwritten; returns it, if it has one of its own."""
+        if type(tensor) is not torch.Tensor or tensor.is_meta:
+            return None
+        if tensor.layout is not torch.strided or tensor.is_quantized:
+            return None
+        storage = tensor.untyped_storage()
+        if not storage.data_ptr() or not storage.nbytes():
+            return None
+        self._remember(storage, self.unwritten)
+        return storage
 
     def noise(self, tensors: Iterable[Any]) -> None:
         """Note scratch that an operator leaves for its backward: no input to compare runs by."""
         for tensor in tensors:
             storage = _storage(tensor) if isinstance(tensor, torch.Tensor) else None
             if storage is not None:
-                self._note(storage, self._noise)
+                self._remember(storage, self._noise)
 
-    def _note(self, storage: torch.UntypedStorage, known: dict[int, StorageWeakRef]) -> None:
+    def is_noise(self, tensor: torch.Tensor) -> bool:
+        """True if a tensor is such scratch."""
+        storage = _storage(tensor) if self._noise else None
+        return storage is not None and storage._cdata in self._noise
+
+    def _remember(self, storage: torch.UntypedStorage, known: dict[int, StorageWeakRef]) -> None:
         reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
         known[reference.cdata] = reference
         if len(known) > self._forget_at:
@@ -70,11 +79,6 @@ class UnwrittenMemory:
                 if other.expired():  # type: ignore[no-untyped-call]
                     known.pop(key, None)
             self._forget_at = len(known) + _FORGET_EVERY
-
-    def is_noise(self, tensor: torch.Tensor) -> bool:
-        """True if a tensor is such scratch."""
-        storage = _storage(tensor) if self._noise else None
-        return storage is not None and storage._cdata in self._noise
 
     def read_by(self, operator: Operator, args: Any, kwargs: Any) -> bool:
         """True if the operator reads such memory; operators that only overwrite it do not."""
@@ -103,6 +107,11 @@ class UnwrittenMemory:
             storage = _storage(value)
             return storage is not None and storage._cdata in self.unwritten
         return isinstance(value, list | tuple) and any(self.holds(item) for item in value)
+
+
+def traced() -> bool:
+    """True while make_fx traces: `linearize` then computes with memory that nobody wrote."""
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
 
 
 def _storage(tensor: torch.Tensor) -> torch.UntypedStorage | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING
 
+from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
 
 if TYPE_CHECKING:
@@ -16,13 +17,16 @@ class ModuleNames:
 
     The first root's children have plain paths (`transformer.h.3`); a further root's start with its
     class name, so that two models of one program are told apart. A root without children is named
-    by its class. Names are kept as long as the root lives.
+    by its class. A root that turns out to hold earlier ones (parts that were called while it was
+    built, a model before it was wrapped) takes their place. Names are kept as long as the root
+    lives.
     """
 
     def __init__(self) -> None:
         self._roots: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
         self._modules: dict[int, tuple[weakref.ref[nn.Module], str]] = {}
         self._owners: dict[int, tuple[weakref.ref[Tensor], str, str]] = {}
+        self._events: dict[int, tuple[weakref.ref[Tensor], int]] = {}
         self._classes: dict[str, int] = {}
         self._first = True
 
@@ -35,8 +39,10 @@ class ModuleNames:
         if known is not None:
             # A part of a tree that is already named, called by itself.
             return known
-        leaf = next(root.children(), None) is None
-        if self._first and not leaf:
+        parts = [module for module in root.modules() if module in self._roots]
+        if "" in [self._give_up(part) for part in parts]:
+            prefix = ""
+        elif self._first and next(root.children(), None) is not None:
             prefix = ""
             self._first = False
         else:
@@ -48,6 +54,10 @@ class ModuleNames:
     def path(self, module: nn.Module, parent: str) -> str:
         """Path of a module entered below `parent`."""
         known = self._lookup(module)
+        if known is None and isinstance(module, GraphModule):
+            # A graph that torch made of what its parent does.
+            known = parent
+            self._modules[id(module)] = (weakref.ref(module), known)
         if known is None:
             # Made after its root was named, or held outside the tree.
             name = type(module).__name__
@@ -56,7 +66,7 @@ class ModuleNames:
         return known
 
     def knows(self, module: nn.Module) -> bool:
-        """True if a module has a name."""
+        """Whether a module is part of a tree that was named, or was entered below one."""
         return self._lookup(module) is not None
 
     def roots(self) -> list[nn.Module]:
@@ -69,6 +79,15 @@ class ModuleNames:
         if entry is None or entry[0]() is not tensor:
             return None
         return entry[1], entry[2]
+
+    def recorded(self, tensor: Tensor, event: int) -> None:
+        """Note the event that recorded a parameter or buffer."""
+        self._events[id(tensor)] = (weakref.ref(tensor), event)
+
+    def last_event(self, tensor: Tensor) -> int | None:
+        """The event that recorded a parameter or buffer last, if one did."""
+        entry = self._events.get(id(tensor))
+        return entry[1] if entry is not None and entry[0]() is tensor else None
 
     def tensors(self, root: nn.Module) -> list[tuple[str, str, Tensor]]:
         """(module path, name, tensor) of a root's parameters and buffers, in a fixed order.
@@ -93,6 +112,13 @@ class ModuleNames:
         entry = self._modules.get(id(module))
         # An id is reused once its owner is gone; the reference tells.
         return entry[1] if entry is not None and entry[0]() is module else None
+
+    def _give_up(self, root: nn.Module) -> str:
+        """Forget the names of a root's tree; returns its prefix."""
+        for module in root.modules():
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                self._owners.pop(id(tensor), None)
+        return self._roots.pop(root)
 
     def _name_tree(self, root: nn.Module, prefix: str) -> None:
         for path, module in root.named_modules():

@@ -41,6 +41,11 @@ class Pace:
                 self._optimizers.discard(idle)
         return all(o in self._stepped for o in self._optimizers)
 
+    def within(self, optimizer: Any) -> None:
+        """An optimizer has stepped inside another's step, which ends none."""
+        self.add(optimizer)
+        self._stepped.add(optimizer)
+
     def restart(self) -> None:
         """A step has ended."""
         self._stepped.clear()

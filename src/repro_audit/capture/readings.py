@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from repro_audit import engine
+from repro_audit.capture import parts
 from repro_audit.capture.dispatch import paused
 from repro_audit.errors import UnsupportedTensorError
 
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 # Larger than any activation worth an ULP figure; a capture is held in one SQLite transaction.
 _PAYLOAD_LIMIT = 2 << 30
 
-# What is still to come: the list that a row is for, and the row without its digest.
-_Waiting = tuple["list[Row]", int, int, int, "str | None"]
+# Takes a digest when it is there; None where there is none to have.
+_Take = Callable[[bytes | None], None]
 
 
 class Readings:
@@ -42,7 +44,7 @@ class Readings:
         """Read into another sink from now on; what has not come back is forgotten."""
         self._sink = sink
         self._specs: dict[tuple[Any, ...], int] = {}
-        self._rings: engine.Rings[_Waiting] = engine.Rings()
+        self._rings: engine.Rings[_Take] = engine.Rings()
 
     def take(
         self,
@@ -62,14 +64,9 @@ class Readings:
         if read and digest is None:
             digest = engine.plain_digest(tensor)
             if digest is None:
-                try:
-                    with paused():
-                        if engine.stays(tensor):
-                            self._begin(tensor, (rows, index, position, spec, name))
-                            return
-                        digest = engine.tensor_digest(tensor)
-                except UnsupportedTensorError as error:
-                    self._unobserved[str(error)] += 1
+                with paused():
+                    self._digest(tensor, _row(rows, index, position, spec, name))
+                return
         rows.append((index, position, spec, digest, name))
 
     def value(
@@ -81,7 +78,7 @@ class Readings:
     @contextmanager
     def together(self) -> Iterator[None]:
         """Tensors of a device that are taken within are begun at the end, in one launch."""
-        gathered: list[tuple[torch.Tensor, _Waiting]] = []
+        gathered: list[tuple[torch.Tensor, _Take]] = []
         self._local.gathered = gathered
         try:
             yield
@@ -93,8 +90,8 @@ class Readings:
 
     def settle(self, *, wait: bool = False) -> None:
         """Complete the rows whose digests have come back; with `wait` all of them."""
-        for (rows, index, position, spec, name), digest in self._rings.ready(wait=wait):
-            rows.append((index, position, spec, digest, name))
+        for take, digest in self._rings.ready(wait=wait):
+            take(digest)
 
     def keep(self, index: int, role: int, position: int, tensor: torch.Tensor) -> None:
         """Keep a tensor's bits: role 0 an input, 1 an output. Waits for its device."""
@@ -108,29 +105,59 @@ class Readings:
         view = memoryview((ctypes.c_ubyte * nbytes).from_address(flat.data_ptr())).cast("B")
         self._sink.payload(index, role, position, view)
 
-    def _begin(self, tensor: torch.Tensor, waiting: _Waiting) -> None:
-        gathered = getattr(self._local, "gathered", None)
-        if gathered is not None:
-            gathered.append((tensor, waiting))
+    def _digest(self, tensor: torch.Tensor, take: _Take) -> None:
+        """Have `take` called with the digest of any tensor, or of what it is made of."""
+        try:
+            if not engine.stays(tensor):
+                digest = engine.tensor_digest(tensor)
+            elif (gathered := getattr(self._local, "gathered", None)) is not None:
+                gathered.append((tensor, take))
+                return
+            else:
+                self._rings.of(tensor.device).add(tensor, take)
+                return
+        except UnsupportedTensorError as error:
+            self._digest_parts(tensor, take, error)
         else:
-            self._rings.of(tensor.device).add(tensor, waiting)
+            take(digest)
 
-    def _begin_all(self, gathered: list[tuple[torch.Tensor, _Waiting]]) -> None:
-        devices: dict[torch.device, list[tuple[torch.Tensor, _Waiting]]] = {}
+    def _digest_parts(
+        self, tensor: torch.Tensor, take: _Take, error: UnsupportedTensorError
+    ) -> None:
+        made_of = parts.of(tensor)
+        if made_of is None:
+            if parts.has_bits(tensor):
+                self._unobserved[str(error)] += 1
+            take(None)
+            return
+        found: dict[int, bytes | None] = {}
+        forms = [(part.dtype, tuple(part.shape)) for part in made_of]
+        layout = tensor.layout
+
+        def taken(at: int, digest: bytes | None) -> None:
+            found[at] = digest
+            if len(found) < len(forms):
+                return
+            digests = [digest for _, digest in sorted(found.items()) if digest is not None]
+            whole = len(digests) == len(forms)
+            take(parts.combined(layout, forms, digests) if whole else None)
+
+        for at, part in enumerate(made_of):
+            self._digest(part, functools.partial(taken, at))
+
+    def _begin_all(self, gathered: list[tuple[torch.Tensor, _Take]]) -> None:
+        devices: dict[torch.device, list[tuple[torch.Tensor, _Take]]] = {}
         for entry in gathered:
             devices.setdefault(entry[0].device, []).append(entry)
         for device, entries in devices.items():
             try:
                 ring = self._rings.of(device)
-                problems = ring.add_all([t for t, _ in entries], [w for _, w in entries])
+                problems = ring.add_all([t for t, _ in entries], [take for _, take in entries])
             except UnsupportedTensorError as error:  # while a graph is captured
                 problems = [error] * len(entries)
-            for (_, (rows, index, position, spec, name)), problem in zip(
-                entries, problems, strict=True
-            ):
+            for (tensor, take), problem in zip(entries, problems, strict=True):
                 if problem is not None:
-                    self._unobserved[str(problem)] += 1
-                    rows.append((index, position, spec, None, name))
+                    self._digest_parts(tensor, take, problem)
 
     def _spec_of(self, tensor: torch.Tensor) -> int:
         try:
@@ -145,3 +172,12 @@ class Readings:
 
     def _new_spec(self, tensor: torch.Tensor, shape: tuple[int, ...]) -> int:
         return self._sink.spec(str(tensor.dtype).removeprefix("torch."), shape, str(tensor.device))
+
+
+def _row(rows: list[Row], index: int, position: int, spec: int, name: str | None) -> _Take:
+    """Appends the row once its digest is there."""
+
+    def take(digest: bytes | None) -> None:
+        rows.append((index, position, spec, digest, name))
+
+    return take

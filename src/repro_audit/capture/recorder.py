@@ -339,11 +339,14 @@ class Recorder:
         *,
         module: str = "",
         code: int | None = None,
-    ) -> None:
-        """Record an event that is no operator: tensors or ready digests, named, in order."""
+    ) -> int | None:
+        """Record an event that is no operator: tensors or ready digests, named, in order.
+
+        Returns its index; None where nothing is recorded.
+        """
         mode = self.mode()
         if not self.active or mode is None:
-            return
+            return None
         index, site, count = self._place(mode, phase, module, op)
         keep = bool(self.wanted) and self.wants(phase, module, op, count, mode)
         flags = 0
@@ -360,6 +363,7 @@ class Recorder:
                     self.readings.keep(index, 1, position, value)
         self.add_event((index, kind, mode.step, phase, mode.thread, site, count, code, None, flags))
         self._passed(mode, phase, module, op, count)
+        return index
 
     def _written(self, value: torch.Tensor) -> bool:
         return isinstance(value, torch.nn.Parameter) or not self.memory.holds(value)
@@ -422,7 +426,12 @@ class Recorder:
                 self._parameter(module, name, tensor, code)
 
     def _parameter(self, module: str, name: str, tensor: torch.Tensor, code: int | None) -> None:
-        self.add(KIND_PARAM, WEIGHTS, f"param:{name}", [(name, tensor)], module=module, code=code)
+        index = self.add(
+            KIND_PARAM, WEIGHTS, f"param:{name}", [(name, tensor)], module=module, code=code
+        )
+        mode = self.mode()
+        if index is not None and mode is not None:
+            mode.names.recorded(tensor, index)
 
     def weigh(self, root: torch.nn.Module) -> None:
         """Record all parameters and buffers of a model, naming its modules."""

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch._C import _current_autograd_node
+from torch.fx import GraphModule, graph_module
 from torch.nn.modules import module as hooks
 from torch.optim import optimizer as optimizers
 
-from repro_audit.capture.dispatch import paused, unseen_by_dynamo
+from repro_audit.capture.dispatch import address_of, paused, unseen_by_dynamo
 from repro_audit.capture.module_events import ModuleEvents
 from repro_audit.capture.outside import leaves
 
@@ -100,13 +101,19 @@ class Steps:
         if mode is None:
             return
         stack = mode.stack
+        caller = sys._getframe(1)
+        if mode.leaving:
+            mode.settle(caller.f_back)
         backward = _current_autograd_node() is not None
         if stack:
             stack.append((mode.names.path(module, stack[-1][0]), backward))
             return
+        if self._is_torchs(module, caller, mode):
+            stack.append(("", backward))
+            return
         path = mode.names.enter_root(module)
         if not backward:
-            self._enter_root(module, (args, _keywords(sys._getframe(1))), mode)
+            self._enter_root(module, (args, _keywords(caller)), mode)
         stack.append((path, backward))
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -114,12 +121,24 @@ class Steps:
         if not recorder.active or torch.compiler.is_compiling():
             return
         mode = recorder.mode()
-        if mode is None or not mode.stack:
+        if mode is None:
             return
-        path, backward = mode.stack.pop()
+        frame = sys._getframe(1)
+        mode.settle(frame)
+        if not mode.stack:
+            return
+        path, backward = mode.stack[-1]
+        mode.leave(module, frame)
         if recorder.focus.modules:
-            code = recorder.locator.number(sys._getframe(1))
+            code = recorder.locator.number(frame)
             self._modules.left(path, output, mode, backward=backward, code=code)
+
+    def _is_torchs(self, module: nn.Module, caller: FrameType, mode: OpMode) -> bool:
+        """Whether a module without any above it is a graph of torch's own, which torch calls."""
+        if not isinstance(module, GraphModule) or mode.names.knows(module):
+            return False
+        through = (hooks.__file__, graph_module.__file__)
+        return self._recorder.locator.direct(caller, *through) is None
 
     def _enter_root(self, root: nn.Module, inputs: tuple[Any, Any], mode: OpMode) -> None:
         recorder = self._recorder
@@ -160,14 +179,13 @@ class Steps:
         mode.optimizing += 1
         mode.owner = ""
         # `args` begins with the optimizer itself.
-        mode.closure = len(args) > 1 or kwargs.get("closure") is not None
+        mode.closure = (args[1] if len(args) > 1 else kwargs.get("closure")) is not None
         optimized: dict[int, tuple[weakref.ref[torch.Tensor], str]] = {}
         with paused():
             for tensor, (label, _) in self._tensors(optimizer, mode):
                 for found in (tensor, tensor.grad, *optimizer.state.get(tensor, {}).values()):
-                    # Sparse and wrapped tensors have no address.
-                    if type(found) in _PLAIN and found.layout is torch.strided:
-                        optimized[found.data_ptr()] = (weakref.ref(found), label)
+                    if type(found) in _PLAIN:
+                        optimized[address_of(found)] = (weakref.ref(found), label)
         mode.optimized = optimized
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
@@ -185,6 +203,10 @@ class Steps:
         ordered = sorted(named, key=lambda item: item[0])
         recorder.parameters(((*owner, tensor) for owner, tensor in ordered), code)
         self._constructed = True
+        if mode.optimizing:
+            # Within another's step, or within its own: a subclass that calls its parent's.
+            mode.pace.within(optimizer)
+            return
         if mode.pace.stepped(optimizer) and self._automatic:
             mode.pace.restart()
             self._end_step(mode)

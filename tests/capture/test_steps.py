@@ -1,0 +1,207 @@
+"""Steps and optimizers: where a step ends, what is an optimizer's, and of which module."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class Net(nn.Module):
+    """Two layers, the second of them called twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.block = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 4))
+
+    def forward(self, x):
+        return self.block(self.block(self.first(x)))
+
+
+def train(steps=2, optimizer=torch.optim.AdamW, **options):
+    net = Net()
+    updates = optimizer(net.parameters(), **options)
+    for _ in range(steps):
+        updates.zero_grad()
+        net(torch.ones(2, 4)).sum().backward()
+        updates.step()
+    return net
+
+
+def test_a_step_ends_with_the_optimizer(record):
+    run = record(train)
+    assert [e.step for e in run.ops("aten.addmm", phase="forward")] == [0, 0, 0, 1, 1, 1]
+    assert run.recorder.steps == 2
+    assert {e.phase for e in run.seen} == {
+        "data",
+        "rng",
+        "weights",
+        "forward",
+        "backward",
+        "optimizer",
+    }
+
+
+@pytest.mark.parametrize("options", [{"foreach": False}, {"foreach": True}, {"fused": True}])
+def test_parameters_are_recorded_at_the_start_after_each_step_and_at_the_end(record, options):
+    run = record(lambda: train(**options))
+    weights = [(e.step, e.module, e.op) for e in run.seen if e.kind == "param"]
+    names = [("block.1", "bias"), ("block.1", "weight"), ("first", "bias"), ("first", "weight")]
+    assert sorted(weights) == sorted(
+        (step, module, f"param:{name}") for step in (0, 0, 1, 2) for module, name in names
+    )
+    assert {e.digests[0] for e in run.seen if e.phase == "optimizer" and e.outputs} <= {None}
+
+
+def test_optimizer_ops_are_fingerprinted_when_asked_for(record):
+    run = record(lambda: train(foreach=False), optimizer_ops=True)
+    optimizing = [e for e in run.seen if e.phase == "optimizer" and e.outputs]
+    assert all(digest is not None for e in optimizing for digest in e.digests)
+    assert {e.module for e in optimizing if e.op == "aten.addcdiv_.default"} == {"first", "block.1"}
+
+
+def test_the_closure_of_an_optimizer_is_no_part_of_it(record):
+    def work():
+        net = Net()
+        updates = torch.optim.LBFGS(net.parameters(), max_iter=2)
+
+        def closure():
+            updates.zero_grad()
+            loss = F.mse_loss(net(torch.ones(2, 4)), torch.zeros(2, 4))
+            loss.backward()
+            return loss
+
+        updates.step(closure)
+
+    run = record(work)
+    assert {e.phase for e in run.ops("aten.mse_loss")} == {"forward"}
+    assert None not in [d for e in run.ops("aten.mse_loss") for d in e.digests]
+    assert run.ops("aten.mm", phase="backward")
+    assert run.unbound() == []
+    assert run.recorder.steps == 1
+
+
+def test_a_step_without_a_closure_is_the_optimizers_also_where_gradients_are_on(record):
+    class Grown(torch.optim.Optimizer):
+        def step(self, closure=None):
+            for parameter in self.param_groups[0]["params"]:
+                parameter.data.add_(1)
+
+    def work():
+        updates = Grown([nn.Parameter(torch.ones(2))], {})
+        updates.step(None)
+        updates.step(closure=None)
+
+    assert [e.phase for e in record(work).ops("aten.add_")] == ["optimizer"] * 2
+
+
+def test_an_optimizer_that_calls_its_parents_step_makes_one_step(record):
+    class Late(torch.optim.SGD):
+        def step(self, closure=None):
+            super().step(closure)
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].exp_()
+
+    def work():
+        # Constructed first, its `step` has hooks of its own.
+        torch.optim.SGD([nn.Parameter(torch.ones(2))])
+        parameter = nn.Parameter(torch.ones(2))
+        updates = Late([parameter], lr=0.1)
+        for _ in range(3):
+            parameter.grad = torch.ones(2)
+            updates.step()
+
+    run = record(work)
+    assert [(e.step, e.phase) for e in run.ops("aten.exp_")] == [
+        (step, "optimizer") for step in range(3)
+    ]
+
+
+def test_an_optimizer_within_another_is_part_of_its_step(record):
+    class Lookahead(torch.optim.Optimizer):
+        def __init__(self, base):
+            super().__init__(base.param_groups, {})
+            self.base = base
+
+        @torch.no_grad()
+        def step(self, closure=None):
+            self.base.step()
+            self.param_groups[0]["params"][0].exp_()
+
+    def work():
+        parameter = nn.Parameter(torch.ones(2))
+        updates = Lookahead(torch.optim.SGD([parameter]))
+        for _ in range(2):
+            parameter.grad = torch.ones(2)
+            updates.step()
+
+    run = record(work)
+    assert [(e.step, e.phase) for e in run.ops("aten.exp_")] == [
+        (0, "optimizer"),
+        (1, "optimizer"),
+    ]
+    assert run.recorder.steps == 2
+
+
+def test_a_sparse_gradient_belongs_to_its_parameters_module(record):
+    def work():
+        tables = nn.ModuleList(nn.Embedding(5, 4, sparse=True) for _ in range(2))
+        updates = torch.optim.SparseAdam(tables.parameters())
+        net = nn.Sequential(tables[0], tables[1])
+        for _ in range(2):
+            updates.zero_grad()
+            sum(table(torch.tensor([1, 1, 3])).sum() for table in net).backward()
+            updates.step()
+
+    owners = [e.module for e in record(work).ops("aten._coalesce", phase="optimizer")]
+    assert owners == ["Embedding", "Embedding#1"] * 2
+
+
+def test_two_optimizers_make_one_step(record):
+    def work():
+        one, other = Net(), nn.Sequential(nn.Linear(4, 1))
+        updates = [torch.optim.SGD(m.parameters(), 0.1) for m in (one, other)]
+        for _ in range(3):
+            other(one(torch.ones(2, 4))).sum().backward()
+            for update in updates:
+                update.step()
+
+    run = record(work)
+    assert run.recorder.steps == 3
+    assert {e.module for e in run.ops("aten.addmm")} == {"first", "block.1", "Sequential.0"}
+
+
+def test_without_an_optimizer_a_step_begins_with_the_roots_forward(record):
+    def work():
+        net = Net()
+        for _ in range(3):
+            net(torch.ones(2, 4))
+
+    run = record(work)
+    assert run.recorder.steps == 3
+    assert [e.step for e in run.ops("aten.addmm", module="first")] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("critic", "idle", "steps"),
+    [(5, 0, 3), (1, 1, 5)],
+    ids=["a critic steps five times", "an optimizer is never used"],
+)
+def test_a_step_waits_for_all_optimizers_in_use(record, critic, idle, steps):
+    parameters = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+
+    def train():
+        first = torch.optim.SGD([parameters[0]], lr=0.1)
+        second = torch.optim.SGD([parameters[1]], lr=0.1)
+        for _ in range(3 if not idle else 15):
+            for _ in range(critic):
+                parameters[0].grad = torch.ones(2)
+                first.step()
+            if not idle:
+                parameters[1].grad = torch.ones(2)
+                second.step()
+
+    # The unused one is waited for ten times: the eleventh call ends a step, then each further one.
+    assert record(train).recorder.step == steps
