@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
+from repro_audit import engine
 from repro_audit.errors import UnsupportedTensorError
 
 SPARSE = {
@@ -129,5 +130,6 @@ def test_a_quantised_tensor_is_said_to_be_unobserved(record):
 
     run = record(lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8))
     assert sum(run.recorder.unobserved.values()) == 1
+    assert parts.of(run.result) is None
     with pytest.raises(UnsupportedTensorError, match="int_repr"):
-        parts.digest(run.result)
+        engine.tensor_digest(run.result)

@@ -266,3 +266,24 @@ def test_the_launches_of_a_cuda_ring(make, monkeypatch: pytest.MonkeyPatch) -> N
     capturing = True
     with pytest.raises(UnsupportedTensorError, match="CUDA graph"):
         found.add(tensors[0], 0)
+
+
+def test_a_device_that_lacks_operations(by_torch: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(*args: Any, **kwargs: Any) -> Any:
+        asked.append(args)
+        raise NotImplementedError("Could not run 'aten::zero_' on abacus. And much more.")
+
+    asked: list[Any] = []
+    rings: ring.Rings[int] = ring.Rings()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "zeros", lacking)
+        for _ in range(3):
+            with pytest.raises(UnsupportedTensorError, match="'aten::zero_' on abacus\\)"):
+                rings.of(torch.device("cpu"))
+    assert len(asked) == 1
+    monkeypatch.setattr(ring.views, "resolved", lambda t: t)
+    from repro_audit.engine import torch_ops
+
+    monkeypatch.setattr(torch_ops, "add_stream", lacking)
+    with pytest.raises(UnsupportedTensorError, match="lacks what a digest takes"):
+        ring.Rings[int]().of(torch.device("cpu")).add(torch.ones(3), 0)

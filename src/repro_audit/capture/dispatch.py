@@ -267,8 +267,10 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             event = self.names.last_event(variable)
             if event is None:
                 event = self.recorder.main.names.last_event(variable)
+            if owner is not None:
+                return owner[0], event
             # Of a model that another thread ran: the node before it made the gradient.
-            return (owner[0] if owner else self.reached), event
+            return (self.reached if self.recorder.threaded else ""), event
         if causes is self.causes:
             causes.running(number)
         bound = self._bound(node, number, causes)

@@ -66,7 +66,8 @@ class Ring(Generic[_Token]):
     def __init__(self, device: torch.device, *, slots: int = SLOTS) -> None:
         """Allocates the ring, apart from the program's memory, and proves the engine right there.
 
-        Raises EngineError where there is no memory for it or the engine answers wrongly.
+        Raises EngineError where there is no memory for it or the engine answers wrongly, and
+        UnsupportedTensorError for a device that lacks the operations.
         """
         self.waits = 0
         self._slots = slots
@@ -171,17 +172,24 @@ class Rings(Generic[_Token]):
 
     def __init__(self) -> None:
         self._rings: dict[torch.device, Ring[_Token]] = {}
+        self._problems: dict[torch.device, str] = {}
         self._lock = threading.Lock()
 
     def of(self, device: torch.device) -> Ring[_Token]:
-        """The device's ring; raises as `Ring` does."""
+        """The device's ring; raises as `Ring` does, at each call anew."""
         ring = self._rings.get(device)
-        if ring is None:
-            with self._lock, views.unseen():
-                ring = self._rings.get(device)
-                if ring is None:
-                    ring = self._rings[device] = Ring(device)
-        return ring
+        if ring is not None:
+            return ring
+        with self._lock, views.unseen():
+            if device in self._problems:
+                raise UnsupportedTensorError(self._problems[device])
+            if device not in self._rings:
+                try:
+                    self._rings[device] = Ring(device)
+                except UnsupportedTensorError as problem:
+                    self._problems[device] = str(problem)
+                    raise
+            return self._rings[device]
 
     def ready(self, *, wait: bool = False) -> list[tuple[_Token, bytes]]:
         """As `Ring.ready`, of all devices."""
@@ -221,7 +229,10 @@ class TorchWriter:
             t = views.resolved(t)
         except UnsupportedTensorError as error:
             return error
-        torch_ops.add_stream(torch_ops.flat_bytes(t), 0, 0, out[:2])
+        try:
+            torch_ops.add_stream(torch_ops.flat_bytes(t), 0, 0, out[:2])
+        except NotImplementedError as error:
+            return _lacking(t.device, error)
         return t.nbytes, TAGS[views.dtype_name(t)]
 
 
@@ -250,6 +261,14 @@ class Here:
         """Nothing to wait for."""
 
 
+def _lacking(device: torch.device, error: NotImplementedError) -> UnsupportedTensorError:
+    said = str(error).partition(".")[0]
+    return UnsupportedTensorError(
+        f"A tensor on {device}, which lacks what a digest takes ({said}). "
+        f"{choice.VARIABLE}=portable fingerprints copies on the host."
+    )
+
+
 Tables = list[tuple[Any, Any]]
 
 
@@ -275,6 +294,8 @@ def _parts(device: torch.device, slots: int) -> tuple[Writer, Clock, Tables]:
             f"Give the program a smaller batch, or set {choice.VARIABLE}=portable to fingerprint "
             "on the host."
         ) from error
+    except NotImplementedError as error:
+        raise _lacking(device, error) from error
 
     def copy(half: int) -> None:
         table, host = tables[half]
