@@ -3,9 +3,9 @@
     python -m benchmarks.gpu.training [--pairs N] [--batch N] [--length N] [--json FILE]
 
 Random weights from a config, batches of 8 by 1024, bfloat16 autocast, AdamW (fused). Each round
-runs one plain step and one audited step (every op fingerprinted, the events written to a trace
-file), each until the device has done it. Ratios are taken within a round; medians, with a bootstrap
-interval of 95%. Synchronisations are those that torch's profiler counts in one step of each.
+runs one plain step and one audited step at each level (the events written to a trace file), each
+until the device has done it. Ratios are taken within a round; medians, with a bootstrap interval of
+95%. Synchronisations are those that torch's profiler counts in one step of each.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from benchmarks.provenance import provenance
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from repro_audit.capture import Recorder
+from repro_audit.model import Level
 from repro_audit.trace import Writer
 
 _SYNCHRONISATIONS = (
@@ -70,10 +71,10 @@ class Training:
         self.optimizer.step()
 
 
-def audited(folder: str, number: int, step: Callable[[], None]) -> tuple[float, int]:
+def audited(folder: str, number: int, level: Level, step: Callable[[], None]) -> tuple[float, int]:
     """Seconds of an audited step, without what a run costs once; how many events it made."""
-    writer = Writer(Path(folder) / f"{number}.sqlite", run="benchmark", plan={})
-    recorder = Recorder(writer, bases=(folder,))
+    writer = Writer(Path(folder) / f"{number}-{level}.sqlite", run="benchmark", plan={})
+    recorder = Recorder(writer, bases=(folder,), level=level)
     recorder.start()
     step()  # makes the ring, and has every operator's schema read
 
@@ -89,20 +90,20 @@ def audited(folder: str, number: int, step: Callable[[], None]) -> tuple[float, 
     return taken, events
 
 
-def synchronisations(step: Callable[[], None], *, observed: bool) -> dict[str, int]:
-    """How often a step waits for the device, by name of CUDA's function."""
+def synchronisations(step: Callable[[], None], level: Level | None) -> dict[str, int]:
+    """How often a step waits for the device, by name of CUDA's function; observed at a level."""
     with tempfile.TemporaryDirectory() as folder:
         recorder: Any = None
-        if observed:
+        if level is not None:
             writer = Writer(Path(folder) / "trace.sqlite", run="benchmark", plan={})
-            recorder = Recorder(writer, bases=(folder,))
+            recorder = Recorder(writer, bases=(folder,), level=level)
             recorder.start()
         step()
         with torch.profiler.profile(activities=torch.profiler.supported_activities()) as profile:
             step()
-            if observed:
+            if recorder is not None:
                 recorder.flush()
-        if observed:
+        if recorder is not None:
             recorder.stop()
             writer.close(manifest={}, closing={"events": recorder.events})
         # The profiler itself waits once, at its end.
@@ -121,26 +122,30 @@ def main() -> None:
     training = Training(given.batch, given.length)
     for _ in range(3):
         training.step()
-    plain, ratios, events = [], [], 0
+    plain: list[float] = []
+    ratios: dict[Level, list[float]] = {"ops": [], "modules": []}
+    events = {}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(given.pairs):
             plain.append(seconds(training.step))
-            taken, events = audited(folder, number, training.step)
-            ratios.append(taken / plain[-1])
+            for level, found in ratios.items():
+                taken, events[level] = audited(folder, number, level, training.step)
+                found.append(taken / plain[-1])
     result: dict[str, Any] = {
         "provenance": provenance() | {"device": torch.cuda.get_device_name()},
         "plain, seconds": interval(plain),
-        "audited / plain": interval(ratios),
+        **{f"audited {level} / plain": interval(found) for level, found in ratios.items()},
         "events": events,
         "synchronisations": {
-            "plain": synchronisations(training.step, observed=False),
-            "audited": synchronisations(training.step, observed=True),
+            "plain": synchronisations(training.step, None),
+            "audited ops": synchronisations(training.step, "ops"),
+            "audited modules": synchronisations(training.step, "modules"),
         },
     }
-    for name in ("plain, seconds", "audited / plain"):
+    for name in ("plain, seconds", "audited ops / plain", "audited modules / plain"):
         median, low, high = result[name]
-        print(f"{name:18} {median:8.3f}   [{low:.3f}, {high:.3f}]")
-    print(f"events a step      {events:8}")
+        print(f"{name:24} {median:8.3f}   [{low:.3f}, {high:.3f}]")
+    print(f"events a step            {events}")
     for name, counts in result["synchronisations"].items():
         print(f"synchronisations, {name}: {sum(counts.values())}  {counts}")
     if given.json:
