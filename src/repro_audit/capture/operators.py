@@ -45,6 +45,9 @@ _FILLS = frozenset(
         "zero_",
     }
 )
+# Overwrite what they keep of the steps before (the position of the argument), where this is the
+# first.
+_FIRST = {"_fused_sgd_": 2}
 # Their schemas hide that running statistics are written in training (positions of the arguments).
 _HIDDEN_WRITES = {
     "native_batch_norm": (3, 4),
@@ -69,7 +72,9 @@ class Operator:
         "blind",
         "empty",
         "fills",
+        "first",
         "name",
+        "outs",
         "outside",
         "partial",
         "random",
@@ -84,6 +89,8 @@ class Operator:
         self.skip = False
         self.empty = self.fills = self.outside = self.random = False
         self.blind = self.partial = False
+        self.first: int | None = None
+        self.outs: frozenset[str] = frozenset()
         self.writes: tuple[tuple[int, str], ...] = ()
         self.returns: tuple[int, ...] | None = None
         self.single = False
@@ -100,6 +107,8 @@ class Operator:
         self.blind = aten and base in _BLIND
         self.partial = aten and base in _PARTIAL
         self.outside = aten and base in _OUTSIDE
+        self.first = _FIRST.get(base) if aten else None
+        self.outs = frozenset(argument.name for argument in schema.arguments if argument.is_out)
         self.random = any(tag.name == "nondeterministic_seeded" for tag in func.tags)
         hidden = _HIDDEN_WRITES.get(base, ()) if aten else ()
         self.writes = tuple(
@@ -119,3 +128,15 @@ class Operator:
             fresh = (0,)
         self.returns = fresh
         self.single = len(schema.returns) == 1
+
+    def read(self, args: Any, kwargs: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
+        """The arguments of a call but for those that it overwrites without reading them."""
+        if not (self.fills or self.outs or self.first is not None):
+            return args, kwargs or {}
+        positional = list(args)
+        if self.fills:
+            del positional[:1]
+        elif self.first is not None and kwargs and kwargs.get("is_first_step"):
+            del positional[self.first]
+        named = {name: kwargs[name] for name in kwargs if name not in self.outs} if kwargs else {}
+        return positional, named

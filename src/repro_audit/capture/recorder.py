@@ -112,7 +112,8 @@ class Recorder:
         self.names = ModuleNames()
         self.locator = Locator(bases, sink.code)
         self.memory = UnwrittenMemory(poison=poison)
-        self.optimized: dict[int, tuple[weakref.ref[torch.Tensor], str]] = {}
+        # What an optimizer now works on, by address: a parameter's module path and name.
+        self.optimized: dict[int, tuple[weakref.ref[torch.Tensor], tuple[str, str]]] = {}
         self.wanted = {
             (key.step, key.phase, key.module, key.op, key.call_index, key.thread) for key in capture
         }
@@ -238,12 +239,13 @@ class Recorder:
         read: bool,
         keep: bool,
         whole: bool,
+        name: str | None = None,
     ) -> None:
         """Record one output of event `index`; fingerprint it if `read`, keep its bits if `keep`.
 
         `whole` says that the operator wrote all of it.
         """
-        self.sink.outputs.append(self._row(index, position, tensor, read, None))
+        self.sink.outputs.append(self._row(index, position, tensor, read, name))
         if whole and self.memory.unwritten and tensor.layout is torch.strided:
             self.memory.wrote(tensor)
         if keep:
@@ -369,7 +371,7 @@ class Recorder:
         """
         if operator.outside:
             return False
-        read = (args[1:] if operator.fills else args, kwargs or {})
+        read = operator.read(args, kwargs)
         position = -1
         for position, tensor in enumerate(tensors_in(read)):
             self.sink.inputs.append(self._row(index, position, tensor, True, None))
