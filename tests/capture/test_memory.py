@@ -101,6 +101,7 @@ def linearised():
     return value + push(torch.ones(4, 4))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning")
 @pytest.mark.parametrize("work", [cache, buffer, resized, circular, ctc, old_file, linearised])
 def test_what_is_never_written_nor_read_is_not_fingerprinted(record, work):
@@ -150,3 +151,30 @@ def test_scratch_is_neither_output_nor_input(record, scratching):
     assert len(drop.outputs) == 1
     inputs = [(position, name) for _, position, _, _, name in run.sink.kept["i"]]
     assert inputs == [(0, None), (2, "arguments")]
+
+
+def test_what_an_op_only_overwrites_is_no_input_of_it(record):
+    from repro_audit.model import SiteKey
+
+    def work():
+        torch.addmm(torch.ones(2), torch.ones(2, 2), torch.ones(2, 2), out=torch.empty(2, 2))
+        parameter = torch.ones(2, requires_grad=True)
+        parameter.grad = torch.ones(2)
+        # The first step of a fused optimizer is given `empty` memory for its momentum.
+        updates = torch.optim.SGD([parameter], momentum=0.9, fused=True)
+        for _ in range(2):
+            updates.step()
+
+    keys = [
+        SiteKey(0, "forward", "", "aten.addmm.out", 0, 0),
+        *(SiteKey(n, "optimizer", "", "aten._fused_sgd_.default", 0, 0) for n in range(2)),
+    ]
+    run = record(work, capture=tuple(keys), optimizer_ops=True)
+    assert taints(run) == []
+    first, second, third = (
+        sum(row[0] == event.index for row in run.sink.kept["i"])
+        for op in ("aten.addmm", "aten._fused_sgd_")
+        for event in run.ops(op)
+    )
+    # Their tensors, and all numbers together: the momentum is an input from the second step on.
+    assert (first, second, third) == (4, 3, 4)

@@ -153,12 +153,26 @@ def test_graphs_that_torch_makes_are_no_modules_of_the_program(record):
 
 
 def test_a_graph_that_the_program_calls_is_its_model(record):
-    traced = symbolic_trace(Net())
-
     def work():
+        traced = symbolic_trace(Net())
         for _ in range(2):
             traced(torch.ones(1, 4))
 
     run = record(work)
     assert [e.module for e in run.ops("aten.tanh")] == ["head.1"] * 2
+    assert run.recorder.steps == 2
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Converting a tensor to a Python boolean")
+def test_a_run_to_trace_a_module_takes_no_name_and_no_step(record):
+    def work():
+        traced = torch.jit.trace(nn.Sequential(nn.Linear(4, 4), nn.Tanh()), torch.ones(1, 4))
+        net = nn.Sequential(traced, nn.Sigmoid())
+        for _ in range(2):
+            net(torch.ones(1, 4))
+
+    run = record(work)
+    assert [e.module for e in run.ops("aten.sigmoid")] == ["1", "1"]
+    assert {e.module for e in run.ops("aten.tanh")} == {"Tanh", "", "0"}
     assert run.recorder.steps == 2

@@ -62,6 +62,19 @@ def test_optimizer_ops_are_fingerprinted_when_asked_for(record):
     assert {e.module for e in optimizing if e.op == "aten.addcdiv_.default"} == {"first", "block.1"}
 
 
+@pytest.mark.parametrize("options", [{"foreach": True}, {"fused": True}])
+def test_what_an_op_on_many_parameters_writes_has_their_names(record, options):
+    run = record(lambda: train(**options), optimizer_ops=True)
+    # In the first step, the moments are made by the step itself.
+    _, event = (e for e in run.seen if "addcdiv_" in e.op or "_fused_adamw_" in e.op)
+    names = [name for *_, name in event.outputs]
+    parameters = ["first.weight", "first.bias", "block.1.weight", "block.1.bias"]
+    assert names[:4] == parameters
+    # A fused op writes gradients, moments and counts of steps too.
+    assert set(names) == set(parameters)
+    assert event.module == ""
+
+
 def test_the_closure_of_an_optimizer_is_no_part_of_it(record):
     def work():
         net = Net()

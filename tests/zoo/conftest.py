@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from repro_audit.model import Event
 from repro_audit.trace import Trace
 
 PROGRAMS = Path(__file__).resolve().parent / "programs"
@@ -38,20 +39,24 @@ class Result:
         """The codes of the warnings."""
         return [warning["code"] for warning in self.report["warnings"]]
 
-    def unbound(self) -> list[str]:
-        """Backward ops of the first run that have neither their forward op nor, where they
-        accumulate a parameter's gradient, its module.
-        """
+    def events(self) -> list[Event]:
+        """The events of the first run."""
         with closing(Trace.open(self.traces[0])) as trace:
-            events = [trace.event(i) for i in range(len(trace))]
+            return [trace.event(i) for i in range(len(trace))]
+
+    def unbound(self) -> list[str]:
+        """Backward ops of the first run without a cause: that accumulate the gradient of a leaf
+        that no module and no optimizer knows, if all is well.
+        """
         return [
             event.key.op
-            for event in events
-            if event.kind == "op"
-            and event.key.phase == "backward"
-            and event.cause is None
-            and not event.key.module
+            for event in self.events()
+            if event.kind == "op" and event.key.phase == "backward" and event.cause is None
         ]
+
+    def printed(self) -> str:
+        """What the first run printed."""
+        return self.traces[0].with_suffix(".out").read_text()
 
 
 @pytest.fixture

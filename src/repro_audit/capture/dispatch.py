@@ -56,7 +56,7 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # Other threads name what they run at the same time: which is first would be chance.
         self.names = ModuleNames()
         self.pace = Pace()
-        self.optimized: dict[int, tuple[weakref.ref[torch.Tensor], str]] = {}
+        self.optimized: dict[int, tuple[weakref.ref[torch.Tensor], tuple[str, str]]] = {}
         # (module path, entered during backward) of the modules now running, outermost first.
         self.stack: list[tuple[str, bool]] = []
         # Of those that returned, but whose own hooks may still run: how many modules ran with each,
@@ -235,7 +235,8 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 position += 1
             else:
                 for tensor in tensors_in(written):
-                    recorder.add_tensor(index, position, tensor, read, keep, whole)
+                    label = self._of_parameter(tensor) if read and self.optimizing else None
+                    recorder.add_tensor(index, position, tensor, read, keep, whole, label)
                     position += 1
         returns = operator.returns
         if returns is None:
@@ -321,11 +322,20 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return ""
             first = first[0]
         if type(first) is _Tensor or type(first) is _Parameter:
-            owner = self.optimized.get(address_of(first))
-            # Memory of a tensor that is gone may be anybody's by now.
-            if owner is not None and owner[0]() is not None:
-                self.owner = owner[1]
+            owner = self._optimized(first)
+            if owner is not None:
+                self.owner = owner[0]
         return self.owner
+
+    def _of_parameter(self, tensor: torch.Tensor) -> str | None:
+        """Name of the parameter that a tensor of a list belongs to, as part of an update."""
+        owner = self._optimized(tensor)
+        return None if owner is None else ".".join(part for part in owner if part)
+
+    def _optimized(self, tensor: torch.Tensor) -> tuple[str, str] | None:
+        known = self.optimized.get(address_of(tensor))
+        # Memory of a tensor that is gone may be anybody's by now.
+        return known[1] if known is not None and known[0]() is not None else None
 
     def leave(self, module: torch.nn.Module, frame: FrameType) -> None:
         """Take a module off the stack: at once or, where hooks of its own follow, after those."""

@@ -84,11 +84,8 @@ class UnwrittenMemory:
         """True if the operator reads such memory; operators that only overwrite it do not."""
         if operator.outside or (operator.returns == () and not operator.writes):
             return False
-        written = {at for at, _ in operator.writes} if operator.fills else ()
-        for at, value in enumerate(args):
-            if at not in written and self.holds(value):
-                return True
-        return bool(kwargs) and any(self.holds(value) for value in kwargs.values())
+        positional, named = operator.read(args, kwargs)
+        return self.holds(positional) or any(self.holds(value) for value in named.values())
 
     def wrote(self, tensor: torch.Tensor) -> None:
         """Note that a tensor was produced or written: if it covers its storage, all is written."""

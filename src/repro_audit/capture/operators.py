@@ -47,6 +47,9 @@ _FILLS = frozenset(
         "zero_",
     }
 )
+# Overwrite what they keep of the steps before (the position of the argument), where this is the
+# first.
+_FIRST = {"_fused_sgd_": 2}
 # Their schemas hide that running statistics are written in training (positions of the arguments).
 _HIDDEN_WRITES = {
     "native_batch_norm": (3, 4),
@@ -87,8 +90,10 @@ class Operator:
         "collective",
         "empty",
         "fills",
+        "first",
         "many",
         "name",
+        "outs",
         "outside",
         "partial",
         "random",
@@ -104,6 +109,8 @@ class Operator:
         self.skip = False
         self.empty = self.fills = self.outside = self.random = False
         self.blind = self.partial = self.collective = self.many = False
+        self.first: int | None = None
+        self.outs: frozenset[str] = frozenset()
         self.writes: tuple[tuple[int, str], ...] = ()
         self.returns: tuple[int, ...] | None = None
         self.scratch: tuple[int, ...] = ()
@@ -121,6 +128,8 @@ class Operator:
         self.blind = aten and base in _BLIND
         self.partial = aten and base in _PARTIAL
         self.outside = aten and base in _OUTSIDE
+        self.first = _FIRST.get(base) if aten else None
+        self.outs = frozenset(argument.name for argument in schema.arguments if argument.is_out)
         self.random = any(tag.name == "nondeterministic_seeded" for tag in func.tags)
         hidden = _HIDDEN_WRITES.get(base, ()) if aten else ()
         self.writes = tuple(
@@ -146,3 +155,15 @@ class Operator:
         self.single = len(schema.returns) == 1
         written = [schema.arguments[position] for position, _ in self.writes]
         self.many = any(isinstance(x.type, torch.ListType) for x in (*written, *schema.returns))
+
+    def read(self, args: Any, kwargs: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
+        """The arguments of a call but for those that it overwrites without reading them."""
+        if not (self.fills or self.outs or self.first is not None):
+            return args, kwargs or {}
+        positional = list(args)
+        if self.fills:
+            del positional[:1]
+        elif self.first is not None and kwargs and kwargs.get("is_first_step"):
+            del positional[self.first]
+        named = {name: kwargs[name] for name in kwargs if name not in self.outs} if kwargs else {}
+        return positional, named

@@ -319,12 +319,13 @@ class Recorder:
         read: bool,
         keep: bool,
         whole: bool,
+        name: str | None = None,
     ) -> None:
         """Record one output of event `index`; fingerprint it if `read`, keep its bits if `keep`.
 
         `whole` says that the operator wrote all of it.
         """
-        self.readings.take(self.sink.outputs, index, position, tensor, read=read)
+        self.readings.take(self.sink.outputs, index, position, tensor, read=read, name=name)
         if whole and self.memory.unwritten and tensor.layout is torch.strided:
             self.memory.wrote(tensor)
         if keep:
@@ -484,7 +485,7 @@ class Recorder:
         """
         if operator.outside:
             return False
-        read = (args[1:] if operator.fills else args, kwargs or {})
+        read = operator.read(args, kwargs)
         position = -1
         for position, tensor in enumerate(tensors_in(read)):
             if not self.memory.is_noise(tensor):

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch._C import _current_autograd_node
-from torch.fx import GraphModule, graph_module
+from torch.fx import GraphModule, _symbolic_trace, graph_module
+from torch.jit import _trace
 from torch.nn.modules import module as hooks
 from torch.optim import optimizer as optimizers
 
@@ -30,6 +31,8 @@ _COMPILE_WARNING = r"Using `torch\.compile\(module\)` when there are global hook
 
 # Functions of torch.nn.Module that run a module's hooks.
 _CALLERS = frozenset({"_call_impl", "inner"})
+# Where they are, and what calls them for a graph.
+_CALLING_FILES = frozenset({hooks.__file__, graph_module.__file__})
 
 
 class StepLimitExit(SystemExit):
@@ -134,11 +137,19 @@ class Steps:
             self._modules.left(path, output, mode, backward=backward, code=code)
 
     def _is_torchs(self, module: nn.Module, caller: FrameType, mode: OpMode) -> bool:
-        """Whether a module without any above it is a graph of torch's own, which torch calls."""
-        if not isinstance(module, GraphModule) or mode.names.knows(module):
-            return False
-        through = (hooks.__file__, graph_module.__file__)
-        return self._recorder.locator.direct(caller, *through) is None
+        """Whether torch calls a module for its own ends, with no other above it.
+
+        To trace it, to check a trace, or as a graph that torch made.
+        """
+        if _symbolic_trace._is_fx_tracing_flag:
+            return True
+        at: FrameType | None = caller
+        while at is not None and at.f_code.co_filename in _CALLING_FILES:
+            at = at.f_back
+        if at is not None and at.f_code.co_filename == _trace.__file__:
+            return True
+        made = isinstance(module, GraphModule) and not mode.names.knows(module)
+        return made and self._recorder.locator.direct(at) is None
 
     def _enter_root(self, root: nn.Module, inputs: tuple[Any, Any], mode: OpMode) -> None:
         recorder = self._recorder
@@ -180,12 +191,12 @@ class Steps:
         mode.owner = ""
         # `args` begins with the optimizer itself.
         mode.closure = (args[1] if len(args) > 1 else kwargs.get("closure")) is not None
-        optimized: dict[int, tuple[weakref.ref[torch.Tensor], str]] = {}
+        optimized: dict[int, tuple[weakref.ref[torch.Tensor], tuple[str, str]]] = {}
         with paused():
-            for tensor, (label, _) in self._tensors(optimizer, mode):
+            for tensor, owner in self._tensors(optimizer, mode):
                 for found in (tensor, tensor.grad, *optimizer.state.get(tensor, {}).values()):
                     if type(found) in _PLAIN:
-                        optimized[address_of(found)] = (weakref.ref(found), label)
+                        optimized[address_of(found)] = (weakref.ref(found), owner)
         mode.optimized = optimized
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:

@@ -18,7 +18,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(0.3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + fault(self.dropout(self.inner(x).relu()))
+        return x + self.dropout(fault(self.inner(x).relu()))
 
 
 class Net(nn.Module):

@@ -20,17 +20,6 @@ class Block(nn.Module):
         return self.norm(fault(self.inner(x).relu()))
 
 
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Linear(8, 16)
-        self.block = torch.compile(Block(), backend=sys.argv[1], fullgraph=True)
-        self.head = nn.Linear(16, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.block(self.stem(x)))
-
-
 @torch.compile(backend=sys.argv[1])
 def loss_of(y: torch.Tensor) -> torch.Tensor:
     y = y.square()
@@ -38,7 +27,8 @@ def loss_of(y: torch.Tensor) -> torch.Tensor:
     return y.mean()
 
 
-net = Net()
+block = torch.compile(Block(), backend=sys.argv[1], fullgraph=True)
+net = nn.Sequential(nn.Linear(8, 16), block, nn.Linear(16, 1))
 optimizer = torch.optim.AdamW(net.parameters())
 for _ in range(3):
     optimizer.zero_grad()
