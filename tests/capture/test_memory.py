@@ -166,8 +166,8 @@ def test_what_an_op_only_overwrites_is_no_input_of_it(record):
             updates.step()
 
     keys = [
-        SiteKey(0, "forward", "", "aten.addmm.out", 0, 0),
-        *(SiteKey(n, "optimizer", "", "aten._fused_sgd_.default", 0, 0) for n in range(2)),
+        SiteKey(0, "forward", "", "aten.addmm.out", 0),
+        *(SiteKey(n, "optimizer", "", "aten._fused_sgd_.default", 0) for n in range(2)),
     ]
     run = record(work, capture=tuple(keys), optimizer_ops=True)
     assert taints(run) == []

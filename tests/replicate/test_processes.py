@@ -102,10 +102,16 @@ def test_a_process_is_what_it_is_plainly(
         monkeypatch.setenv("PYTHONPATH", path)
     (directory / "show.py").write_text(SHOW + "show()\n")
     for way, code in WAYS.items():
-        text = f"{SHOW}\nimport multiprocessing, subprocess\nif __name__ == '__main__':\n    {code}\n"
+        main = f"if __name__ == '__main__':\n    {code}\n"
+        text = f"{SHOW}\nimport multiprocessing, subprocess\n{main}"
         outcome, _ = run(text, name=way.replace(" ", "-"))
         plain = subprocess.run(
-            [sys.executable, "train.py"], capture_output=True, text=True, check=True, timeout=60
+            [sys.executable, "train.py"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+            env=dict(os.environ),  # without what a library has put past it, as readline does
         )
         assert outcome.out.read_text() == plain.stdout, way
         assert (outcome.returncode, outcome.err.read_text()) == (0, plain.stderr), way
@@ -155,7 +161,8 @@ def test_names(run: Callable[..., Ran], directory: Path) -> None:
             p = multiprocessing.get_context("spawn").Process(target=idle)
             p.start()
             p.join()
-            subprocess.run(["sh", "-c", f"{sys.executable} show.py pass; {sys.executable} show.py 1"])
+            one = f"{sys.executable} show.py"
+            subprocess.run(["sh", "-c", f"{one} pass; {one} 1"])
             subprocess.run(["true"])
             python("subprocess.run([sys.executable, 'show.py', 'pass'])")
             t = threading.Thread(target=python)
@@ -278,7 +285,8 @@ def test_a_process_of_another_interpreter_is_left_alone(
     outcome, log = run(
         """
         import subprocess
-        code = "import sys, os; print([m for m in sys.modules if 'repro' in m], 'PYTHONPATH' in os.environ)"
+        ours = "[m for m in sys.modules if 'repro' in m]"
+        code = f"import sys, os; print({ours}, 'PYTHONPATH' in os.environ)"
         subprocess.run(["other/bin/python", "-c", code], check=True)
         """
     )

@@ -67,7 +67,7 @@ def test_events_stand_in_the_order_of_the_clock(member: Callable[..., Writer]) -
     assert [trace.key(i).process for i in (5, 6)] == ["", "1"]
     assert [trace.rank(i) for i in (5, 6)] == [0, 1]
     assert trace.signature(5) == trace.event(5).outputs[0].spec.dtype.encode() + (
-        b"(1,)cpu" + bytes([7]) * 16 + b"|"
+        b"(1,)" + bytes([7]) * 16 + b"|"
     )
     assert trace.event(5).cause == 2
     trace.close()
@@ -121,8 +121,14 @@ def test_a_process_that_was_killed_left_a_part(member: Callable[..., Writer]) ->
     own = member([("a1", 3, 20)])
     trace = Trace.open(own.path)
     assert ops(trace) == ["b1", "a1", "b2"]
-    assert [(file.process, bool(file.closing)) for file in trace.files] == [("", True), ("1", False)]
-    assert [(thread.process, thread.ended) for thread in trace.threads] == [("", True), ("1", False)]
+    assert [(file.process, bool(file.closing)) for file in trace.files] == [
+        ("", True),
+        ("1", False),
+    ]
+    assert [(thread.process, thread.ended) for thread in trace.threads] == [
+        ("", True),
+        ("1", False),
+    ]
 
 
 def test_one_killed_before_its_seal_left_a_part(member: Callable[..., Writer]) -> None:
