@@ -49,6 +49,23 @@ def test_call_sites_name_the_programs_own_line(record):
     assert {e.call_site for e in run.seen if e.phase == "backward"} == {f"{HERE}:{backward}"}
 
 
+def test_files_that_inductor_writes_are_no_call_sites(record, tmp_path, monkeypatch):
+    def generated(place):
+        namespace = {}
+        text = "import torch\ndef call():\n    return torch.ones(2).exp()\n"
+        exec(compile(text, str(place / "graph.py"), "exec"), namespace)
+        return namespace["call"]
+
+    def work():
+        generated(tmp_path / "ab")()
+        generated(tmp_path.parent)()
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    ours, theirs = record(work).ops("aten.exp")
+    assert ours.call_site.startswith(f"{HERE}:")
+    assert theirs.call_site == f"{tmp_path.parent}/graph.py:3"
+
+
 def test_backward_ops_belong_to_the_forward_op_that_caused_them(record):
     run = record(train)
     by_index = {e.index: e for e in run.seen}
