@@ -199,6 +199,28 @@ def test_no_backward_op_is_left_unbound(record, work):
     assert run.unbound() == []
 
 
+def test_a_node_that_no_op_made_belongs_to_the_op_before(record):
+    stored, gradient, x = torch.ones(3), torch.ones(3), torch.ones(3, requires_grad=True)
+
+    class Stored(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return stored
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return (gradient * 2).exp()
+
+    def work():
+        x.cos()
+        Stored.apply(x).backward(gradient)
+
+    run = record(work)
+    (before,) = run.ops("aten.cos")
+    made = run.ops("aten.mul", phase="backward") + run.ops("aten.exp", phase="backward")
+    assert [e.cause for e in made] == [before.index] * 2
+
+
 def test_a_part_of_a_model_called_by_itself_keeps_its_path(record):
     def work():
         net = Net()
