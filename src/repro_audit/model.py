@@ -202,7 +202,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One recorded thing. `index` is its place in the run; `cause` the forward event's index."""
+    """One recorded thing. `index` is its place in the run, `cause` that of its `CausedBy`."""
 
     index: int
     kind: EventKind
@@ -253,7 +253,7 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class CausedBy:
-    """The forward op a backward op belongs to."""
+    """The forward op a backward op belongs to; the parameter whose gradient it accumulates."""
 
     op: str
     module: str

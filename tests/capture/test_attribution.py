@@ -49,6 +49,23 @@ def test_call_sites_name_the_programs_own_line(record):
     assert {e.call_site for e in run.seen if e.phase == "backward"} == {f"{HERE}:{backward}"}
 
 
+def test_files_that_inductor_writes_are_no_call_sites(record, tmp_path, monkeypatch):
+    def generated(place):
+        namespace = {}
+        text = "import torch\ndef call():\n    return torch.ones(2).exp()\n"
+        exec(compile(text, str(place / "graph.py"), "exec"), namespace)
+        return namespace["call"]
+
+    def work():
+        generated(tmp_path / "ab")()
+        generated(tmp_path.parent)()
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    ours, theirs = record(work).ops("aten.exp")
+    assert ours.call_site.startswith(f"{HERE}:")
+    assert theirs.call_site == f"{tmp_path.parent}/graph.py:3"
+
+
 def test_backward_ops_belong_to_the_forward_op_that_caused_them(record):
     run = record(train)
     by_index = {e.index: e for e in run.seen}
@@ -180,6 +197,28 @@ def test_no_backward_op_is_left_unbound(record, work):
     run = record(work)
     assert run.seen
     assert run.unbound() == []
+
+
+def test_a_node_that_no_op_made_belongs_to_the_op_before(record):
+    stored, gradient, x = torch.ones(3), torch.ones(3), torch.ones(3, requires_grad=True)
+
+    class Stored(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return stored
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return (gradient * 2).exp()
+
+    def work():
+        x.cos()
+        Stored.apply(x).backward(gradient)
+
+    run = record(work)
+    (before,) = run.ops("aten.cos")
+    made = run.ops("aten.mul", phase="backward") + run.ops("aten.exp", phase="backward")
+    assert [e.cause for e in made] == [before.index] * 2
 
 
 def test_a_part_of_a_model_called_by_itself_keeps_its_path(record):

@@ -32,6 +32,7 @@ FUNCTIONS = {
     # A view of what was written in place has a node of its own, made when it is next used.
     "views": {"AsStridedBackward0": "aten.slice"},
 }
+ACCUMULATE = "torch::autograd::AccumulateGrad"
 EAGER = [
     "accumulation",
     "amp",
@@ -129,7 +130,7 @@ def test_the_cause_is_the_op_that_the_node_is_named_for_at_the_line_that_made_it
         name, line = node
         cause = by_index.get(event.cause)
         checked += 1
-        if name.endswith("AccumulateGrad"):
+        if name == ACCUMULATE:
             # Of a parameter, or of a tensor that belongs to no module.
             right = (
                 cause.kind == "param"
@@ -166,13 +167,14 @@ def test_a_backward_in_a_devices_thread_has_its_causes():
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert {here for _, here, *_ in rows} == {False, True}
-    made = [row for row in rows if not row[2].endswith("AccumulateGrad")]
+    made = [row for row in rows if row[2] not in {ACCUMULATE, "NegatedBackward"}]
+    assert [row[3] for row in rows if row[2] == "NegatedBackward"] == ["aten.neg.default"]
     assert [row for row in made if row[3] is None or not _names(row[2], row[3])] == []
-    # The thread has no frame of the program: the lines are those that wait for it.
+    # Where the thread has no frame of the program, the line is the one that waits for it.
     lines = program.read_text().splitlines()
     calls = [
         f"{program.name}:{at}"
         for at, line in enumerate(lines, 1)
-        if "ward()" in line or "(slope,)" in line
+        if "ward()" in line or "(slope,)" in line or "grad.neg()" in line
     ]
     assert sorted({site for *_, site in rows}) == calls

@@ -152,6 +152,21 @@ def test_graphs_that_torch_makes_are_no_modules_of_the_program(record):
     assert not [e.module for e in run.seen if "GraphModule" in e.module or "GraphModule" in e.op]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning")
+def test_graphs_that_torch_calls_begin_no_step(record):
+    def work():
+        _, push = torch.func.linearize(torch.sin, torch.ones(2))
+        for _ in range(3):
+            push(torch.ones(2))
+        Net()(torch.ones(1, 4))
+
+    run = record(work)
+    assert not run.ops("inputs:GraphModule")
+    assert {e.module for e in run.ops("aten.tanh")} == {"head.1"}
+    assert run.recorder.steps == 1
+
+
 def test_a_graph_that_the_program_calls_is_its_model(record):
     def work():
         traced = symbolic_trace(Net())

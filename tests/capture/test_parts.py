@@ -53,11 +53,12 @@ def test_the_order_of_entries_and_duplicates_are_part_of_a_sparse_tensor(record)
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested:UserWarning")
-def test_a_jagged_tensor_is_what_it_wraps(record):
+@pytest.mark.parametrize("layout", [torch.jagged, torch.strided])
+def test_a_nested_tensor_is_what_it_is_made_of(record, layout):
     def digests(value):
         def work():
             pieces = [torch.ones(2), torch.full((3,), value)]
-            return torch.nested.nested_tensor(pieces, layout=torch.jagged) * 2
+            return torch.nested.nested_tensor(pieces, layout=layout) * 2
 
         run = record(work)
         assert not run.recorder.unobserved

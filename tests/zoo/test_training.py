@@ -28,6 +28,7 @@ class Case:
     cause: str = "zoo.fault.default"
     leaves: int = 0
     options: tuple[str, ...] = ()
+    may_warn: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
     ci: tuple[str, ...] = ()
 
@@ -50,8 +51,10 @@ CASES = [
         "compiled inductor",
         module="1._orig_mod",
         cause="aten.addmm.out",
-        # Each run compiles, by itself: nothing that an earlier one left, no processes.
+        # Each run compiles, and finds nothing that an earlier one left. Torch starts Python to see
+        # whether what the compiler made can be loaded.
         options=("--isolate",),
+        may_warn=("RA107",),
         env={"TORCHINDUCTOR_COMPILE_THREADS": "1"},
     ),
     Case("dtypes", module="spectral"),
@@ -67,6 +70,7 @@ CASES = [
     Case("inference", backward=None),
     Case("lbfgs"),
     Case("loaders fork", ci=("clean",)),
+    Case("loaders forkserver"),
     Case("loaders spawn"),
     Case("normalized"),
     Case("optimizers AdamW loop"),
@@ -121,7 +125,7 @@ def test_clean(zoo, case: Case) -> None:
     assert result.report["self_check"]["differing"] == []
     assert result.report["self_check"]["varying"] == []
     assert result.report["self_check"]["compared"] > 1
-    assert result.warned() == []
+    assert set(result.warned()) <= set(case.may_warn)
     assert result.unbound() == ["aten.detach.default"] * case.leaves
     if program == "compiled":
         # The self-check has compared it with what an unobserved run printed.

@@ -47,6 +47,10 @@ def of(tensor: Tensor) -> list[Tensor] | None:
         return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
     if tensor.layout in _COMPRESSED_COLUMNS:
         return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    if tensor.is_nested and tensor.layout is torch.strided:
+        offsets = tensor._nested_tensor_storage_offsets()
+        shapes = [tensor._nested_tensor_size(), tensor._nested_tensor_strides()]
+        return [tensor.values(), offsets, *shapes]
     # torch's own, as jagged and distributed tensors are: a program's own methods are not to run.
     if type(tensor).__module__.startswith("torch.") and is_traceable_wrapper_subclass(tensor):
         return [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]

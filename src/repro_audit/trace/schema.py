@@ -52,7 +52,7 @@ CREATE TABLE event (
   site       INTEGER NOT NULL,    -- site.id
   call_index INTEGER NOT NULL,    -- how many events of this step, phase and site came before
   code       INTEGER,             -- code.id of the call site
-  cause      INTEGER,             -- event.id of the forward op, for a backward op
+  cause      INTEGER,             -- for a backward op, event.id of its forward op or parameter
   flags      INTEGER NOT NULL     -- 1 read unwritten memory, 2 random, 4 recompute, 8 inputs kept
 );
 CREATE TABLE clock (

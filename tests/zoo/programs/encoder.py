@@ -1,4 +1,4 @@
-"""A TransformerEncoder in evaluation, whose layers take torch's fused fast path."""
+"""A TransformerEncoder in evaluation on its fused fast path: dense, and nested by a padding."""
 
 import torch
 from fault import fault
@@ -14,12 +14,13 @@ class Net(nn.Module):
         self.table = nn.Embedding(11, 16)
         self.encoder = nn.TransformerEncoder(layer, 2)
 
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.encoder(fault(self.table(ids)))
+    def forward(self, ids: torch.Tensor, padding: torch.Tensor | None = None) -> torch.Tensor:
+        return self.encoder(fault(self.table(ids)), src_key_padding_mask=padding)
 
 
 net = Net().eval()
+padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
 with torch.no_grad():
-    for _ in range(2):
-        y = net(torch.randint(11, (2, 5)))
+    net(torch.randint(11, (2, 5)))
+    y = net(torch.randint(11, (2, 5)), padding)
 print(f"{y.sum().item():.6f}")
