@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from repro_audit.trace import Trace, Writer
+from repro_audit.trace import Trace, Writer, folder_of, processes_of
 from repro_audit.trace.schema import KINDS, PHASES
 
 
@@ -18,8 +18,8 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
     `op` is completed to `aten.OP.default` unless it has a dot or colon; equal values have equal
     digests, None has none; a tuple of values is as many outputs. Columns: kind, step, phase,
     thread, module, code, cause (index), flags, shape, dtype, device, name, inputs (values), keep
-    (bytes of output 0). Phase and kind follow from the op where they are not given. Threads in
-    `cut` did not end.
+    (bytes of output 0), process, time. Phase and kind follow from the op where they are not given.
+    Threads in `cut` did not end.
     """
     count = iter(range(1_000_000))
 
@@ -29,61 +29,78 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
         cut: Sequence[str] = (),
     ) -> Trace:
         number = next(count)
-        writer = Writer(tmp_path / f"{number}.sqlite", run=f"run-{number}", plan={})
-        calls: Counter[tuple[Any, ...]] = Counter()
-        threads = {"": 0}
-        for index, (name, value, *rest) in enumerate(events):
-            columns: dict[str, Any] = rest[0] if rest else {}
-            kind, phase = columns.get("kind", "op"), columns.get("phase", "forward")
-            if name.startswith(("rng:", "seed:")):
-                kind = phase = "rng"
-            elif name.startswith("param:"):
-                kind, phase = "param", "weights"
-            elif kind == "batch":
-                phase = "data"
-            op = name if set(name) & set(".:") else f"aten.{name}.default"
-            site = writer.site(columns.get("module", ""), op)
-            step, owner = columns.get("step", 0), columns.get("thread", "")
-            if owner not in threads:
-                threads[owner] = writer.thread(owner)
-            thread = threads[owner]
-            place = (step, phase, site, thread)
-            code = columns.get("code")
-            writer.events.append(
-                (
-                    index,
-                    KINDS.index(kind),
-                    step,
-                    PHASES.index(phase),
-                    thread,
-                    site,
-                    calls[place],
-                    None if code is None else writer.code(code),
-                    columns.get("cause"),
-                    columns.get("flags", 0),
-                )
-            )
-            calls[place] += 1
-            spec = writer.spec(
-                columns.get("dtype", "float32"),
-                columns.get("shape", (4,)),
-                columns.get("device", "cpu"),
-            )
-            values = value if isinstance(value, tuple) else (value,)
-            for position, item in enumerate(values):
-                row = (index, position, spec, digest(item), columns.get("name"))
-                writer.outputs.append(row)
-            for position, item in enumerate(columns.get("inputs", ())):
-                writer.inputs.append((index, position, spec, digest(item), None))
-            if "keep" in columns:
-                writer.payload(index, 1, 0, memoryview(columns["keep"]))
-        for owner, thread in threads.items():
-            if owner not in cut:
-                writer.end(thread)
-        writer.close(cut="" in cut, manifest=manifest or {}, closing={"events": len(events)})
-        return Trace.open(tmp_path / f"{number}.sqlite")
+        own = tmp_path / f"{number}.sqlite"
+        names = {"", *(columns.get("process", "") for _, _, *rest in events for columns in rest)}
+        # The program's own last: it says which others there are.
+        for process in sorted(names, reverse=True):
+            mine = [e for e in events if (e[2] if e[2:] else {}).get("process", "") == process]
+            path = own
+            if process:
+                folder_of(own).mkdir(exist_ok=True)
+                path = folder_of(own) / f"{process}.sqlite"
+            writer = Writer(path, run=f"run-{number}", plan={}, process=process)
+            fill(writer, mine, cut)
+            names_there = [] if process else [place.stem for place in processes_of(own)]
+            closing = {"events": len(mine), "processes": names_there, "rank": int(process or 0)}
+            writer.close(cut="" in cut, manifest=manifest or {}, closing=closing)
+        return Trace.open(own)
 
     return make
+
+
+def fill(writer: Writer, events: Sequence[tuple[Any, ...]], cut: Sequence[str]) -> None:
+    calls: Counter[tuple[Any, ...]] = Counter()
+    threads = {"": 0}
+    for index, (name, value, *rest) in enumerate(events):
+        columns: dict[str, Any] = rest[0] if rest else {}
+        kind, phase = columns.get("kind", "op"), columns.get("phase", "forward")
+        if name.startswith(("rng:", "seed:")):
+            kind = phase = "rng"
+        elif name.startswith("param:"):
+            kind, phase = "param", "weights"
+        elif kind == "batch":
+            phase = "data"
+        op = name if set(name) & set(".:") else f"aten.{name}.default"
+        site = writer.site(columns.get("module", ""), op)
+        step, owner = columns.get("step", 0), columns.get("thread", "")
+        if owner not in threads:
+            threads[owner] = writer.thread(owner)
+        thread = threads[owner]
+        place = (step, phase, site, thread)
+        code = columns.get("code")
+        writer.events.append(
+            (
+                index,
+                KINDS.index(kind),
+                step,
+                PHASES.index(phase),
+                thread,
+                site,
+                calls[place],
+                None if code is None else writer.code(code),
+                columns.get("cause"),
+                columns.get("flags", 0),
+            )
+        )
+        calls[place] += 1
+        if "time" in columns:
+            writer.clock.append((index, columns["time"]))
+        spec = writer.spec(
+            columns.get("dtype", "float32"),
+            columns.get("shape", (4,)),
+            columns.get("device", "cpu"),
+        )
+        values = value if isinstance(value, tuple) else (value,)
+        for position, item in enumerate(values):
+            row = (index, position, spec, digest(item), columns.get("name"))
+            writer.outputs.append(row)
+        for position, item in enumerate(columns.get("inputs", ())):
+            writer.inputs.append((index, position, spec, digest(item), None))
+        if "keep" in columns:
+            writer.payload(index, 1, 0, memoryview(columns["keep"]))
+    for owner, thread in threads.items():
+        if owner not in cut:
+            writer.end(thread)
 
 
 def digest(value: int | None) -> bytes | None:
