@@ -1,4 +1,4 @@
-"""Training in processes that the program starts, one way or another; the fault is in the last one."""
+"""Training in processes that the program starts, in one way or another; the last has the fault."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""DistributedDataParallel over two processes, by mp.spawn or (without a word) as torchrun does it."""
+"""DistributedDataParallel over two processes, by mp.spawn or (without a word) as by torchrun."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Threads and pools of them; the fault is in one of two models that are trained at the same time."""
+"""Threads and pools of them; the fault is in one of two models that train at the same time."""
 
 import asyncio
 import sys
