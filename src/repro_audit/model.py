@@ -156,7 +156,11 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All a child process needs to know to be one run: written as JSON, read by the child."""
+    """All a child process needs to know to be one run: written as JSON, read by the child.
+
+    `poison` is the byte that `empty*` memory is filled with. `pins` are conditions to hold fixed,
+    by the names of `control.pins`.
+    """
 
     run: str
     target: Target
@@ -165,7 +169,9 @@ class Plan:
     mode: Mode = "controlled"
     seed: int = 0
     hash_seed: int | None = 0
-    poison: bool = False
+    poison: int | None = None
+    reversed_listings: bool = False
+    pins: tuple[str, ...] = ()
     device: str | None = None
     level: Level = "ops"
     steps: int | None = None
@@ -354,9 +360,89 @@ class SelfCheck:
 class Pass:
     """Runs of an audit that looked at the program in one way, and their wall time together."""
 
-    name: Literal["modules", "ops", "interval", "optimizer", "tensors", "confirm", "self-check"]
+    name: Literal[
+        "modules",
+        "ops",
+        "interval",
+        "optimizer",
+        "tensors",
+        "confirm",
+        "experiments",
+        "cure",
+        "self-check",
+    ]
     runs: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """The origin's call made again and again by itself, in a process of its own.
+
+    `counts` has how often each distinct result came, the most frequent first; `recorded` is the
+    place among them of what the run got, None where it never came. Of `pairs` of calls, none in two
+    of them, `differing_pairs` differ. At output number `output`, `between` compares the two most
+    frequent results, and `exact` each kept one with the result in float64, rounded; `inexact` says
+    why there is none. `problem` says why the call could not be made; then nothing else is known.
+    """
+
+    calls: int = 0
+    counts: tuple[int, ...] = ()
+    pairs: int = 0
+    differing_pairs: int = 0
+    recorded: int | None = None
+    output: int | None = None
+    between: UlpDivergence | None = None
+    exact: tuple[UlpDivergence, ...] = ()
+    inexact: str | None = None
+    problem: str | None = None
+
+    @property
+    def varies(self) -> bool:
+        """True if the same call gave more than one result."""
+        return len(self.counts) > 1
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """Runs of the program, or calls of one op, under conditions of which some were changed.
+
+    `differs` tells whether the divergence is still seen at its origin; None where that could not be
+    found out, and then `reason` says why. `n` counts runs, or calls.
+    """
+
+    pins: tuple[str, ...]
+    said: str
+    on: Literal["program", "call"]
+    n: int
+    differs: bool | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cure:
+    """What made the divergence vanish: the whole program was run with it.
+
+    `identical` tells whether those `runs` agree in everything, `remaining` where they first do not.
+    A step takes `slowdown` times as long; None where no step could be timed.
+    """
+
+    pins: tuple[str, ...]
+    remedies: tuple[str, ...]
+    runs: int
+    identical: bool
+    slowdown: float | None = None
+    remaining: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What was tried to find out why: each experiment, and what cures it."""
+
+    replay: Replay | None = None
+    experiments: tuple[Experiment, ...] = ()
+    cure: Cure | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,6 +463,7 @@ class Audit:
     printed_identical: bool | None = None
     confirmation: Confirmation | None = None
     self_check: SelfCheck | None = None
+    explanation: Explanation | None = None
     passes: tuple[Pass, ...] = ()
     manifest_differences: tuple[ManifestDifference, ...] = ()
     warnings: tuple[Warn, ...] = ()

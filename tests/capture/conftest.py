@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,7 @@ class MemorySink:
     threads: list[str] = field(default_factory=lambda: [""])
     ended: list[int] = field(default_factory=list)
     payloads: dict[tuple[int, int, int], bytes] = field(default_factory=dict)
+    calls: dict[int, Any] = field(default_factory=dict)
     kept: dict[str, list[Any]] = field(default_factory=lambda: {"e": [], "o": [], "i": []})
     names: dict[str, dict[Any, int]] = field(default_factory=lambda: {"s": {}, "c": {}, "p": {}})
     discarded: int = 0
@@ -80,6 +82,9 @@ class MemorySink:
 
     def payload(self, event: int, role: int, position: int, view: memoryview) -> None:
         self.payloads[event, role, position] = bytes(view)
+
+    def call(self, event: int, call: Any) -> None:
+        self.calls[event] = json.loads(json.dumps(call))
 
     def flush(self) -> None:
         for key, rows in (("e", self.events), ("o", self.outputs), ("i", self.inputs)):

@@ -45,7 +45,7 @@ def test_poison_changes_what_unwritten_memory_gives(record):
     def work():
         return torch.empty(8, dtype=torch.uint8).clone(), torch.zeros(8).clone()
 
-    unwritten, zeros = record(work, poison=True).result
+    unwritten, zeros = record(work, poison=0x7F).result
     assert unwritten.tolist() == [0x7F] * 8
     assert zeros.tolist() == [0.0] * 8
 

@@ -112,7 +112,7 @@ def test_a_captured_graph_is_said_to_be_unobserved(tmp_path: Path) -> None:
 
 def test_poisoned_memory(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "a", run="run", plan={})
-    recorder = Recorder(writer, bases=(str(tmp_path),), poison=True)
+    recorder = Recorder(writer, bases=(str(tmp_path),), poison=0x7F)
     recorder.start()
     found = torch.empty(64, dtype=torch.uint8, device="cuda").clone()
     recorder.stop()

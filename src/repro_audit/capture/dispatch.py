@@ -20,7 +20,7 @@ from repro_audit.capture.causes import Bound, Causes
 from repro_audit.capture.focus import READ, SILENT
 from repro_audit.capture.memory import traced
 from repro_audit.capture.modules import ModuleNames
-from repro_audit.capture.operators import Operator
+from repro_audit.capture.operators import Operator, tensors_in
 from repro_audit.capture.pace import Pace
 
 if TYPE_CHECKING:
@@ -225,32 +225,12 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> None:
         """Fingerprint what the operator wrote: its mutable arguments, then its fresh results."""
         recorder = self.recorder
-        position = 0
-        for at, name in operator.writes:
-            written = (
-                args[at] if at < len(args) else kwargs.get(name) if kwargs is not None else None
-            )
-            if type(written) is _Tensor or type(written) is _Parameter:
-                recorder.add_tensor(index, position, written, read, keep, whole)
-                position += 1
-            else:
-                for tensor in tensors_in(written):
-                    label = self._of_parameter(tensor) if read and self.optimizing else None
-                    recorder.add_tensor(index, position, tensor, read, keep, whole, label)
-                    position += 1
-        returns = operator.returns
-        if returns is None:
-            for tensor in tensors_in(result):
-                recorder.add_tensor(index, position, tensor, read, keep, whole)
-                position += 1
-        elif returns:
-            if type(result) is _Tensor:
-                recorder.add_tensor(index, position, result, read, keep, whole)
-                return
-            for item in (result,) if operator.single else (result[at] for at in returns):
-                for tensor in tensors_in(item):
-                    recorder.add_tensor(index, position, tensor, read, keep, whole)
-                    position += 1
+        if type(result) is _Tensor and operator.returns and not operator.writes:
+            recorder.add_tensor(index, 0, result, read, keep, whole)
+            return
+        for position, (tensor, listed) in enumerate(operator.outputs(args, kwargs, result)):
+            label = self._of_parameter(tensor) if listed and read and self.optimizing else None
+            recorder.add_tensor(index, position, tensor, read, keep, whole, label)
 
     def owner_of(self, tensor: torch.Tensor) -> tuple[str, str] | None:
         """(module path, name) of a parameter of a model that this thread or the main one ran."""
@@ -383,18 +363,6 @@ def address_of(tensor: torch.Tensor) -> int:
         return tensor.data_ptr()
     except RuntimeError:  # sparse, or a wrapper
         return id(tensor)
-
-
-def tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors of an argument or result: itself, or those of nested lists, tuples, dicts."""
-    if isinstance(value, _Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from tensors_in(item)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from tensors_in(item)
 
 
 @contextmanager

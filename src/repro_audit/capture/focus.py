@@ -25,9 +25,9 @@ class Focus:
         self._interval = interval
         self._over = False
 
-    def dispatches(self, *, poison: bool) -> bool:
+    def dispatches(self, *, poison: int | None) -> bool:
         """Whether operators have to be seen at all."""
-        return self._all or self._interval is not None or poison
+        return self._all or self._interval is not None or poison is not None
 
     @property
     def modules(self) -> bool:

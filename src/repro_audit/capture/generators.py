@@ -72,7 +72,9 @@ class Generators:
     def install(self) -> None:
         """Wrap the seeding functions of torch, Python and, if imported, NumPy."""
         for owner, attribute in ((torch, "manual_seed"), (torch.random, "manual_seed")):
-            self._wrap(owner, attribute, "torch.manual_seed", lambda args, result: args)
+            self._wrap(
+                owner, attribute, "torch.manual_seed", lambda args, result: torch.initial_seed()
+            )
         for owner, attribute in ((torch, "seed"), (torch.random, "seed")):
             self._wrap(owner, attribute, "torch.seed", lambda args, result: result)
         self._wrap(random, "seed", "random.seed", lambda args, result: random.getstate())

@@ -11,9 +11,6 @@ from torch.multiprocessing.reductions import StorageWeakRef
 if TYPE_CHECKING:
     from repro_audit.capture.operators import Operator
 
-# Finite and huge in float32, float64 and bfloat16, NaN in float16: a read of it cannot pass for a
-# result, and it is not the zeros that fresh pages hold.
-_POISON = 0x7F
 # Freed storages are forgotten when this many have gathered.
 _FORGET_EVERY = 1024
 
@@ -22,11 +19,11 @@ class UnwrittenMemory:
     """Storages made by `empty*` and not yet overwritten in full.
 
     Partial writes leave a storage unwritten, so a reader of its written half is marked too: the
-    mark is evidence beside a divergence, never a finding of its own. With `poison` the memory is
-    filled on creation, so that a program that reads it gives another result.
+    mark is evidence beside a divergence, never a finding of its own. With `poison`, a byte, the
+    memory is filled on creation, so that a program that reads it gives another result.
     """
 
-    def __init__(self, *, poison: bool) -> None:
+    def __init__(self, *, poison: int | None) -> None:
         # By the address of torch's record of the storage: the weak reference keeps that record, so
         # its address, unlike the memory's, is not used again while the entry is here.
         self.unwritten: dict[int, StorageWeakRef] = {}
@@ -36,16 +33,16 @@ class UnwrittenMemory:
 
     def poisoned(self, result: Any) -> None:
         """Fill what an `empty*` operator returned, where that is asked for, and note nothing."""
-        if self._poison and type(result) is torch.Tensor and not result.is_meta:
+        if self._poison is not None and type(result) is torch.Tensor and not result.is_meta:
             storage = _storage(result)
             if storage is not None and storage.nbytes() and result.layout is torch.strided:
-                _fill(storage)
+                _fill(storage, self._poison)
 
     def made(self, result: Any) -> None:
         """Note the storage an `empty*` operator returned."""
         storage = self.note(result)
-        if storage is not None and self._poison:
-            _fill(storage)
+        if storage is not None and self._poison is not None:
+            _fill(storage, self._poison)
 
     def note(self, tensor: Any) -> torch.UntypedStorage | None:
         """Count a tensor's storage as unwritten; returns it, if it has one of its own."""
@@ -119,10 +116,10 @@ def _storage(tensor: torch.Tensor) -> torch.UntypedStorage | None:
         return None
 
 
-def _fill(storage: torch.UntypedStorage) -> None:
-    """Fill a storage with the poison; not where that would become part of a captured graph."""
+def _fill(storage: torch.UntypedStorage, byte: int) -> None:
+    """Fill a storage with a byte; not where that would become part of a captured graph."""
     if storage.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         return
     with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch(), torch.no_grad():
         memory = torch.empty(0, dtype=torch.uint8, device=storage.device)
-        memory.set_(storage).fill_(_POISON)
+        memory.set_(storage).fill_(byte)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -167,3 +168,36 @@ class Operator:
             del positional[self.first]
         named = {name: kwargs[name] for name in kwargs if name not in self.outs} if kwargs else {}
         return positional, named
+
+    def outputs(self, args: Any, kwargs: Any, result: Any) -> Iterator[tuple[torch.Tensor, bool]]:
+        """What a call wrote: its mutable arguments, then its fresh results, scratch left out.
+
+        With each tensor, whether it is one of an argument's list.
+        """
+        for at, name in self.writes:
+            written = (
+                args[at] if at < len(args) else kwargs.get(name) if kwargs is not None else None
+            )
+            listed = not isinstance(written, torch.Tensor)
+            for tensor in tensors_in(written):
+                yield tensor, listed
+        if self.returns is None:
+            fresh = result
+        elif self.single:
+            fresh = result if self.returns else ()
+        else:
+            fresh = [result[at] for at in self.returns]
+        for tensor in tensors_in(fresh):
+            yield tensor, False
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors of an argument or result: itself, or those of nested lists, tuples, dicts."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from tensors_in(item)

@@ -18,10 +18,15 @@ from repro_audit.capture.dispatch import paused
 from repro_audit.errors import UnsupportedTensorError
 
 if TYPE_CHECKING:
+    from repro_audit.capture.calls import Call
     from repro_audit.capture.recorder import Row, Sink
 
 # Larger than any activation worth an ULP figure; a capture is held in one SQLite transaction.
 _PAYLOAD_LIMIT = 2 << 30
+
+# What the kept bytes of an event are: memory that its arguments lie in, an output's row-major
+# stream, the state of a generator.
+MEMORY, OUTPUT, STATE = range(3)
 
 # Takes a digest when it is there; None where there is none to have.
 _Take = Callable[[bytes | None], None]
@@ -93,17 +98,26 @@ class Readings:
         for take, digest in self._rings.ready(wait=wait):
             take(digest)
 
-    def keep(self, index: int, role: int, position: int, tensor: torch.Tensor) -> None:
-        """Keep a tensor's bits: role 0 an input, 1 an output. Waits for its device."""
+    def keep(self, index: int, position: int, tensor: torch.Tensor) -> None:
+        """Keep an output's bits. Waits for its device."""
         if tensor.layout is not torch.strided or tensor.numel() == 0 or tensor.is_meta:
             return
         if tensor.numel() * tensor.element_size() > _PAYLOAD_LIMIT:
             self._unobserved["capture over 2 GiB"] += 1
             return
         flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-        nbytes = flat.numel() * flat.element_size()
-        view = memoryview((ctypes.c_ubyte * nbytes).from_address(flat.data_ptr())).cast("B")
-        self._sink.payload(index, role, position, view)
+        self._sink.payload(index, OUTPUT, position, _bytes_of(flat))
+
+    def keep_call(self, index: int, call: Call) -> None:
+        """Keep a call and the memory of its arguments, before it is made. Waits for its device."""
+        if call.nbytes > _PAYLOAD_LIMIT:
+            self._unobserved["capture over 2 GiB"] += 1
+            return
+        self._sink.call(index, call.json)
+        for position, span in enumerate(call.spans):
+            self._sink.payload(index, MEMORY, position, _bytes_of(span.bytes()))
+        for position, state in enumerate(call.states):
+            self._sink.payload(index, STATE, position, _bytes_of(state))
 
     def _digest(self, tensor: torch.Tensor, take: _Take) -> None:
         """Have `take` called with the digest of any tensor, or of what it is made of."""
@@ -181,3 +195,9 @@ def _row(rows: list[Row], index: int, position: int, spec: int, name: str | None
         rows.append((index, position, spec, digest, name))
 
     return take
+
+
+def _bytes_of(tensor: torch.Tensor) -> memoryview:
+    """The memory of a contiguous tensor on the host."""
+    nbytes = tensor.numel() * tensor.element_size()
+    return memoryview((ctypes.c_ubyte * nbytes).from_address(tensor.data_ptr())).cast("B")

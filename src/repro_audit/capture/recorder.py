@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
+from repro_audit.capture.calls import Call
 from repro_audit.capture.collectives import Collectives
 from repro_audit.capture.dispatch import (
     DATA,
@@ -28,7 +29,6 @@ from repro_audit.capture.dispatch import (
     WEIGHTS,
     OpMode,
     paused,
-    tensors_in,
     unseen_by_dynamo,
 )
 from repro_audit.capture.focus import Focus
@@ -36,12 +36,12 @@ from repro_audit.capture.generators import Generators, digest_of
 from repro_audit.capture.locations import Locator
 from repro_audit.capture.memory import UnwrittenMemory
 from repro_audit.capture.modules import OtherRoots
-from repro_audit.capture.operators import Operator
+from repro_audit.capture.operators import Operator, tensors_in
 from repro_audit.capture.outside import Loaders
 from repro_audit.capture.readings import Readings
 from repro_audit.capture.steps import Steps
 from repro_audit.capture.threads import Threads
-from repro_audit.model import Interval, Level, SiteKey
+from repro_audit.model import Interval, Json, Level, SiteKey
 
 _FLUSH_EVERY = 4096
 Row = tuple[Any, ...]
@@ -71,7 +71,10 @@ class Sink(Protocol):
         """Note that a thread has come to its end."""
 
     def payload(self, event: int, role: int, position: int, view: memoryview) -> None:
-        """Keep a tensor's logical stream."""
+        """Keep bytes: 0 of the memory of arguments, 1 an output's stream, 2 a generator's state."""
+
+    def call(self, event: int, call: Json) -> None:
+        """Keep the description of an operator's call."""
 
     def flush(self) -> None:
         """Write the rows and clear the lists in place."""
@@ -107,7 +110,8 @@ class Recorder:
         interval: Interval | None = None,
         optimizer_ops: bool = False,
         capture: tuple[SiteKey, ...] = (),
-        poison: bool = False,
+        poison: int | None = None,
+        on_step: Callable[[int], None] = lambda step: None,
         on_progress: Callable[[int, int], None] = lambda steps, events: None,
         on_fork: Callable[[], None] | None = None,
     ) -> None:
@@ -130,6 +134,9 @@ class Recorder:
         self.unobserved: Counter[str] = Counter()
         self.readings = Readings(sink, self.unobserved)
         self._on_progress = on_progress
+        self._on_step = on_step
+        # When the first step ended that did, and the last; and how many lie between.
+        self._paced: tuple[float, float, int] | None = None
         self._on_fork = self.abandon if on_fork is None else on_fork
         self._indices = itertools.count()
         self._events = 0
@@ -188,6 +195,12 @@ class Recorder:
     def steps(self) -> int:
         """Steps that have ended, and one more if the last one has begun."""
         return self._steps.ended()
+
+    @property
+    def step_seconds(self) -> float | None:
+        """What a step of the main thread takes, the first left out; None where there is but one."""
+        first, last, between = self._paced or (0.0, 0.0, 0)
+        return (last - first) / between if between else None
 
     @property
     def stopped_at_limit(self) -> bool:
@@ -329,7 +342,7 @@ class Recorder:
         if whole and self.memory.unwritten and tensor.layout is torch.strided:
             self.memory.wrote(tensor)
         if keep:
-            self.readings.keep(index, 1, position, tensor)
+            self.readings.keep(index, position, tensor)
 
     def add(
         self,
@@ -361,7 +374,7 @@ class Recorder:
                 flags |= 0 if read else TAINTED
                 self.readings.take(self.sink.outputs, index, position, value, read=read, name=name)
                 if keep:
-                    self.readings.keep(index, 1, position, value)
+                    self.readings.keep(index, position, value)
         self.add_event((index, kind, mode.step, phase, mode.thread, site, count, code, None, flags))
         self._passed(mode, phase, module, op, count)
         return index
@@ -464,6 +477,11 @@ class Recorder:
         if mode is not None:
             mode.new_step()
             self.step = max(self.step, mode.step)
+            if not mode.name:
+                now = time.monotonic()
+                first, _, between = self._paced or (now, now, -1)
+                self._paced = (first, now, between + 1)
+                self._on_step(mode.step)
         self._on_progress(self.step, self._events)
 
     # -- the zoom -------------------------------------------------------------------------------
@@ -480,6 +498,8 @@ class Recorder:
     def take_inputs(self, index: int, operator: Operator, args: Any, kwargs: Any) -> bool:
         """Fingerprint an operator's arguments before it runs: tensors one by one, numbers together.
 
+        And keep the call, so that it can be made again.
+
         What it overwrites unread is no input. False for an operator that brings memory in: what
         it is given is what it returns.
         """
@@ -490,9 +510,11 @@ class Recorder:
         for position, tensor in enumerate(tensors_in(read)):
             if not self.memory.is_noise(tensor):
                 self.readings.take(self.sink.inputs, index, position, tensor)
-            self.readings.keep(index, 0, position, tensor)
         digest = digest_of(_plain_arguments(read))
         self.readings.value(self.sink.inputs, index, position + 1, digest, "arguments")
+        with paused():
+            call = Call(operator.name, args, kwargs or {}, operator.random)
+            self.readings.keep_call(index, call)
         return True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from repro_audit.control.pins import BY_NAME
 from repro_audit.errors import UsageError
 from repro_audit.model import Plan
 
@@ -69,6 +70,8 @@ def child_environment(plan: Plan, base: Mapping[str, str]) -> dict[str, str]:
     if plan.mode == "deterministic":
         for variable, value in DETERMINISTIC.items():
             environment.setdefault(variable, value)
+    for name in plan.pins:
+        environment.update(BY_NAME[name].environment)
     if plan.device is not None:
         environment.update(_device_variables(plan, environment))
     return environment

@@ -35,6 +35,7 @@ def collect(plan: Plan, engine: Mapping[str, Any]) -> dict[str, Any]:
                 "seed": None if plan.mode == "as-is" else plan.seed,
                 "hash_seed": plan.hash_seed,
                 "poison": plan.poison,
+                "pins": list(plan.pins),
                 "device": plan.device,
                 "level": plan.level,
                 "steps": plan.steps,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from typing import Any
 
 from repro_audit.control.imports import when_imported
@@ -12,16 +13,20 @@ from repro_audit.errors import UsageError
 MAX_SEED = 2**32 - 1
 
 
-def seed_everything(seed: int = 0) -> None:
+def seed_everything(
+    seed: int = 0, generators: Collection[str] = ("python", "numpy", "torch")
+) -> None:
     """Seed Python's, NumPy's (legacy, global) and torch's generators, the latter on all devices.
 
     NumPy and torch are not imported by this: where one is imported later, it is seeded then, before
     the importing program goes on. Generators that a program makes itself
-    (`np.random.default_rng()`) are not touched. Raises UsageError unless 0 <= seed < 2**32.
+    (`np.random.default_rng()`) are not touched. `generators` may leave some out. Raises
+    UsageError unless 0 <= seed < 2**32.
     """
     if not 0 <= seed <= MAX_SEED:
         raise UsageError(f"{seed} is no seed for all generators; give one from 0 to {MAX_SEED}.")
-    random.seed(seed)
+    if "python" in generators:
+        random.seed(seed)
 
     def seed_numpy(numpy_random: Any) -> None:
         numpy_random.seed(seed)
@@ -30,5 +35,7 @@ def seed_everything(seed: int = 0) -> None:
         torch.manual_seed(seed)
 
     # `numpy` imports its `random` on first use only: nothing here makes that any earlier.
-    when_imported("numpy.random", seed_numpy, in_forks=True)
-    when_imported("torch", seed_torch, in_forks=True)
+    if "numpy" in generators:
+        when_imported("numpy.random", seed_numpy, in_forks=True)
+    if "torch" in generators:
+        when_imported("torch", seed_torch, in_forks=True)

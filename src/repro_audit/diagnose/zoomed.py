@@ -31,7 +31,7 @@ class Zoomed:
 
 def look(a: Trace, b: Trace, key: SiteKey) -> Zoomed | None:
     """Compare the kept tensors of the event `key`; None if one of the runs does not have it."""
-    i, j = _find(a, key), _find(b, key)
+    i, j = a.find(key), b.find(key)
     if i is None or j is None:
         return None
     mine, other = a.event(i), b.event(j)
@@ -77,13 +77,6 @@ def _inputs_identical(
     if [tensor.bits for tensor in mine] != [tensor.bits for tensor in other]:
         return False
     return True if all(tensor.digest is not None for tensor in mine) else None
-
-
-def _find(trace: Trace, key: SiteKey) -> int | None:
-    for i in range(len(trace)):
-        if trace.step[i] == key.step and trace.key(i) == key:
-            return i
-    return None
 
 
 def _reordered(a: bytes, b: bytes, spec: TensorSpec) -> int:

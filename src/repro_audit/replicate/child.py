@@ -86,6 +86,20 @@ def _join_threads(run: Run) -> None:
             thread.join()
 
 
+def _pin_addresses(plan: Plan) -> None:
+    """Start again where addresses are to be the same in every run."""
+    if "no-aslr" not in plan.pins:
+        return
+    from repro_audit.control.pins import without_address_randomisation
+
+    try:
+        without_address_randomisation()
+    except OSError as error:
+        wrong = UsageError(f"Address randomisation cannot be turned off here: {error}.")
+        ours.leave(plan, wrong, EXIT_USAGE)
+        sys.exit(EXIT_USAGE)
+
+
 def _member(plan: Plan, path: Path) -> Member:
     return Member(
         plan=str(path),
@@ -99,12 +113,13 @@ def _member(plan: Plan, path: Path) -> Member:
 def main() -> int:
     """Be the run that the plan named on the command line describes."""
     faulthandler.enable()
+    path = Path(sys.argv[1])
+    plan = plan_from_json(json.loads(path.read_text(encoding="utf-8")))
+    _pin_addresses(plan)
     os.environ.pop(VARIABLE, None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # As in a shell's background job; but it is by SIGINT that a run is told to end.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    path = Path(sys.argv[1])
-    plan = plan_from_json(json.loads(path.read_text(encoding="utf-8")))
     run = Run(plan, _member(plan, path))
     try:
         run.prepare()

@@ -128,6 +128,11 @@ def run(
     )
 
 
+def replay_result(plan: Plan) -> Path:
+    """Where a replay's process leaves what it found."""
+    return Path(plan.progress).with_suffix(".replay.json")
+
+
 def failure(outcome: Outcome, plan: Plan) -> ProgramFailedError:
     """What to raise for a run that failed: how it ended, and the program's own last words."""
     what = f"{plan.target.label} ({outcome.run})"

@@ -76,7 +76,15 @@ class Run:
             from repro_audit.control import seeds
 
             seeds.seed_everything(_seed(plan, self.member))
-        if plan.poison:
+        elif seeded := [pin.removeprefix("seed-") for pin in plan.pins if pin.startswith("seed-")]:
+            from repro_audit.control import seeds
+
+            seeds.seed_everything(_seed(plan, self.member), seeded)
+        if "fixed-seeds" in plan.pins:
+            from repro_audit.control import fixed_seeds
+
+            fixed_seeds.install()
+        if plan.reversed_listings:
             from repro_audit.control import perturb
 
             perturb.reverse_listings()
@@ -208,6 +216,10 @@ class Run:
             from repro_audit.control import switches
 
             switches.apply_deterministic(torch)
+        if plan.pins:
+            from repro_audit.control import pins
+
+            pins.hold(plan.pins, torch)
         if plan.end_state:
             from repro_audit.replicate.endstate import EndState
 
@@ -228,6 +240,7 @@ class Run:
             optimizer_ops=plan.optimizer_ops,
             capture=self._wanted(),
             poison=plan.poison,
+            on_step=self._seed_step if "reseeded-steps" in plan.pins else _no_step,
             on_progress=self._progress(),
             on_fork=lambda: None,
         )
@@ -267,6 +280,11 @@ class Run:
         from repro_audit.replicate.progress import Progress
 
         return self._note_rank if self.member.name else Progress(self.plan.progress)
+
+    def _seed_step(self, step: int) -> None:
+        from repro_audit.control import seeds
+
+        seeds.seed_everything((_seed(self.plan, self.member) + step) % seeds.MAX_SEED)
 
     def _note_rank(self, steps: int, events: int) -> None:
         self._rank = _rank_now() if self._rank is None else self._rank
@@ -309,6 +327,7 @@ class Run:
             closing={
                 "events": recorder.events if recorder is not None else 0,
                 "steps": recorder.steps if recorder is not None else 0,
+                "step_seconds": recorder.step_seconds if recorder is not None else None,
                 "outcome": outcome,
                 "exit_code": code,
                 "error": error,
@@ -349,6 +368,10 @@ def _seed(plan: Plan, member: Member) -> int:
         return plan.seed
     word = f"{plan.seed}/{member.file}".encode()
     return int.from_bytes(hashlib.blake2b(word, digest_size=4).digest(), "little")
+
+
+def _no_step(step: int) -> None:
+    """What most runs do where a step ends."""
 
 
 def _main_thread(member: Member) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repro_audit.errors import TraceError, UsageError
+from repro_audit.model import Json
 from repro_audit.replicate import ours
 from repro_audit.replicate.plan import plan_to_json
 from repro_audit.trace import Writer
@@ -40,6 +41,11 @@ class RunTrace(Writer):
         """As `Writer` does."""
         with self._written():
             super().payload(event, role, position, view)
+
+    def call(self, event: int, call: Json) -> None:
+        """As `Writer` does."""
+        with self._written():
+            super().call(event, call)
 
     def flush(self) -> None:
         """As `Writer` does."""

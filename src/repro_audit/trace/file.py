@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from repro_audit.errors import TraceError
-from repro_audit.model import Output, TensorSpec
+from repro_audit.model import Json, Output, TensorSpec
 from repro_audit.trace import seal
 from repro_audit.trace.schema import APPLICATION_ID, VERSION
 
@@ -125,12 +125,18 @@ class TraceFile:
         return tuple(Output(self.specs[spec], digest, name or "") for spec, digest, name in rows)
 
     def payload(self, number: int, role: int, position: int) -> bytes | None:
-        """The kept bytes of an input (role 0) or output (role 1) of an event, or None."""
+        """The kept bytes of an event, or None; the schema knows the roles."""
         chunks = self._connection.execute(
             "SELECT data FROM payload WHERE event = ? AND role = ? AND position = ? ORDER BY chunk",
             (number, role, position),
         ).fetchall()
         return b"".join(chunk for (chunk,) in chunks) if chunks else None
+
+    def call(self, number: int) -> Json | None:
+        """The description of an operator's call, where it was kept."""
+        row = self._connection.execute("SELECT call FROM call WHERE event = ?", (number,))
+        found = row.fetchone()
+        return None if found is None else json.loads(found[0])
 
     def signatures(self) -> list[bytes | None]:
         """For each event, bytes that are equal for equal outputs; None where no digest is."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from repro_audit.errors import TraceError
-from repro_audit.model import Event, EventKind, SiteKey, TensorSpec
+from repro_audit.model import Event, EventKind, Json, SiteKey, TensorSpec
 from repro_audit.trace import seal
 from repro_audit.trace.file import TraceFile
 from repro_audit.trace.schema import KINDS, PHASES, RANDOM, RECOMPUTE, TAINTED
@@ -114,6 +114,13 @@ class Trace:
             process=thread.process,
         )
 
+    def find(self, key: SiteKey) -> int | None:
+        """The event of that name; None where there is none."""
+        for i, step in enumerate(self.step):
+            if step == key.step and self.key(i) == key:
+                return i
+        return None
+
     def signature(self, i: int) -> bytes | None:
         """Bytes that are equal for equal outputs; None where no digest was taken."""
         if self._signatures is None:
@@ -149,9 +156,17 @@ class Trace:
         return self._at[i]
 
     def payload(self, i: int, role: int, position: int) -> bytes | None:
-        """The kept bytes of an input (role 0) or output (role 1) of event `i`, or None."""
+        """The kept bytes of event `i`, or None.
+
+        Role 0: memory that its arguments lie in. 1: an output. 2: the state of a generator.
+        """
         file, number = self._found(i)
         return file.payload(number, role, position)
+
+    def call(self, i: int) -> Json | None:
+        """The call of operator `i`, where it was kept: see `capture.calls`."""
+        file, number = self._found(i)
+        return file.call(number)
 
     def rank(self, i: int) -> int:
         """The rank in its process group of the process of event `i`; 0 where it has none."""

@@ -7,8 +7,8 @@ Versions are in `PRAGMA user_version`; one that is not known is refused, never g
 
 from __future__ import annotations
 
-SCHEMA = "repro-audit/trace/2"
-VERSION = 2
+SCHEMA = "repro-audit/trace/3"
+VERSION = 3
 # "RAud": tells a trace from any other SQLite file.
 APPLICATION_ID = 0x52417564
 
@@ -75,12 +75,16 @@ CREATE TABLE input (
   name     TEXT,
   PRIMARY KEY (event, position)
 ) WITHOUT ROWID;
+CREATE TABLE call (
+  event INTEGER PRIMARY KEY,      -- event.id of an operator whose call was kept
+  call  TEXT NOT NULL             -- JSON: its arguments, how they lie in memory, the settings
+);
 CREATE TABLE payload (
   event    INTEGER NOT NULL,      -- event.id
-  role     INTEGER NOT NULL,      -- 0 input, 1 output
-  position INTEGER NOT NULL,
+  role     INTEGER NOT NULL,      -- 0 memory of arguments, 1 output, 2 state of a generator
+  position INTEGER NOT NULL,      -- in the call's memory, in output, in the call's generators
   chunk    INTEGER NOT NULL,      -- from 0; 16 MiB each but the last
-  data     BLOB NOT NULL,         -- the tensor's logical row-major stream
+  data     BLOB NOT NULL,         -- of an output its logical row-major stream
   PRIMARY KEY (event, role, position, chunk)
 ) WITHOUT ROWID;
 """

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from repro_audit.errors import TraceError
+from repro_audit.model import Json
 from repro_audit.trace import seal
 from repro_audit.trace.schema import APPLICATION_ID, CHUNK, DDL, SCHEMA, VERSION
 
@@ -121,7 +122,7 @@ class Writer:
             self._ended.append((thread,))
 
     def payload(self, event: int, role: int, position: int, view: memoryview) -> None:
-        """Keep a tensor's bytes (role 0 input, 1 output); `view` is read before this returns."""
+        """Keep bytes of an event, of a role that the schema knows; `view` is read at once."""
         with self._lock:
             # An empty tensor has one empty chunk: kept, and not the same as not kept.
             for chunk, at in enumerate(range(0, max(len(view), 1), CHUNK)):
@@ -129,6 +130,11 @@ class Writer:
                     "INSERT INTO payload VALUES (?,?,?,?,?)",
                     [(event, role, position, chunk, view[at : at + CHUNK])],
                 )
+
+    def call(self, event: int, call: Json) -> None:
+        """Keep the description of an operator's call."""
+        with self._lock:
+            self._execute("INSERT INTO call VALUES (?,?)", [(event, _json(call))])
 
     def flush(self) -> None:
         """Write the rows gathered so far in one transaction."""

@@ -1,0 +1,89 @@
+"""The result of a call in float64: what its results, rounded one way or another, stand for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch._decomp import decomposition_table
+
+from repro_audit.capture.operators import tensors_in
+
+if TYPE_CHECKING:
+    from repro_audit.replicate.replay import Kept
+
+_WIDER = {torch.complex64: torch.complex128, torch.complex32: torch.complex128}
+# Give back, beside their result, which elements they dropped.
+_DROPOUTS = {"aten.native_dropout.default"}
+
+
+def exact(kept: Kept, output: int, result: list[torch.Tensor]) -> tuple[torch.Tensor | None, str]:
+    """Output number `output` of a call in float64, or None and why there is none.
+
+    All arguments are made float64 (complex128), and so is a dtype that the call asks for. By the
+    operator's own kernel where it has one for float64, else by torch's decomposition. What is drawn
+    is taken from `result`, one of the call's results.
+    """
+    dtype = result[output].dtype
+    if _wide(dtype) == dtype:
+        return None, f"it is {str(dtype).removeprefix('torch.')}, and nothing wider is at hand"
+    if kept.name in _DROPOUTS:
+        return _dropped(kept, output, result)
+    if kept.operator.random:
+        return None, "it draws random numbers"
+    args, kwargs = kept.make()
+    if _shared(args, kwargs, kept):
+        return None, "it writes to memory that another argument lies in"
+    reason = ""
+    decomposed = decomposition_table.get(kept.function)
+    for function in (kept.function, decomposed):
+        if function is None:
+            continue
+        args, kwargs = kept.make()
+        wide, named = _widened(args), _widened(kwargs)
+        try:
+            with torch.no_grad():
+                given = function(*wide, **named)
+        except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
+            reason = reason or str(error).partition("\n")[0]
+            continue
+        found = [tensor for tensor, _ in kept.operator.outputs(wide, named, given)]
+        if output < len(found) and found[output].dtype == _wide(dtype):
+            return found[output], ""
+        reason = reason or "it computes in another precision whatever it is given"
+    return None, reason
+
+
+def _dropped(
+    kept: Kept, output: int, result: list[torch.Tensor]
+) -> tuple[torch.Tensor | None, str]:
+    """A dropout that drops what the call dropped."""
+    if output != 0:
+        return None, "it is drawn"
+    (value, probability, *_), _ = kept.make()
+    mask = result[1].to(value.device)
+    scale = 0.0 if probability == 1 else 1 / (1 - probability)
+    return value.double() * mask * scale, ""
+
+
+def _shared(args: Any, kwargs: Any, kept: Kept) -> bool:
+    """True if what the call writes lies in the memory of another argument."""
+    written = [tensor for tensor, _ in kept.operator.outputs(args, kwargs, [None] * 8)]
+    storages = [tensor.untyped_storage()._cdata for tensor in tensors_in([args, kwargs])]
+    return any(storages.count(tensor.untyped_storage()._cdata) > 1 for tensor in written)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype.is_floating_point else _WIDER.get(dtype, dtype)
+
+
+def _widened(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.to(_wide(value.dtype))
+    if isinstance(value, torch.dtype):
+        return _wide(value)
+    if isinstance(value, list | tuple):
+        return [_widened(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _widened(item) for name, item in value.items()}
+    return value
