@@ -9,6 +9,7 @@ from typing import Any
 
 from repro_audit import engine
 from repro_audit.audit import directories, selfcheck
+from repro_audit.audit.explain import explain, explain_confirmation
 from repro_audit.audit.request import AuditRequest, Progress
 from repro_audit.audit.session import Finished, Session, no_events
 from repro_audit.audit.unobserved import cut_short, warnings_of
@@ -80,22 +81,33 @@ def _audit(session: Session) -> Audit:
     )
     if outcomes.divergence is not None:
         closer = _zoom(session, outcomes)
+        cause = classify(closer.divergence, closer.zoomed)
         audit = replace(
             audit,
             verdict="divergent",
             origin=closer.origin,
-            cause=classify(closer.divergence, closer.zoomed),
+            cause=cause,
             sightings=closer.sightings,
         )
         warnings += closer.warnings
+        if request.explain and not request.between_devices:
+            answer = explain(session, runs, closer, outcomes.observed, cause)
+            audit = replace(audit, cause=answer.cause, explanation=answer.explanation)
     elif outcomes.counts.compared == 0:
         return _inconclusive(request, directory, runs, "no event could be fingerprinted")
     elif (reason := cut_short(runs)) is not None:
         return _inconclusive(request, directory, runs, reason, warnings)
     elif confirming:
         confirmation, warned = _confirm(session, runs[0])
-        audit = replace(audit, confirmation=confirmation)
         warnings += warned
+        audit = replace(audit, confirmation=confirmation)
+        if request.explain and confirmation is not None and confirmation.origin is not None:
+            answer = explain_confirmation(session, runs[0], confirmation)
+            audit = replace(
+                audit,
+                confirmation=replace(confirmation, cause=answer.cause),
+                explanation=answer.explanation,
+            )
     if end_state is not None:
         audit = replace(audit, self_check=selfcheck.check(session, runs[0], end_state))
     return replace(audit, runs=_with_steps(runs), passes=session.passes, warnings=tuple(warnings))
@@ -139,7 +151,7 @@ def _confirmed_op(session: Session, divergence: Divergence) -> Divergence:
         return divergence
     session.attend(interval)
     try:
-        one = session.attended("confirm-controlled")
+        one = session.attended("confirm-controlled", "confirm")
         other = session.confirming("confirm-as-is")
     except InterruptedRunError:
         raise

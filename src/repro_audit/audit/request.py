@@ -28,6 +28,7 @@ class AuditRequest:
     seed: int = 0
     confirm: bool = True
     self_check: bool = False
+    explain: bool = False
     root: Path = Path(".repro-audit")
 
     @property

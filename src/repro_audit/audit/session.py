@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
+import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from repro_audit.audit.request import AuditRequest, Progress
+from repro_audit.control.pins import POISON, pinned
 from repro_audit.diagnose.origin import Divergence, compare
 from repro_audit.errors import InconclusiveError, TraceError
 from repro_audit.model import EventCounts, Interval, Pass, Plan, RunInfo
@@ -137,18 +141,36 @@ class Session:
             one, other = ({**one, "device": device} for device in self._devices)
         return self.observed(f"{name}a", pass_, **one), self.observed(f"{name}b", pass_, **other)
 
-    def attended(self, name: str) -> Finished:
-        """One run as those of a pair, for a confirming one to be compared with."""
-        self.total = max(self.total, self._done + 2)
-        return self.observed(name, "confirm", **self._attended)
+    def attended(self, name: str, pass_: str, **changes: Any) -> Finished:
+        """One run as those of a pair."""
+        self.total = max(self.total, self._done + 1)
+        return self.observed(name, pass_, **{**self._attended, **changes})
+
+    def cured(self, name: str, pins: tuple[str, ...]) -> Finished:
+        """One run of the whole program with pins held."""
+        self.total = max(self.total, self._done + 1)
+        return self.observed(name, "cure", **pinned(pins))
 
     def confirming(self, name: str = "confirm") -> Finished:
         """One run as-is: another hash seed, poisoned `empty*` memory, listings reversed."""
         self.total = max(self.total, self._done + 1)
-        how = {"mode": "as-is", "hash_seed": CONFIRM_HASH_SEED, "poison": True}
+        how = {
+            "mode": "as-is",
+            "hash_seed": CONFIRM_HASH_SEED,
+            "poison": POISON,
+            "reversed_listings": True,
+        }
         return self.observed(name, "confirm", **{**self._attended, **how})
 
-    def _launch(self, plan: Plan, pass_: str) -> launch.Outcome:
+    def replay(self, plan: Plan, times: int, seconds: float) -> Any:
+        """What a process of its own found that made the plan's captured call again and again."""
+        command = [sys.executable, "-m", "repro_audit.replicate.replay", str(times), str(seconds)]
+        self._launch(plan, "experiments", command)
+        return json.loads(launch.replay_result(plan).read_text(encoding="utf-8"))
+
+    def _launch(
+        self, plan: Plan, pass_: str, command: Sequence[str] | None = None
+    ) -> launch.Outcome:
         request = self.request
         self._progress.start(plan.run, self._done + 1, max(self.total, self._done + 1))
         try:
@@ -161,6 +183,7 @@ class Session:
                     timeout=request.timeout,
                     echo=self._echo,
                     on_progress=self._progress.update,
+                    command=command,
                 )
         finally:
             self._progress.finish()

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from repro_audit.audit.narrow import narrow
-from repro_audit.audit.session import Session
+from repro_audit.audit.session import Finished, Session
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.zoomed import Zoomed, look
 from repro_audit.model import Origin, Sighting, SiteKey, Warn
@@ -18,13 +18,17 @@ _PARAM_KIND = 1
 
 @dataclass(frozen=True, slots=True)
 class Closer:
-    """What the zoom left of a divergence: the refined origin, and where pairs first diverged."""
+    """What the zoom left of a divergence: the refined origin, and where pairs first diverged.
+
+    `captured` is a run that kept the origin's call.
+    """
 
     divergence: Divergence
     origin: Origin
     zoomed: Zoomed | None
     sightings: tuple[Sighting, ...]
     warnings: list[Warn]
+    captured: Finished | None = None
 
 
 def zoom(session: Session, divergence: Divergence, sightings: tuple[Sighting, ...]) -> Closer:
@@ -67,7 +71,7 @@ def zoom(session: Session, divergence: Divergence, sightings: tuple[Sighting, ..
             ulp=seen.ulp,
             ulp_runs=(one.info.name, other.info.name),
         )
-        return Closer(divergence, origin, seen, tally.sightings(origin), [])
+        return Closer(divergence, origin, seen, tally.sightings(origin), [], one)
     warning = Warn(
         "RA103",
         f"the divergence did not recur at its origin in {_ATTEMPTS} further pairs of runs: it is "

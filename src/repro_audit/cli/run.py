@@ -34,6 +34,11 @@ Examples:
 @click.option("--isolate", is_flag=True, help="Give each run its own copy of the directory.")
 @click.option("--no-confirm", is_flag=True, help="Skip the as-is run after identical ones.")
 @click.option("--self-check", is_flag=True, help="Prove that observing changes nothing.")
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Find out why: the op alone, one condition changed at a time, a cure tried out.",
+)
 @out.report_options
 @click.option("--exit-zero", is_flag=True, help="Exit 0 even when runs diverge.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress; with -o, no report on stdout.")

@@ -18,9 +18,12 @@ from repro_audit.model import (
     Audit,
     Cause,
     Confirmation,
+    Cure,
     EventCounts,
+    Explanation,
     Json,
     Origin,
+    Replay,
     RunInfo,
     SelfCheck,
     UlpDivergence,
@@ -102,6 +105,7 @@ def _audit(audit: Audit) -> dict[str, Json]:
         "printed_identical": audit.printed_identical,
         "confirmation": _confirmation(audit.confirmation),
         "self_check": _self_check(audit.self_check),
+        "explanation": _explanation(audit.explanation),
         "passes": [
             {"name": pass_.name, "runs": pass_.runs, "seconds": pass_.seconds}
             for pass_ in audit.passes
@@ -239,6 +243,57 @@ def _self_check(check: SelfCheck | None) -> dict[str, Json] | None:
         "compared": check.compared,
         "varying": list(check.varying),
         "differing": list(check.differing),
+    }
+
+
+def _explanation(explanation: Explanation | None) -> dict[str, Json] | None:
+    if explanation is None:
+        return None
+    return {
+        "replay": _replay(explanation.replay),
+        "experiments": [
+            {
+                "pins": list(tried.pins),
+                "said": tried.said,
+                "on": tried.on,
+                "n": tried.n,
+                "differs": tried.differs,
+                "reason": tried.reason,
+            }
+            for tried in explanation.experiments
+        ],
+        "cure": _cure(explanation.cure),
+        "seconds": explanation.seconds,
+    }
+
+
+def _replay(replay: Replay | None) -> dict[str, Json] | None:
+    if replay is None:
+        return None
+    return {
+        "calls": replay.calls,
+        "counts": list(replay.counts),
+        "pairs": replay.pairs,
+        "differing_pairs": replay.differing_pairs,
+        "recorded": replay.recorded,
+        "output": replay.output,
+        "between": _ulp(replay.between, ()),
+        "exact": [_ulp(figures, ()) for figures in replay.exact],
+        "inexact": replay.inexact,
+        "problem": replay.problem,
+    }
+
+
+def _cure(cure: Cure | None) -> dict[str, Json] | None:
+    if cure is None:
+        return None
+    return {
+        "pins": list(cure.pins),
+        "remedies": list(cure.remedies),
+        "runs": cure.runs,
+        "identical": cure.identical,
+        "slowdown": cure.slowdown,
+        "remaining": _origin(cure.remaining),
     }
 
 

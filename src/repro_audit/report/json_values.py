@@ -15,12 +15,16 @@ from repro_audit.model import (
     CauseClass,
     CausedBy,
     Confirmation,
+    Cure,
     EventCounts,
+    Experiment,
+    Explanation,
     Json,
     ManifestDifference,
     Observed,
     Origin,
     Pass,
+    Replay,
     RunInfo,
     SelfCheck,
     Sighting,
@@ -63,6 +67,7 @@ def audit_from(document: Mapping[str, Json]) -> Audit:
         printed_identical=_optional(_truth, document["printed_identical"]),
         confirmation=_optional(_confirmation, document["confirmation"]),
         self_check=_optional(_self_check, document["self_check"]),
+        explanation=_optional(_explanation, document.get("explanation")),
         passes=tuple(
             Pass(pass_["name"], pass_["runs"], pass_["seconds"])
             for pass_ in document.get("passes", ())
@@ -133,6 +138,51 @@ def _origin(origin: Mapping[str, Json]) -> Origin:
         output_name=_text(origin["output_name"]),
         rank=_integer(origin["rank"]),
         recompute=_truth(origin["recompute"]),
+    )
+
+
+def _explanation(explanation: Mapping[str, Json]) -> Explanation:
+    return Explanation(
+        replay=_optional(_replay, explanation["replay"]),
+        experiments=tuple(
+            Experiment(
+                pins=_texts(tried["pins"]),
+                said=_text(tried["said"]),
+                on=tried["on"],
+                n=_integer(tried["n"]),
+                differs=_optional(_truth, tried["differs"]),
+                reason=_optional(_text, tried["reason"]),
+            )
+            for tried in explanation["experiments"]
+        ),
+        cure=_optional(_cure, explanation["cure"]),
+        seconds=float(explanation["seconds"]),
+    )
+
+
+def _replay(replay: Mapping[str, Json]) -> Replay:
+    return Replay(
+        calls=_integer(replay["calls"]),
+        counts=_integers(replay["counts"]),
+        pairs=_integer(replay["pairs"]),
+        differing_pairs=_integer(replay["differing_pairs"]),
+        recorded=_optional(_integer, replay["recorded"]),
+        output=_optional(_integer, replay["output"]),
+        between=_optional(_ulp, replay["between"]),
+        exact=tuple(_ulp(figures) for figures in replay["exact"]),
+        inexact=_optional(_text, replay["inexact"]),
+        problem=_optional(_text, replay["problem"]),
+    )
+
+
+def _cure(cure: Mapping[str, Json]) -> Cure:
+    return Cure(
+        pins=_texts(cure["pins"]),
+        remedies=_texts(cure["remedies"]),
+        runs=_integer(cure["runs"]),
+        identical=_truth(cure["identical"]),
+        slowdown=_optional(float, cure["slowdown"]),
+        remaining=_optional(_origin, cure["remaining"]),
     )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from repro_audit.model import (
     CauseClass,
+    Cure,
+    Experiment,
     Json,
     ManifestDifference,
     Origin,
@@ -65,6 +67,22 @@ def passed(runs: Pass) -> str:
     """What runs looked at, or were for, and what they took: `modules 2 of 3.1 s`."""
     name = {"interval": "ops of the interval", "confirm": "as-is"}.get(runs.name, runs.name)
     return f"{name} {runs.runs} of {runs.seconds / runs.runs:.1f} s"
+
+
+def experiment(tried: Experiment) -> str:
+    """`one thread: gone`; what could not be found out with its reason."""
+    said = printable(tried.said)
+    if tried.differs is None:
+        return f"{said}: unknown ({printable(tried.reason or 'no reason')})"
+    return f"{said}: {'differs' if tried.differs else 'gone'}"
+
+
+def cured(cure: Cure) -> str:
+    """How the whole program did with it, and what it costs."""
+    said = f"{cure.runs} of {cure.runs} runs identical" if cure.identical else "runs still differ"
+    if cure.slowdown is not None:
+        said += f", a step takes {cure.slowdown:.2f} times as long"
+    return said
 
 
 def op_name(op: str) -> str:

@@ -10,7 +10,7 @@ from typing import IO
 
 from rich.console import Console
 
-from repro_audit.model import Audit, Cause, Confirmation, Origin, SelfCheck
+from repro_audit.model import Audit, Cause, Confirmation, Explanation, Origin, SelfCheck
 from repro_audit.report import phrases
 from repro_audit.report.page import Page, glued
 from repro_audit.report.phrases import printable
@@ -46,6 +46,7 @@ def render(audit: Audit, console: Console) -> None:
     if audit.verdict in {"identical", "within-tolerance"}:
         _confirmation(audit.confirmation, page)
         _honest_close(audit, page)
+    _explanation(audit.explanation, page)
     _self_check(audit.self_check, page)
     _passes(audit, page)
     _manifests(audit, page)
@@ -79,6 +80,28 @@ def next_command(audit: Audit) -> str | None:
         traces = shlex.join(run.trace for run in audit.runs)
         return f"repro-audit compare {printable(traces)} --format json"
     return None
+
+
+def _explanation(explanation: Explanation | None, page: Page) -> None:
+    """What was tried, and what cures it."""
+    if explanation is None:
+        return
+    replay = explanation.replay
+    if replay is not None and replay.problem is not None:
+        said = f"the op could not be called by itself: {printable(replay.problem)}"
+        _labelled(page, "alone", said)
+    tried = [glued(phrases.experiment(experiment)) for experiment in explanation.experiments]
+    if tried:
+        _labelled(page, "tried", ", ".join(tried))
+    cure = explanation.cure
+    if cure is None:
+        return
+    for remedy in cure.remedies:
+        _labelled(page, "cure" if remedy == cure.remedies[0] else "", printable(remedy))
+    said = phrases.cured(cure)
+    if cure.remaining is not None:
+        said += f"; what remains is first at {_located(cure.remaining, page)}"
+    _labelled(page, "", said)
 
 
 def _labelled(page: Page, label: str, text: str, *, indent: int = 2, style: str = "dim") -> None:

@@ -1,0 +1,124 @@
+"""Experiments on the program: runs under conditions of which one is held, or changed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from repro_audit.audit.session import CONFIRM_HASH_SEED, Finished, Session
+from repro_audit.control.pins import BY_NAME, PINS, POISON, pinned
+from repro_audit.errors import InterruptedRunError, ReproAuditError
+from repro_audit.model import Experiment, SiteKey
+from repro_audit.trace import Trace
+
+# Chance at most that runs agree though what was held does nothing.
+_ERROR = 0.05
+_MOST_RUNS = 8
+# What a confirming run changes all at once, one by one, with what that run is given.
+_CHANGED: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("hash-seed", "another hash seed", {"hash_seed": CONFIRM_HASH_SEED}),
+    ("memory", "empty memory filled with a pattern", {"poison": POISON}),
+    ("listings", "directory listings reversed", {"reversed_listings": True}),
+    ("seeds", "no generator seeded", {"mode": "as-is", "hash_seed": 0}),
+)
+
+
+class Laboratory:
+    """Runs the program, as far as a divergence, under changed conditions.
+
+    `rate` is how often two runs differ there if nothing is changed: the rarer, the more runs have
+    to agree before that says anything.
+    """
+
+    def __init__(self, session: Session, key: SiteKey, rate: float) -> None:
+        self._session = session
+        self._key = key
+        self._runs = 1 + math.ceil(math.log(_ERROR) / math.log(1 - rate))
+        self._runs = max(2, min(_MOST_RUNS, self._runs))
+        self._count = 0
+
+    def held(self, pins: tuple[str, ...]) -> Experiment:
+        """Runs with pins held: is the divergence still there?"""
+        said = " and ".join(BY_NAME[name].said for name in pins)
+        runs: list[Finished] = []
+        try:
+            for _ in range(self._runs):
+                runs.append(self._run(**pinned(pins)))
+                if len(runs) > 1 and self._differ(runs[0].trace, runs[-1].trace):
+                    return Experiment(pins, said, "program", len(runs), True)
+        except InterruptedRunError:
+            raise
+        except ReproAuditError as error:
+            return Experiment(pins, said, "program", len(runs), None, _first_line(error))
+        return Experiment(pins, said, "program", len(runs), False)
+
+    def filled(self) -> Experiment:
+        """Two runs that differ in what fills the memory of `empty*` alone."""
+        said = "empty memory filled with one pattern, and with another"
+        return self._contrast(("filled-memory",), said, {"poison": POISON}, {"poison": 0})
+
+    def changed(self, reference: Finished) -> list[Experiment]:
+        """One run for each thing that a confirming run changes, up to the first that differs."""
+        found = []
+        for name, said, change in _CHANGED:
+            try:
+                differs = self._differ(reference.trace, self._run(**change).trace)
+                found.append(Experiment((name,), said, "program", 1, differs))
+            except InterruptedRunError:
+                raise
+            except ReproAuditError as error:
+                found.append(Experiment((name,), said, "program", 1, None, _first_line(error)))
+            if found[-1].differs:
+                break
+        return found
+
+    def reference(self) -> Finished:
+        """One run under the audit's own controls, that looks at what changed runs look at."""
+        return self._run()
+
+    def _contrast(
+        self, pins: tuple[str, ...], said: str, one: dict[str, Any], other: dict[str, Any]
+    ) -> Experiment:
+        try:
+            differs = self._differ(self._run(**one).trace, self._run(**other).trace)
+        except InterruptedRunError:
+            raise
+        except ReproAuditError as error:
+            return Experiment(pins, said, "program", 2, None, _first_line(error))
+        return Experiment(pins, said, "program", 2, differs)
+
+    def _run(self, **changes: Any) -> Finished:
+        self._count += 1
+        name, key, limit = f"try-{self._count}", self._key, self._session.request.steps
+        steps = key.step + 1 if limit is None else min(limit, key.step + 1)
+        inside = key.phase == "optimizer"
+        how = {"steps": steps, "optimizer_ops": inside, **changes}
+        return self._session.attended(name, "experiments", **how)
+
+    def _differ(self, one: Trace, other: Trace) -> bool:
+        """True if two runs differ at the divergence's site, or before it."""
+        found, _, _ = self._session.compare(one, other)
+        if found is None:
+            return False
+        mine, key = found.origin.key, self._key
+        if (mine.phase, mine.module, mine.op) == (key.phase, key.module, key.op):
+            return True
+        at = one.find(key)
+        return at is None or found.i is None or found.i <= at
+
+
+def applicable(mode: str, devices: set[str], *, call: bool) -> list[str]:
+    """Pins that could matter for runs of a mode on devices; with `call`, those of a single op."""
+    kinds = {device.partition(":")[0] for device in devices}
+    return [
+        pin.name
+        for pin in PINS
+        if (pin.device is None or pin.device in kinds)
+        and (not pin.as_is or mode == "as-is")
+        and (pin.call or not call)
+        and not (mode == "deterministic" and pin.name == "deterministic")
+    ]
+
+
+def _first_line(error: ReproAuditError) -> str:
+    return str(error).splitlines()[0].rstrip(":")
