@@ -170,8 +170,22 @@ def test_names(run: Callable[..., Ran], directory: Path) -> None:
             t.join()
         """
     )
-    assert named(log) == ["1", "2.1", "3", "sh-1", "sh-1", "4", "4.1", "1@unseen"]
+    assert named(log) == ["1", "2.1", "3", "sh-1", "sh-1", "sh-1~2", "4", "4.1", "1@unseen"]
     assert named(log, "started") == ["1", "2.1", "3", "4", "4.1", "1@unseen"]
+
+
+def test_ranks_that_a_shell_starts_are_named_as_such(run: Callable[..., Ran]) -> None:
+    """Which of them comes first is chance."""
+    _, log = run(
+        """
+        import subprocess, sys
+        code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'pass'])"
+        one = f'{sys.executable} -c "{code}"'
+        subprocess.run(["sh", "-c", f"RANK=1 {one} & RANK=0 {one} & wait; RANK=1 exec {one}"])
+        """
+    )
+    ranks = {f"sh-1.rank{rank}{more}" for rank in (0, 1) for more in ("", ".1")}
+    assert {*named(log)} == ranks | {"sh-1.rank1~2", "sh-1.rank1~2.1"}
 
 
 def test_processes_that_do_not_listen(run: Callable[..., Ran]) -> None:
@@ -237,10 +251,16 @@ def test_nothing_is_left_running(run: Callable[..., Ran]) -> None:
 
 def test_seeds_of_processes(run: Callable[..., Ran]) -> None:
     text = """
-        import random, subprocess, sys
-        print(random.random(), flush=True)
-        for _ in range(2):
-            subprocess.run([sys.executable, "-c", "import random; print(random.random())"])
+        import multiprocessing, random, subprocess, sys
+        def draw(): print(random.random(), flush=True)
+        if __name__ == "__main__":
+            draw()
+            for _ in range(2):
+                subprocess.run([sys.executable, "-c", "import random; print(random.random())"])
+            for method in ("fork", "fork", "forkserver"):
+                p = multiprocessing.get_context(method).Process(target=draw)
+                p.start()
+                p.join()
         """
     once, again, other = (
         run(text, name, seed=seed)[0].out.read_text().split()
@@ -248,7 +268,7 @@ def test_seeds_of_processes(run: Callable[..., Ran]) -> None:
     )
     assert once == again
     assert not {*once} & {*other}
-    assert len({*once}) == 3
+    assert len({*once}) == 6
     plain, too = (run(text, name, mode="as-is")[0].out.read_text() for name in ("d", "e"))
     assert not {*plain.split()} & {*too.split()}
 

@@ -35,13 +35,14 @@ class EndState:
         """Begin anew: what there is belongs to the process that this one is a fork of."""
         self._tensors.clear()
 
-    def write(self, path: Path, process: str) -> None:
+    def write(self, path: Path, process: str) -> bool:
         """Write `{item: digest}` as JSON: tensors in order of registration, generator states.
 
-        Another `process` than the program's own writes a file beside `path`, if it has tensors.
+        Another `process` than the program's own writes a file beside `path`, if it has tensors;
+        False if not.
         """
         if process and not self._tensors:
-            return
+            return False
         from torch.nn.parameter import is_lazy
 
         from repro_audit import engine
@@ -60,6 +61,7 @@ class EndState:
             items[f"generator {name}"] = digest.hex()
         place = path.with_name(f"{path.stem}.{process}.json") if process else path
         place.write_text(json.dumps(items, indent=0), encoding="utf-8")
+        return True
 
     def _registered(self, module: nn.Module, name: str, tensor: Any) -> None:
         if tensor is not None and id(tensor) not in self._tensors:

@@ -15,6 +15,8 @@ from typing import Any
 # The environment variable that tells a Python process of which run it is a part; it is gone before
 # any code of the program's runs, and so is our directory from PYTHONPATH.
 VARIABLE = "REPRO_AUDIT_CARRIED"
+# Where launchers that are no Python put the rank of each process that they start.
+_RANKS = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
 _CARRY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "carry")  # noqa: PTH100, PTH118, PTH120
 
 
@@ -72,8 +74,24 @@ class Lineage:
         self._lock = threading.Lock()
         self._local = threading.local()
 
-    def rename(self, member: Member) -> None:
-        """Be called something else."""
+    def arrive(self) -> None:
+        """Tell that this process is a part of the run, and find out what it is called.
+
+        All that one command of another kind than Python starts has that command's name: its ranks
+        are told apart as such (bash-1.rank1), else by the order in which they come (bash-1~2).
+        Raises OSError.
+        """
+        member = self.member
+        if "-" in member.name.rpartition(".")[2].partition("@")[0]:
+            for rank in filter(str.isdigit, (os.environ.get(name, "") for name in _RANKS)):
+                member = replace(member, name=f"{member.name}.rank{rank}")
+                break
+        self.tell("here", member)
+        # One that became another program has come before.
+        number = _arrivals(member).index(str(os.getpid())) + 1
+        if number > 1:
+            member = replace(member, name=f"{member.name}~{number}")
+            self.tell("here", member)
         self.member = member
 
     def become(self, member: Member) -> None:
@@ -117,6 +135,15 @@ class Lineage:
             os.write(descriptor, line.encode())
         finally:
             os.close(descriptor)
+
+
+def _arrivals(member: Member) -> list[str]:
+    """The processes that came under this name, in order."""
+    with open(member.log, encoding="utf-8") as log:  # noqa: PTH123
+        lines = [line.split() for line in log]
+    return list(
+        dict.fromkeys(pid for what, pid, name in lines if (what, name) == ("here", member.file))
+    )
 
 
 def carried(member: Member, environment: Mapping[str, str]) -> dict[str, str]:

@@ -23,7 +23,7 @@ def begin(values: Mapping[str, Any]) -> None:
     plan = plan_from_json(json.loads(Path(member.plan).read_text(encoding="utf-8")))
     run = Run(plan, member)
     try:
-        run.tell("here", member)
+        run.arrive()
         run.prepare()
         atexit.register(_ended, run)
     except Exception as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import random
 import signal
 import sys
 import threading
@@ -99,7 +100,7 @@ class Run:
         self._finish(outcome, code, error, at_once=self._is_fork)
 
     def leave(self, how: str, code: int | None = None) -> bool:
-        """The same for a process that ends without more ado; True if it had begun a trace.
+        """The same for a process that ends without more ado; True if it left something.
 
         What Python would do at its end is left undone, as it is plainly: no garbage is collected,
         and so the models are not read once more.
@@ -126,12 +127,22 @@ class Run:
                 os.killpg(self.member.group, signal.SIGKILL)
         _exit(code)
 
+    def arrive(self) -> None:
+        """Tell the run's log of this process, and be what it is called there."""
+        with self._logged():
+            self.lineage.arrive()
+
     def tell(self, what: str, member: Member) -> None:
         """Write a line into the run's log of processes."""
-        try:
+        with self._logged():
             self.lineage.tell(what, member)
+
+    @contextlib.contextmanager
+    def _logged(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            reason = f"cannot write {member.log}: {error.strerror}"
+            reason = f"cannot write {self.member.log}: {error.strerror}"
             self.end(UsageError(f"{reason}. Make room there, or let the directory be."))
 
     # -- other processes ------------------------------------------------------------------------
@@ -155,6 +166,7 @@ class Run:
         """Be another process from here on: a fork of the one before."""
         self._is_fork = True
         self.reads.stale.clear()
+        self._seed_python(member)
         if self._end_state is not None:
             self._end_state.forget()
         if self.writer is not None:
@@ -169,6 +181,7 @@ class Run:
         if member == self.member:
             return
         self.lineage.become(member)
+        self._seed_python(member)
         if not member.observed:
             if self.writer is not None:
                 self.writer.drop()
@@ -176,6 +189,13 @@ class Run:
                 self.recorder.abandon()
         elif self.writer is not None:
             self.writer.rename(self._trace_path(), member.name, _main_thread(member))
+            if self.writer.begun:
+                self.tell("here", member)
+
+    def _seed_python(self, member: Member) -> None:
+        """Python seeds its own generator anew in a fork, by chance; the others go on."""
+        if self.plan.mode != "as-is":
+            random.seed(_seed(self.plan, member))
 
     def task(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
         """A function of a pool's task, recorded as the thread of that name."""
@@ -317,11 +337,12 @@ class Run:
         cut = threading.current_thread() is not threading.main_thread()
         if recorder is not None:
             recorder.stop(at_once=at_once)
+        left = not self.member.name
         if self._end_state is not None and self.member.observed and not self.member.worker:
-            self._end_state.write(Path(str(plan.end_state)), self.member.name)
+            left |= self._end_state.write(Path(str(plan.end_state)), self.member.name)
         # Of another process than the program's own there is a trace once there is an operator.
         if writer is None or (self.member.name and not writer.begun):
-            return False
+            return left
         writer.close(
             manifest=self._manifest(),
             closing={

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,6 @@ from repro_audit.trace import Writer
 
 if TYPE_CHECKING:
     from repro_audit.replicate.run import Run
-
-# Processes that one command of another kind started, and so named alike.
-_MOST_ALIKE = 1000
 
 
 class RunTrace(Writer):
@@ -63,18 +59,13 @@ class RunTrace(Writer):
         if not self._run.member.name:
             return super()._open()
         self.path.parent.mkdir(exist_ok=True)
-        # A shell's command may run several programs one after the other, or at once.
-        first = self._run.member
-        for number in range(2, _MOST_ALIKE):
-            try:
-                connection = super()._open()
-                self._run.tell("here", self._run.member)
-                return connection
-            except FileExistsError:
-                member = replace(first, name=f"{first.name}~{number}")
-                self._run.lineage.rename(member)
-                self.rename(self.path.with_name(f"{member.file}.sqlite"), member.name)
-        raise TraceError(f"{self.path} exists already")
+        try:
+            connection = super()._open()
+        except FileExistsError:
+            raise TraceError(f"{self.path} exists already") from None
+        # A fork comes to the log with its trace.
+        self._run.tell("here", self._run.member)
+        return connection
 
     @contextlib.contextmanager
     def _written(self) -> Iterator[None]:

@@ -1,8 +1,8 @@
 """A fault to plant in a program: an op that passes its input on, one ULP off in one element.
 
 It acts in every second program that imports this module, counted in the file PLANT_COUNTER; in none
-where that is not set, nor in processes that a program starts. Of a program's calls, the one
-numbered PLANT_CALL (from 0) acts, in the forward (PLANT_PHASE=forward, the default) or in its
+where that is not set, nor, without PLANT_HERE, in a process of multiprocessing's. Of its calls, the
+one numbered PLANT_CALL (from 0) acts, in the forward (PLANT_PHASE=forward, the default) or in its
 backward. PLANT_OP=aten::addmm has the kernel of that operator err instead, where a program has no
 place for an op of ours.
 """
@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-_counter = os.environ.get("PLANT_COUNTER") if parent_process() is None else None
+_here = parent_process() is None or "PLANT_HERE" in os.environ
+_counter = os.environ.get("PLANT_COUNTER") if _here else None
 _acts = False
 if _counter is not None:
     _place = Path(_counter)

@@ -24,6 +24,7 @@ def planted() -> Any:
         own = Path(f"{_counter}-{os.getpid()}")
         own.write_text(os.environ["PLANT_RUN"])
         os.environ["PLANT_COUNTER"] = str(own)
+        os.environ["PLANT_HERE"] = "1"
     from fault import fault
 
     return fault
