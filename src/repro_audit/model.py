@@ -159,7 +159,7 @@ class Plan:
     """All a child process needs to know to be one run: written as JSON, read by the child.
 
     `poison` is the byte that `empty*` memory is filled with. `pins` are conditions to hold fixed,
-    by the names of `control.pins`.
+    by the names of `control.pins`. `ledger` records each draw from the global generators.
     """
 
     run: str
@@ -172,6 +172,7 @@ class Plan:
     poison: int | None = None
     reversed_listings: bool = False
     pins: tuple[str, ...] = ()
+    ledger: bool = False
     device: str | None = None
     level: Level = "ops"
     steps: int | None = None
@@ -366,6 +367,7 @@ class Pass:
         "interval",
         "optimizer",
         "tensors",
+        "draws",
         "confirm",
         "experiments",
         "cure",

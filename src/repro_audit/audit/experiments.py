@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from repro_audit.audit.session import CONFIRM_HASH_SEED, Finished, Session
-from repro_audit.control.pins import BY_NAME, PINS, POISON, pinned
+from repro_audit.audit.session import CONFIRMING, Finished, Session
+from repro_audit.control.pins import BY_NAME, POISON, pinned
 from repro_audit.errors import InterruptedRunError, ReproAuditError
 from repro_audit.model import Experiment, SiteKey
 from repro_audit.trace import Trace
@@ -15,12 +15,20 @@ from repro_audit.trace import Trace
 _ERROR = 0.05
 _MOST_RUNS = 8
 # What a confirming run changes all at once, one by one, with what that run is given.
-_CHANGED: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("hash-seed", "another hash seed", {"hash_seed": CONFIRM_HASH_SEED}),
-    ("memory", "empty memory filled with a pattern", {"poison": POISON}),
-    ("listings", "directory listings reversed", {"reversed_listings": True}),
-    ("seeds", "no generator seeded", {"mode": "as-is", "hash_seed": 0}),
+_CHANGED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("hash-seed", "another hash seed", ("hash_seed",)),
+    ("memory", "empty memory filled with a pattern", ("poison",)),
+    ("listings", "directory listings reversed", ("reversed_listings",)),
+    ("seeds", "no generator seeded", ("mode",)),
 )
+# The same in a run under the audit's own controls.
+_CONTROLLED = {"mode": "controlled", "hash_seed": 0, "poison": None, "reversed_listings": False}
+
+
+def but_for(name: str) -> dict[str, Any]:
+    """What a confirming run changes, but for one thing."""
+    fields = next(fields for known, _, fields in _CHANGED if known == name)
+    return {**CONFIRMING, **{field: _CONTROLLED[field] for field in fields}}
 
 
 class Laboratory:
@@ -60,7 +68,8 @@ class Laboratory:
     def changed(self, reference: Finished) -> list[Experiment]:
         """One run for each thing that a confirming run changes, up to the first that differs."""
         found = []
-        for name, said, change in _CHANGED:
+        for name, said, fields in _CHANGED:
+            change = {**_CONTROLLED, **{field: CONFIRMING[field] for field in fields}}
             try:
                 differs = self._differ(reference.trace, self._run(**change).trace)
                 found.append(Experiment((name,), said, "program", 1, differs))
@@ -89,7 +98,8 @@ class Laboratory:
 
     def _run(self, **changes: Any) -> Finished:
         self._count += 1
-        name, key, limit = f"try-{self._count}", self._key, self._session.request.steps
+        # Of one length each: an environment's size moves a program's addresses.
+        name, key, limit = f"try-{self._count:03}", self._key, self._session.request.steps
         steps = key.step + 1 if limit is None else min(limit, key.step + 1)
         inside = key.phase == "optimizer"
         how = {"steps": steps, "optimizer_ops": inside, **changes}
@@ -105,19 +115,6 @@ class Laboratory:
             return True
         at = one.find(key)
         return at is None or found.i is None or found.i <= at
-
-
-def applicable(mode: str, devices: set[str], *, call: bool) -> list[str]:
-    """Pins that could matter for runs of a mode on devices; with `call`, those of a single op."""
-    kinds = {device.partition(":")[0] for device in devices}
-    return [
-        pin.name
-        for pin in PINS
-        if (pin.device is None or pin.device in kinds)
-        and (not pin.as_is or mode == "as-is")
-        and (pin.call or not call)
-        and not (mode == "deterministic" and pin.name == "deterministic")
-    ]
 
 
 def _first_line(error: ReproAuditError) -> str:

@@ -6,17 +6,28 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from repro_audit.audit.experiments import Laboratory, applicable
+from repro_audit.audit.experiments import Laboratory, but_for
 from repro_audit.audit.isolation import isolated
+from repro_audit.audit.relevant import Seen, relevant
 from repro_audit.audit.session import Finished, Session
 from repro_audit.audit.zoom import Closer
-from repro_audit.control.pins import BY_NAME, PINS
-from repro_audit.diagnose.explained import Meaning, explained
+from repro_audit.control.pins import BY_NAME, PINS, pinned
+from repro_audit.diagnose.explained import CHANGED, Meaning, explained
 from repro_audit.diagnose.runs import compare_runs
 from repro_audit.errors import InterruptedRunError, ReproAuditError
-from repro_audit.model import Cause, Confirmation, Cure, Experiment, Explanation, Observed, Replay
+from repro_audit.model import (
+    Cause,
+    Confirmation,
+    Cure,
+    Experiment,
+    Explanation,
+    Observed,
+    Replay,
+    SiteKey,
+)
 
-_CURE_RUNS = 2
+# A step's time is known from this many steps on, of which the first does not count.
+_TIMED_STEPS = 3
 _MEANINGS = {pin.name: Meaning(pin.cls, pin.remedy) for pin in PINS}
 
 
@@ -38,28 +49,36 @@ def explain(
     suffices. What cures is then tried on the whole program.
     """
     began = time.monotonic()
-    key, devices = closer.origin.key, runs[0].trace.devices()
+    # A draw too many is seen by what it changes.
+    key, devices = closer.divergence.origin.key, runs[0].trace.devices()
     replay = None
-    if closer.captured is not None:
+    if closer.captured is not None and key.phase != "data":
         replay = isolated(session, closer.captured, key, "replay")
     laboratory = Laboratory(session, key, _rate(session, closer, observed))
     experiments: list[Experiment] = []
     mode = session.request.mode
     cure: Cure | None = None
     if replay is not None and replay.varies and closer.captured is not None:
-        for number, name in enumerate(applicable(mode, devices, call=True), 1):
+        for number, name in enumerate(relevant(mode, devices), 1):
             tried = isolated(session, closer.captured, key, f"replay-{number}", (name,))
             experiments.append(_on_call(name, tried, replay))
-        cure = _cured(session, runs, _cures(experiments))
+        cure = _cured(session, runs, _cures(experiments), key)
     else:
-        names = applicable(mode, devices, call=False)
+        seen = Seen(runs[0], whole=session.request.level == "ops")
+        names = relevant(mode, devices, seen=seen)
         names.sort(key=lambda name: BY_NAME[name].cls != cause.cls)
         for name in names:
             experiments.append(laboratory.held((name,)))
-            if name == "filled-memory" and experiments[-1].differs is False:
-                experiments.append(laboratory.filled())
+            if experiments[-1].differs is False:
+                if name == "filled-memory":
+                    experiments.append(laboratory.filled())
+                # What was likely is proven; else there may be more than one that decides.
+                if BY_NAME[name].cls == cause.cls:
+                    break
         cures = _cures(experiments) or _together(laboratory, names, experiments)
-        cure = _cured(session, runs, cures)
+        cure = _cured(session, runs, cures, key)
+        if cure is not None:
+            experiments = [_corrected(tried, cure, cures, key) for tried in experiments]
     seconds = round(time.monotonic() - began, 3)
     explanation = Explanation(replay, tuple(experiments), cure, seconds)
     return Answer(explanation, explained(cause, explanation, _MEANINGS, changed=False))
@@ -76,20 +95,42 @@ def explain_confirmation(session: Session, first: Finished, confirmation: Confir
     if session.request.level == "modules":
         reference = laboratory.reference()
     experiments = laboratory.changed(reference)
+    culprit = next((tried.pins[0] for tried in experiments if tried.differs), None)
+    cure = None if culprit is None else _held(session, first, culprit)
     seconds = round(time.monotonic() - began, 3)
-    explanation = Explanation(None, tuple(experiments), None, seconds)
+    explanation = Explanation(None, tuple(experiments), cure, seconds)
     return Answer(explanation, explained(cause, explanation, _MEANINGS, changed=True))
+
+
+def _held(session: Session, first: Finished, culprit: str) -> Cure | None:
+    """A confirming run with the culprit alone as it is under control, beside the controlled run."""
+    try:
+        run = session.cured("cured-1", **but_for(culprit))
+    except InterruptedRunError:
+        raise
+    except ReproAuditError:
+        return None
+    found, _, _ = session.compare(first.trace, run.trace)
+    return Cure(
+        pins=(culprit,),
+        remedies=(CHANGED[culprit].remedy,),
+        runs=1,
+        identical=found is None,
+        remaining=None if found is None else found.origin,
+    )
 
 
 def _rate(session: Session, closer: Closer, observed: Observed) -> float:
     """How often two runs differ at the origin, as far as is known; pairs of the zoom count too."""
     further = sum(pass_.runs // 2 for pass_ in session.passes if pass_.name in _ZOOMS)
-    seen = sum(sighting.pairs for sighting in closer.sightings)
-    pairs = max(observed.pairs + further, seen)
-    return (seen + 0.5) / (pairs + 1)
+    seen = sum(one.pairs for one in closer.sightings)
+    # Runs of an experiment end with the origin's step: what was seen later is not seen there.
+    last = closer.divergence.origin.key.step
+    here = sum(one.pairs for one in closer.sightings if one.origin.key.step <= last)
+    return (here + 0.5) / (max(observed.pairs + further, seen) + 1)
 
 
-_ZOOMS = {"interval", "optimizer", "tensors"}
+_ZOOMS = {"interval", "optimizer", "tensors", "draws"}
 
 
 def _on_call(name: str, tried: Replay, plain: Replay) -> Experiment:
@@ -130,11 +171,19 @@ def _together(
     return [pins]
 
 
-def _cured(session: Session, runs: list[Finished], cures: list[tuple[str, ...]]) -> Cure | None:
-    """The first cure, tried out on the whole program."""
-    for pins in cures:
+def _cured(
+    session: Session, runs: list[Finished], cures: list[tuple[str, ...]], key: SiteKey
+) -> Cure | None:
+    """The first cure that cures the whole program, tried out; the last where none does."""
+    plain = runs
+    cure = None
+    for number, pins in enumerate(cures, 1):
         try:
-            cured = [session.cured(f"cured-{number}", pins) for number in range(1, _CURE_RUNS + 1)]
+            cured = [session.cured(f"cured-{number}a", **pinned(pins))]
+            if plain is runs and _seconds(cured):
+                # Beside them, since a machine is not as fast all the time.
+                plain = [*runs, session.observed("plain", "cure")]
+            cured.append(session.cured(f"cured-{number}b", **pinned(pins)))
         except InterruptedRunError:
             raise
         except ReproAuditError:
@@ -146,18 +195,38 @@ def _cured(session: Session, runs: list[Finished], cures: list[tuple[str, ...]])
             remedies=tuple(BY_NAME[name].remedy for name in pins),
             runs=len(cured),
             identical=divergence is None,
-            slowdown=_slowdown(runs, cured),
+            slowdown=_slowdown(plain, cured),
+            remaining=None if divergence is None else divergence.origin,
         )
-        if divergence is not None:
-            cure = replace(cure, remaining=divergence.origin)
-        return cure
-    return None
+        if divergence is None or not _same_site(divergence.origin.key, key):
+            break
+    return cure
+
+
+def _same_site(one: SiteKey, other: SiteKey) -> bool:
+    return (one.phase, one.module, one.op) == (other.phase, other.module, other.op)
+
+
+def _corrected(
+    tried: Experiment, cure: Cure, cures: list[tuple[str, ...]], key: SiteKey
+) -> Experiment:
+    """What agreed by chance, as trying it on the whole program then showed."""
+    failed = cures[: cures.index(cure.pins)]
+    if cure.remaining is not None and _same_site(cure.remaining.key, key):
+        failed = [*failed, cure.pins]
+    return replace(tried, differs=True) if tried.pins in failed else tried
 
 
 def _slowdown(runs: list[Finished], cured: list[Finished]) -> float | None:
     """How much longer a step takes: the fastest of each side, against the noise."""
-    plain, held = (
-        [run.trace.closing.get("step_seconds") for run in side] for side in (runs, cured)
-    )
-    known, tried = [s for s in plain if s], [s for s in held if s]
+    known, tried = _seconds(runs), _seconds(cured)
     return round(min(tried) / min(known), 3) if known and tried else None
+
+
+def _seconds(runs: list[Finished]) -> list[float]:
+    """What a step took, of the runs that made enough of them."""
+    return [
+        float(run.trace.closing["step_seconds"])
+        for run in runs
+        if run.trace.steps >= _TIMED_STEPS and run.trace.closing.get("step_seconds")
+    ]

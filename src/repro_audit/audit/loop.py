@@ -10,12 +10,13 @@ from typing import Any
 from repro_audit import engine
 from repro_audit.audit import directories, selfcheck
 from repro_audit.audit.explain import explain, explain_confirmation
+from repro_audit.audit.ledger import drawn_apart
 from repro_audit.audit.request import AuditRequest, Progress
 from repro_audit.audit.session import Finished, Session, no_events
 from repro_audit.audit.unobserved import cut_short, warnings_of
 from repro_audit.audit.zoom import Closer, zoom
 from repro_audit.diagnose import manifests
-from repro_audit.diagnose.causes import classify
+from repro_audit.diagnose.causes import classify, may_have_drifted
 from repro_audit.diagnose.interval import interval_of
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.runs import Outcomes, compare_runs
@@ -82,6 +83,8 @@ def _audit(session: Session) -> Audit:
     if outcomes.divergence is not None:
         closer = _zoom(session, outcomes)
         cause = classify(closer.divergence, closer.zoomed)
+        if not request.between_devices and may_have_drifted(closer.divergence, cause):
+            closer, cause = drawn_apart(session, closer, cause)
         audit = replace(
             audit,
             verdict="divergent",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from repro_audit.audit.request import AuditRequest, Progress
-from repro_audit.control.pins import POISON, pinned
+from repro_audit.control.pins import POISON
 from repro_audit.diagnose.origin import Divergence, compare
 from repro_audit.errors import InconclusiveError, TraceError
 from repro_audit.model import EventCounts, Interval, Pass, Plan, RunInfo
@@ -24,7 +24,13 @@ from repro_audit.trace import Trace, TraceFile
 
 # Any seed but the controlled one; fixed, so that a confirming run can itself be repeated.
 CONFIRM_HASH_SEED = 4242
-
+# What a confirming run changes, all at once.
+CONFIRMING: dict[str, Any] = {
+    "mode": "as-is",
+    "hash_seed": CONFIRM_HASH_SEED,
+    "poison": POISON,
+    "reversed_listings": True,
+}
 
 Compared = tuple[Divergence | None, EventCounts, float]
 
@@ -146,21 +152,15 @@ class Session:
         self.total = max(self.total, self._done + 1)
         return self.observed(name, pass_, **{**self._attended, **changes})
 
-    def cured(self, name: str, pins: tuple[str, ...]) -> Finished:
-        """One run of the whole program with pins held."""
+    def cured(self, name: str, **changes: Any) -> Finished:
+        """One run of the whole program under changed conditions."""
         self.total = max(self.total, self._done + 1)
-        return self.observed(name, "cure", **pinned(pins))
+        return self.observed(name, "cure", **changes)
 
     def confirming(self, name: str = "confirm") -> Finished:
         """One run as-is: another hash seed, poisoned `empty*` memory, listings reversed."""
         self.total = max(self.total, self._done + 1)
-        how = {
-            "mode": "as-is",
-            "hash_seed": CONFIRM_HASH_SEED,
-            "poison": POISON,
-            "reversed_listings": True,
-        }
-        return self.observed(name, "confirm", **{**self._attended, **how})
+        return self.observed(name, "confirm", **{**self._attended, **CONFIRMING})
 
     def replay(self, plan: Plan, times: int, seconds: float) -> Any:
         """What a process of its own found that made the plan's captured call again and again."""

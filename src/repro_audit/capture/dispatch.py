@@ -185,6 +185,8 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if captured and recorder.take_inputs(index, operator, args, kwargs):
             flags |= INPUTS
 
+        if flags & RANDOM and recorder.draws.by_line:
+            recorder.draws.seed_torch(sys._getframe(1), _device_of(args, kwargs))
         result = func(*args, **kwargs) if kwargs else func(*args)
 
         recorder.add_event(
@@ -355,6 +357,12 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.optimizing = 0
         for causes in self.all_causes():
             causes.forget()
+
+
+def _device_of(args: Any, kwargs: dict[str, Any] | None) -> str:
+    """The device that an operator draws on."""
+    asked = kwargs.get("device") if kwargs else None
+    return str(asked or next((t.device for t in tensors_in(args)), "cpu"))
 
 
 def address_of(tensor: torch.Tensor) -> int:

@@ -60,6 +60,15 @@ class Locator:
             frame = frame.f_back
         return None
 
+    def line(self, frame: FrameType | None) -> str | None:
+        """The line that `number` numbers: `train.py:12`."""
+        while frame is not None:
+            name = self._show(frame.f_code.co_filename)
+            if name is not None:
+                return f"{name}:{frame.f_lineno}"
+            frame = frame.f_back
+        return None
+
     def direct(self, frame: FrameType | None, *through: str) -> int | None:
         """Number of `frame`, or of the first not of the files `through`; None if a library's."""
         while frame is not None and frame.f_code.co_filename in through:

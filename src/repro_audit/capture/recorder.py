@@ -31,6 +31,7 @@ from repro_audit.capture.dispatch import (
     paused,
     unseen_by_dynamo,
 )
+from repro_audit.capture.draws import Draws
 from repro_audit.capture.focus import Focus
 from repro_audit.capture.generators import Generators, digest_of
 from repro_audit.capture.locations import Locator
@@ -93,7 +94,8 @@ class Recorder:
     gradients; operators are events in an `interval` alone. `optimizer_ops` fingerprints what every
     operator inside an optimizer's step writes, not only the parameters afterwards. `capture` names
     events whose inputs are fingerprinted and whose outputs are kept. `poison` fills `empty*`
-    memory.
+    memory. `ledger` records each draw from Python's and NumPy's global generators; with `by_line`
+    each line draws from a generator of its own.
     `on_progress(steps, events)` is called at each step and every few thousand events, `on_fork` in
     a fork of this process, which otherwise records no more.
     Not reentrant; one recorder a process.
@@ -111,7 +113,8 @@ class Recorder:
         optimizer_ops: bool = False,
         capture: tuple[SiteKey, ...] = (),
         poison: int | None = None,
-        on_step: Callable[[int], None] = lambda step: None,
+        ledger: bool = False,
+        by_line: bool = False,
         on_progress: Callable[[int, int], None] = lambda steps, events: None,
         on_fork: Callable[[], None] | None = None,
     ) -> None:
@@ -134,7 +137,6 @@ class Recorder:
         self.unobserved: Counter[str] = Counter()
         self.readings = Readings(sink, self.unobserved)
         self._on_progress = on_progress
-        self._on_step = on_step
         # When the first step ended that did, and the last; and how many lie between.
         self._paced: tuple[float, float, int] | None = None
         self._on_fork = self.abandon if on_fork is None else on_fork
@@ -146,6 +148,7 @@ class Recorder:
         self._local = threading.local()
         self._unnumbered = itertools.count(1)
         self._generators = Generators(self)
+        self.draws = Draws(self, ledger=ledger, by_line=by_line)
         self._steps = Steps(self, limit=steps, automatic=automatic)
         self._loaders = Loaders(self)
         self._threads = Threads(self)
@@ -163,6 +166,7 @@ class Recorder:
         self._threads.install()
         self.collectives.install()
         self._generators.install()
+        self.draws.install()
         os.register_at_fork(after_in_child=self._on_fork)
         self.generator_states()
 
@@ -177,6 +181,7 @@ class Recorder:
             self._weigh_all()
         self.generator_states()
         self.active = False
+        self.draws.uninstall()
         self._generators.uninstall()
         self.collectives.uninstall()
         self._threads.uninstall()
@@ -210,6 +215,7 @@ class Recorder:
     def numpy_imported(self) -> None:
         """Hook NumPy's generators, imported after torch."""
         self._generators.install_numpy()
+        self.draws.install_numpy()
 
     def unlimited(self) -> None:
         """Let the program make as many steps as it will."""
@@ -466,6 +472,10 @@ class Recorder:
         """Record a generator's state, or the seed it was given."""
         self.add(KIND_RNG, RNG, op, [(None, digest)], code=code)
 
+    def draw(self, op: str, code: int | None) -> None:
+        """Record that a number is drawn from a global generator."""
+        self.add(KIND_RNG, RNG, op, [], code=code)
+
     def generator_states(self) -> None:
         """Record the states of the process's global generators."""
         self._generators.states()
@@ -481,7 +491,6 @@ class Recorder:
                 now = time.monotonic()
                 first, _, between = self._paced or (now, now, -1)
                 self._paced = (first, now, between + 1)
-                self._on_step(mode.step)
         self._on_progress(self.step, self._events)
 
     # -- the zoom -------------------------------------------------------------------------------

@@ -6,7 +6,9 @@ import ctypes
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +20,8 @@ _QUERY = 0xFFFFFFFF
 # Finite and huge in float32, float64 and bfloat16, NaN in float16: a read of it cannot pass for a
 # result, and it is not the zeros that fresh pages hold.
 POISON = 0x7F
+# Seconds that a thread is waited for, since it may itself wait for what comes after its start.
+_TURN = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +138,8 @@ PINS = (
         "unseeded-rng",
     ),
     Pin(
-        "reseeded-steps",
-        "all generators seeded anew at each step",
+        "draws-by-line",
+        "each line drawing from a generator of its own",
         "make every draw in every run: look for one that is made in some runs only",
         "rng-drift",
     ),
@@ -144,6 +148,12 @@ PINS = (
         "batches in the order of the sampler",
         "DataLoader(in_order=True)",
         "data-order",
+    ),
+    Pin(
+        "threads-in-turn",
+        "each of Python's threads waited for before the next starts",
+        "combine what threads compute in a fixed order, by the main thread",
+        "parallelism",
     ),
     Pin(
         "one-thread",
@@ -278,6 +288,25 @@ def _hold_loader_order(torch: Any) -> None:
     loader.__init__ = ordered
 
 
+def _hold_turns(torch: Any) -> None:
+    pools = ("concurrent.futures.thread", "multiprocessing.pool")
+    start, submit = threading.Thread.start, ThreadPoolExecutor.submit
+
+    def starting(self: threading.Thread) -> None:
+        start(self)
+        # A pool's thread ends with the pool.
+        if getattr(vars(self).get("_target"), "__module__", None) not in pools:
+            self.join(_TURN)
+
+    def submitting(self: ThreadPoolExecutor, *args: Any, **kwargs: Any) -> Any:
+        future = submit(self, *args, **kwargs)
+        wait([future], _TURN)
+        return future
+
+    threading.Thread.start = starting  # type: ignore[method-assign]
+    setattr(ThreadPoolExecutor, "submit", submitting)  # noqa: B010
+
+
 _HOLDERS: dict[str, Callable[[Any], None]] = {
     "cudnn-deterministic": _hold_cudnn,
     "deterministic": _hold_deterministic,
@@ -287,6 +316,7 @@ _HOLDERS: dict[str, Callable[[Any], None]] = {
     "no-reduced-precision": _hold_reduced,
     "no-tf32": _hold_tf32,
     "one-thread": _hold_one_thread,
+    "threads-in-turn": _hold_turns,
 }
 
 

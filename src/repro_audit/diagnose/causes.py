@@ -58,6 +58,20 @@ class Case:
         return int(self.trace.flags[self.event])
 
 
+def may_have_drifted(divergence: Divergence, cause: Cause) -> bool:
+    """True if a draw too many could be behind it: of a generator whose state shows it, or might.
+
+    A draw after the last look at a generator and before the next shows in no state.
+    """
+    if cause.cls == "rng-drift":
+        return True
+    case = Case(divergence, None)
+    fed = case.trace.kind[case.event] == _BATCH_KIND or divergence.origin.kind == "structural"
+    if not fed or cause.cls not in {"data-order", "unknown"}:
+        return False
+    return _drawn_from(case, "python") or _drawn_from(case, "numpy")
+
+
 def classify(divergence: Divergence, zoomed: Zoomed | None) -> Cause:
     """The likeliest cause, `unknown` where nothing in the traces speaks for one."""
     case = Case(divergence, zoomed)
@@ -151,7 +165,8 @@ def _generator(case: Case, generator: str, device: str = "cpu") -> Cause | None:
         and trace.owner(i).process == case.process
         for i, kind in enumerate(trace.kind[: case.event])
     )
-    if not seeded:
+    controlled = all(run.plan["mode"] != "as-is" for run in (case.divergence.a, case.divergence.b))
+    if not seeded and not controlled:
         return Cause(
             "unseeded-rng",
             "likely",
@@ -161,7 +176,7 @@ def _generator(case: Case, generator: str, device: str = "cpu") -> Cause | None:
     return Cause(
         "rng-drift",
         "likely",
-        (f"{name}'s generator had the same seeds, but another state at step {states[place]}",),
+        (f"{name}'s generator had the same seed, but another state at step {states[place]}",),
         ("look for a draw that happens in one run only, before that step",),
     )
 

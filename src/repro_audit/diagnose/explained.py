@@ -20,7 +20,8 @@ class Meaning:
     remedy: str
 
 
-_CHANGED: Mapping[str, Meaning] = {
+# What it proves that a thing makes a confirming run differ.
+CHANGED: Mapping[str, Meaning] = {
     "hash-seed": Meaning("data-order", "sort what is iterated over, or set PYTHONHASHSEED=0"),
     "memory": Meaning(
         "uninitialized-memory", "use torch.zeros, or write every element before the first read"
@@ -116,7 +117,7 @@ def _by_change(cause: Cause, experiments: tuple[Experiment, ...]) -> Cause:
     for tried in experiments:
         if not tried.differs:
             continue
-        meaning = _CHANGED[tried.pins[0]]
+        meaning = CHANGED[tried.pins[0]]
         evidence = f"{tried.said} alone makes it differ here"
         if meaning.cls == cause.cls:
             return replace(cause, confidence="proven", evidence=(*cause.evidence, evidence))

@@ -118,7 +118,7 @@ def _divergence(
         origin = _value_origin(a, event, b.event(j))
     else:
         origin = replace(
-            _at(trace, event),
+            located(trace, event),
             kind="structural",
             other_op=_instead(a, b, alignment, i, j),
         )
@@ -127,7 +127,7 @@ def _divergence(
     if seeding is not None and _fed_by(trace, at, origin, _seed_op(a, b, seeding)):
         x, y = seeding
         seeded, call = (a, x) if x is not None else (b, y or 0)
-        return Divergence(a, b, _at(seeded, seeded.event(call)), x, y, i, j, counts, states)
+        return Divergence(a, b, located(seeded, seeded.event(call)), x, y, i, j, counts, states)
     return Divergence(a, b, origin, i, j, i, j, counts, states)
 
 
@@ -148,7 +148,8 @@ def _fed_by(trace: Trace, at: int, origin: Origin, seed: str) -> bool:
     return drawn and seed.startswith("seed:torch.")
 
 
-def _at(trace: Trace, event: Event) -> Origin:
+def located(trace: Trace, event: Event) -> Origin:
+    """An origin at an event of a run, of which its first output is told."""
     output = event.outputs[0] if event.outputs else None
     return Origin(
         key=event.key,
@@ -164,7 +165,7 @@ def _at(trace: Trace, event: Event) -> Origin:
 
 
 def _value_origin(a: Trace, mine: Event, other: Event) -> Origin:
-    origin = _at(a, mine)
+    origin = located(a, mine)
     for position, output in enumerate(mine.outputs):
         if position >= len(other.outputs) or output.bits != other.outputs[position].bits:
             return replace(origin, output=position, spec=output.spec, output_name=output.name)

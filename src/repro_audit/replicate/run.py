@@ -260,7 +260,8 @@ class Run:
             optimizer_ops=plan.optimizer_ops,
             capture=self._wanted(),
             poison=plan.poison,
-            on_step=self._seed_step if "reseeded-steps" in plan.pins else _no_step,
+            ledger=plan.ledger,
+            by_line="draws-by-line" in plan.pins,
             on_progress=self._progress(),
             on_fork=lambda: None,
         )
@@ -300,11 +301,6 @@ class Run:
         from repro_audit.replicate.progress import Progress
 
         return self._note_rank if self.member.name else Progress(self.plan.progress)
-
-    def _seed_step(self, step: int) -> None:
-        from repro_audit.control import seeds
-
-        seeds.seed_everything((_seed(self.plan, self.member) + step) % seeds.MAX_SEED)
 
     def _note_rank(self, steps: int, events: int) -> None:
         self._rank = _rank_now() if self._rank is None else self._rank
@@ -389,10 +385,6 @@ def _seed(plan: Plan, member: Member) -> int:
         return plan.seed
     word = f"{plan.seed}/{member.file}".encode()
     return int.from_bytes(hashlib.blake2b(word, digest_size=4).digest(), "little")
-
-
-def _no_step(step: int) -> None:
-    """What most runs do where a step ends."""
 
 
 def _main_thread(member: Member) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from repro_audit.model import (
     CauseClass,
@@ -69,17 +69,39 @@ def passed(runs: Pass) -> str:
     return f"{name} {runs.runs} of {runs.seconds / runs.runs:.1f} s"
 
 
-def experiment(tried: Experiment) -> str:
-    """`one thread: gone`; what could not be found out with its reason."""
-    said = printable(tried.said)
-    if tried.differs is None:
-        return f"{said}: unknown ({printable(tried.reason or 'no reason')})"
-    return f"{said}: {'differs' if tried.differs else 'gone'}"
+def experiments(tried: Sequence[Experiment], *, changed: bool = False) -> list[str]:
+    """What was tried, by what came of it: `gone with one thread`, `still there with TF32 off`.
+
+    With `changed` the runs agreed, and things were changed: `differs with another hash seed`.
+    Of sets of conditions the last that suffices is told: it is the smallest.
+    """
+    sets = [one for one in tried if len(one.pins) > 1]
+    shown = [one for one in tried if len(one.pins) == 1] + [
+        one for one in sets if one.differs is False or len(sets) == 1
+    ][-1:]
+    said = []
+    leads = (
+        ("still the same with ", "differs with ")
+        if changed
+        else ("gone with ", "still there with ")
+    )
+    for differs, lead in enumerate(leads):
+        which = [printable(one.said) for one in shown if one.differs == differs]
+        if which:
+            said.append(lead + "; ".join(which))
+    said += [
+        f"{printable(one.said)}: unknown ({printable(one.reason or 'no reason')})"
+        for one in shown
+        if one.differs is None
+    ]
+    return said
 
 
 def cured(cure: Cure) -> str:
     """How the whole program did with it, and what it costs."""
-    said = f"{cure.runs} of {cure.runs} runs identical" if cure.identical else "runs still differ"
+    said = "runs still differ"
+    if cure.identical:
+        said = f"{cure.runs} of {count(cure.runs, 'run')} identical"
     if cure.slowdown is not None:
         said += f", a step takes {cure.slowdown:.2f} times as long"
     return said
@@ -90,7 +112,7 @@ def op_name(op: str) -> str:
     kind, colon, name = op.partition(":")
     if kind == "inputs":
         return f"inputs of {printable(name)}"
-    if colon and kind in {"param", "seed", "rng"}:
+    if colon and kind in {"param", "seed", "rng", "draw"}:
         return printable(name)
     parts = op.split(".")
     return printable(".".join(parts[:2]) if len(parts) == 3 and parts[0] != "torch" else op)

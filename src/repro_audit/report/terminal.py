@@ -10,7 +10,7 @@ from typing import IO
 
 from rich.console import Console
 
-from repro_audit.model import Audit, Cause, Confirmation, Explanation, Origin, SelfCheck
+from repro_audit.model import Audit, Cause, Confirmation, Origin, SelfCheck
 from repro_audit.report import phrases
 from repro_audit.report.page import Page, glued
 from repro_audit.report.phrases import printable
@@ -46,7 +46,7 @@ def render(audit: Audit, console: Console) -> None:
     if audit.verdict in {"identical", "within-tolerance"}:
         _confirmation(audit.confirmation, page)
         _honest_close(audit, page)
-    _explanation(audit.explanation, page)
+    _explanation(audit, page)
     _self_check(audit.self_check, page)
     _passes(audit, page)
     _manifests(audit, page)
@@ -82,17 +82,18 @@ def next_command(audit: Audit) -> str | None:
     return None
 
 
-def _explanation(explanation: Explanation | None, page: Page) -> None:
+def _explanation(audit: Audit, page: Page) -> None:
     """What was tried, and what cures it."""
+    explanation = audit.explanation
     if explanation is None:
         return
     replay = explanation.replay
     if replay is not None and replay.problem is not None:
         said = f"the op could not be called by itself: {printable(replay.problem)}"
         _labelled(page, "alone", said)
-    tried = [glued(phrases.experiment(experiment)) for experiment in explanation.experiments]
-    if tried:
-        _labelled(page, "tried", ", ".join(tried))
+    tried = phrases.experiments(explanation.experiments, changed=audit.verdict != "divergent")
+    for i, said in enumerate(tried):
+        _labelled(page, "" if i else "tried", said)
     cure = explanation.cure
     if cure is None:
         return
@@ -140,6 +141,9 @@ def _located(origin: Origin, page: Page) -> str:
 
 
 def _difference(origin: Origin, audit: Audit, page: Page, *, indent: int) -> None:
+    if origin.key.op.startswith("draw:"):
+        page.paragraph("one run draws a number here, the other does not", indent=indent)
+        return
     if origin.kind == "structural":
         does = phrases.op_name(origin.key.op)
         instead = phrases.op_name(origin.other_op) if origin.other_op else "nothing"

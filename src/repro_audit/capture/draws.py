@@ -1,0 +1,113 @@
+"""Draws from Python's and NumPy's global generators: a ledger of them, or a generator a line."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from repro_audit.capture.recorder import Recorder
+
+_PYTHON = ("random", "getrandbits")
+_NO_DRAWS = {"get_state", "set_state"}
+
+
+class Draws:
+    """Wraps what draws from the global generators.
+
+    With `ledger` each draw of Python's and NumPy's is an event with its call site; torch's are
+    operators, and so events anyway. With `by_line` each line of the program draws from a generator
+    of its own, so that a draw more or less at one of them changes nothing at another.
+    Not seen: what a program draws from generators of its own.
+    """
+
+    def __init__(self, recorder: Recorder, *, ledger: bool, by_line: bool) -> None:
+        self._recorder = recorder
+        self._ledger = ledger
+        self.by_line = by_line
+        self._generators: dict[tuple[str, str], Any] = {}
+        self._made: Counter[str] = Counter()
+        self._undo: list[Callable[[], None]] = []
+
+    def install(self) -> None:
+        """Wrap Python's generator and, if imported, NumPy's."""
+        if not (self._ledger or self.by_line):
+            return
+        for name in _PYTHON:
+            drawing = self._drawing(f"random.{name}", getattr(random, name), random.Random)
+            # Its other methods call these two; an instance's attribute goes before its class's.
+            self._replace(random._inst, name, drawing)
+            self._replace(random, name, drawing)
+        self.install_numpy()
+
+    def install_numpy(self) -> None:
+        """Wrap NumPy's functions that draw from its global generator, if it is imported."""
+        numpy_random = sys.modules.get("numpy.random")
+        if numpy_random is None or not (self._ledger or self.by_line):
+            return
+        owner = numpy_random.rand.__self__
+        for name in dir(numpy_random):
+            original = getattr(numpy_random, name)
+            if getattr(original, "__self__", None) is owner and name not in _NO_DRAWS:
+                drawing = self._drawing(f"numpy.random.{name}", original, numpy_random.RandomState)
+                self._replace(numpy_random, name, drawing)
+
+    def uninstall(self) -> None:
+        """Give the functions back."""
+        while self._undo:
+            self._undo.pop()()
+
+    def seed_torch(self, frame: FrameType, device: str) -> None:
+        """Before an operator that draws: by line, its generator starts from a state of the line."""
+        line = self._recorder.locator.line(frame) or ""
+        self._made[line] += 1
+        seed = _seed("torch", f"{line} {self._made[line]}")
+        if device.startswith("cuda"):
+            torch.cuda.manual_seed_all(seed)
+        else:
+            torch.default_generator.manual_seed(seed)
+
+    def _drawing(self, label: str, original: Any, kind: Any) -> Any:
+        name = label.rpartition(".")[2]
+
+        @functools.wraps(original)
+        def drawing(*args: Any, **kwargs: Any) -> Any:
+            recorder = self._recorder
+            if not recorder.active:
+                return original(*args, **kwargs)
+            frame = sys._getframe(1)
+            if self._ledger:
+                recorder.draw(f"draw:{label}", recorder.locator.number(frame))
+            if not self.by_line:
+                return original(*args, **kwargs)
+            line = recorder.locator.line(frame) or ""
+            own = self._generators.get((label, line))
+            if own is None:
+                own = self._generators[label, line] = kind(_seed(label, line))
+            # Of Python's hidden generator the class's own method: its attribute is this function.
+            return getattr(own, name)(*args, **kwargs)
+
+        return drawing
+
+    def _replace(self, owner: Any, name: str, value: Any) -> None:
+        had = name in vars(owner)
+        original = getattr(owner, name)
+        setattr(owner, name, value)
+        self._undo.append(
+            functools.partial(setattr, owner, name, original)
+            if had
+            else functools.partial(delattr, owner, name)
+        )
+
+
+def _seed(label: str, line: str) -> int:
+    digest = hashlib.blake2b(f"{label} {line}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little")
