@@ -12,6 +12,9 @@ EXIT_PROGRAM_FAILED = 3
 EXIT_INCONCLUSIVE = 4
 EXIT_INTERNAL = 5
 EXIT_INTERRUPTED = 130
+# What `git bisect run` takes for a commit that can be neither good nor bad, and for its own end.
+EXIT_SKIP = 125
+EXIT_STOP_BISECTING = 128
 
 
 class ReproAuditError(Exception):
@@ -50,6 +53,12 @@ class UnsupportedTensorError(EngineError, TypeError):
 
 class TraceError(InconclusiveError):
     """A trace file is missing, truncated, of another version, or not a trace."""
+
+
+class SkippedError(ReproAuditError):
+    """Under `git bisect run`: this commit could not be audited, for the reason that is told."""
+
+    exit_code = EXIT_SKIP
 
 
 class InterruptedRunError(ReproAuditError):

@@ -9,6 +9,7 @@ from pathlib import Path
 from repro_audit import engine
 from repro_audit.diagnose import manifests
 from repro_audit.diagnose.causes import classify
+from repro_audit.diagnose.configuration import configured
 from repro_audit.diagnose.origin import between_devices
 from repro_audit.diagnose.runs import compare_runs
 from repro_audit.errors import UsageError
@@ -58,6 +59,12 @@ def _compared(paths: Sequence[Path], traces: Sequence[Trace]) -> Audit:
     elif outcomes.divergence is not None:
         verdict = "divergent"
     divergence = outcomes.divergence if verdict == "divergent" else None
+    differences = manifests.differences(
+        {run.name: trace.manifest for run, trace in zip(runs, traces, strict=True)}
+    )
+    cause = None
+    if divergence is not None:
+        cause = configured(classify(divergence, None), differences)
     return Audit(
         command="compare",
         target=" ".join(str(path) for path in paths),
@@ -68,15 +75,13 @@ def _compared(paths: Sequence[Path], traces: Sequence[Trace]) -> Audit:
         events=outcomes.counts,
         observed=outcomes.observed,
         origin=None if divergence is None else divergence.origin,
-        cause=None if divergence is None else classify(divergence, None),
+        cause=cause,
         sightings=outcomes.sightings if divergence is not None else (),
         warnings=tuple(
             Warn("RA108", f"{path} ends early: {trace.closing.get('error')}")
             for path, trace in zip(paths, traces, strict=True)
             if trace.closing.get("outcome") == "raised"
         ),
-        manifest_differences=manifests.differences(
-            {run.name: trace.manifest for run, trace in zip(runs, traces, strict=True)}
-        ),
+        manifest_differences=differences,
         reason=reason,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from repro_audit.audit.experiments import Laboratory, but_for
@@ -16,11 +16,13 @@ from repro_audit.diagnose.explained import CHANGED, Meaning, explained
 from repro_audit.diagnose.runs import compare_runs
 from repro_audit.errors import InterruptedRunError, ReproAuditError
 from repro_audit.model import (
+    Audit,
     Cause,
     Confirmation,
     Cure,
     Experiment,
     Explanation,
+    ManifestDifference,
     Observed,
     Replay,
     SiteKey,
@@ -28,7 +30,15 @@ from repro_audit.model import (
 
 # A step's time is known from this many steps on, of which the first does not count.
 _TIMED_STEPS = 3
-_MEANINGS = {pin.name: Meaning(pin.cls, pin.remedy) for pin in PINS}
+
+
+def _meanings(differences: Sequence[ManifestDifference] = ()) -> dict[str, Meaning]:
+    """What each pin proves that cures runs which differ in these fields of their manifests."""
+    fields = {difference.field for difference in differences}
+    return {
+        pin.name: Meaning("config-difference" if pin.setting in fields else pin.cls, pin.remedy)
+        for pin in PINS
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +50,7 @@ class Answer:
 
 
 def explain(
-    session: Session, runs: list[Finished], closer: Closer, observed: Observed, cause: Cause
+    session: Session, runs: list[Finished], closer: Closer, audit: Audit, cause: Cause
 ) -> Answer:
     """Find out why runs diverge at `closer.origin`, whose likely cause is `cause`.
 
@@ -54,7 +64,8 @@ def explain(
     replay = None
     if closer.captured is not None and key.phase != "data":
         replay = isolated(session, closer.captured, key, "replay")
-    laboratory = Laboratory(session, key, _rate(session, closer, observed))
+    laboratory = Laboratory(session, key, _rate(session, closer, audit.observed))
+    meanings = _meanings(audit.manifest_differences)
     experiments: list[Experiment] = []
     mode = session.request.mode
     cure: Cure | None = None
@@ -66,14 +77,14 @@ def explain(
     else:
         seen = Seen(runs[0], whole=session.request.level == "ops")
         names = relevant(mode, devices, seen=seen)
-        names.sort(key=lambda name: BY_NAME[name].cls != cause.cls)
+        names.sort(key=lambda name: meanings[name].cls != cause.cls)
         for name in names:
             experiments.append(laboratory.held((name,)))
             if experiments[-1].differs is False:
                 if name == "filled-memory":
                     experiments.append(laboratory.filled())
                 # What was likely is proven; else there may be more than one that decides.
-                if BY_NAME[name].cls == cause.cls:
+                if meanings[name].cls == cause.cls:
                     break
         cures = _cures(experiments) or _together(laboratory, names, experiments)
         cure = _cured(session, runs, cures, key)
@@ -81,7 +92,7 @@ def explain(
             experiments = [_corrected(tried, cure, cures, key) for tried in experiments]
     seconds = round(time.monotonic() - began, 3)
     explanation = Explanation(replay, tuple(experiments), cure, seconds)
-    return Answer(explanation, explained(cause, explanation, _MEANINGS, changed=False))
+    return Answer(explanation, explained(cause, explanation, meanings, changed=False))
 
 
 def explain_confirmation(session: Session, first: Finished, confirmation: Confirmation) -> Answer:
@@ -99,7 +110,7 @@ def explain_confirmation(session: Session, first: Finished, confirmation: Confir
     cure = None if culprit is None else _held(session, first, culprit)
     seconds = round(time.monotonic() - began, 3)
     explanation = Explanation(None, tuple(experiments), cure, seconds)
-    return Answer(explanation, explained(cause, explanation, _MEANINGS, changed=True))
+    return Answer(explanation, explained(cause, explanation, {}, changed=True))
 
 
 def _held(session: Session, first: Finished, culprit: str) -> Cure | None:

@@ -17,6 +17,7 @@ from repro_audit.audit.unobserved import cut_short, warnings_of
 from repro_audit.audit.zoom import Closer, zoom
 from repro_audit.diagnose import manifests
 from repro_audit.diagnose.causes import classify, may_have_drifted
+from repro_audit.diagnose.configuration import configured
 from repro_audit.diagnose.interval import interval_of
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.runs import Outcomes, compare_runs
@@ -83,6 +84,7 @@ def _audit(session: Session) -> Audit:
     if outcomes.divergence is not None:
         closer = _zoom(session, outcomes)
         cause = classify(closer.divergence, closer.zoomed)
+        cause = configured(cause, audit.manifest_differences)
         if not request.between_devices and may_have_drifted(closer.divergence, cause):
             closer, cause = drawn_apart(session, closer, cause)
         audit = replace(
@@ -94,7 +96,7 @@ def _audit(session: Session) -> Audit:
         )
         warnings += closer.warnings
         if request.explain and not request.between_devices:
-            answer = explain(session, runs, closer, outcomes.observed, cause)
+            answer = explain(session, runs, closer, audit, cause)
             audit = replace(audit, cause=answer.cause, explanation=answer.explanation)
     elif outcomes.counts.compared == 0:
         return _inconclusive(request, directory, runs, "no event could be fingerprinted")
@@ -143,7 +145,7 @@ def _confirm(session: Session, first: Finished) -> tuple[Confirmation | None, li
         return Confirmation(run.info, True, counts), []
     if session.request.level == "modules":
         divergence = _confirmed_op(session, divergence)
-    cause = classify(divergence, None)
+    cause = configured(classify(divergence, None), manifests.differences(_manifests([first, run])))
     return Confirmation(run.info, False, counts, divergence.origin, cause), []
 
 

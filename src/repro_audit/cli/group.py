@@ -19,7 +19,14 @@ from repro_audit.cli.doctor import doctor
 from repro_audit.cli.record import record
 from repro_audit.cli.report import report
 from repro_audit.cli.run import run
-from repro_audit.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USAGE, ReproAuditError
+from repro_audit.errors import (
+    EXIT_INTERNAL,
+    EXIT_INTERRUPTED,
+    EXIT_SKIP,
+    EXIT_STOP_BISECTING,
+    EXIT_USAGE,
+    ReproAuditError,
+)
 
 _DEBUG = "REPRO_AUDIT_DEBUG"
 
@@ -49,19 +56,24 @@ class AuditGroup(click.Group):
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
+        # A misspelt option is no property of a commit: it must not count as a bad one.
+        bisecting = "--bisect" in (sys.argv if args is None else args)
         try:
             code = super().main(
                 args, prog_name or "repro-audit", complete_var, standalone_mode=False, **extra
             )
         except ReproAuditError as error:
-            code = _fail(str(error), error.exit_code)
+            misused = bisecting and error.exit_code == EXIT_USAGE
+            code = _fail(str(error), EXIT_STOP_BISECTING if misused else error.exit_code)
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "repro-audit"
-            code = _fail(f"{error.format_message()} See `{command} --help`.", error.exit_code)
+            wrong = EXIT_STOP_BISECTING if bisecting else error.exit_code
+            code = _fail(f"{error.format_message()} See `{command} --help`.", wrong)
         except (click.Abort, KeyboardInterrupt):
             code = _fail("interrupted", EXIT_INTERRUPTED)
         except Exception as error:
             code = _internal(error)
+            code = EXIT_SKIP if bisecting else code
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -116,7 +128,8 @@ Examples:
 
 \b
 Exit codes: 0 reproducible, 1 divergent, 2 usage, 3 the program failed,
-4 inconclusive, 5 an error of repro-audit itself, 130 interrupted.
+4 inconclusive, 5 an error of repro-audit itself, 130 interrupted; 125 with
+--bisect where a commit cannot be audited.
 """,
 )
 @click.version_option(__version__, prog_name="repro-audit", message="%(prog)s %(version)s")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from repro_audit.cli import output as out
 from repro_audit.cli.audits import REPORT
+from repro_audit.cli.bisect import skipping
 from repro_audit.cli.program import ProgramCommand, program_options, request_of
 from repro_audit.cli.progress import progress
-from repro_audit.errors import UsageError
+from repro_audit.errors import EXIT_DIVERGENT, EXIT_IDENTICAL, EXIT_SKIP, UsageError
+
+if TYPE_CHECKING:
+    from repro_audit.audit import AuditRequest
 
 
 @click.command(
@@ -21,6 +25,7 @@ from repro_audit.errors import UsageError
 Examples:
   repro-audit run train.py --steps 3 -- --lr 0.1
   repro-audit run -m pkg.train --runs 5 --deterministic
+  git bisect run repro-audit run --bisect train.py
   repro-audit run model.py:Net --input 'float32[8,3,32,32]' --device cuda
 """,
 )
@@ -40,6 +45,11 @@ Examples:
     help="Find out why: the op alone, one condition changed at a time, a cure tried out.",
 )
 @out.report_options
+@click.option(
+    "--bisect",
+    is_flag=True,
+    help="Exit as `git bisect run` expects: 125 where it cannot be audited.",
+)
 @click.option("--exit-zero", is_flag=True, help="Exit 0 even when runs diverge.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress; with -o, no report on stdout.")
 def run(
@@ -50,6 +60,7 @@ def run(
     exit_zero: bool,
     quiet: bool,
     no_confirm: bool,
+    bisect: bool,
     **settings: Any,
 ) -> int:
     """Run TARGET twice and name the first op that diverges.
@@ -57,7 +68,23 @@ def run(
     TARGET is a script, a model file that defines build_model(), or
     FILE.py:CLASS. What follows `--` goes to the program.
     """
-    request = request_of(confirm=not no_confirm, **settings)
+    if bisect and exit_zero:
+        raise click.UsageError("--bisect tells a divergence by its exit code: no --exit-zero")
+    with skipping(enabled=bisect):
+        request = request_of(confirm=not no_confirm and not bisect, **settings)
+        code = _run(request, format_, output, force=force, exit_zero=exit_zero, quiet=quiet)
+    return EXIT_SKIP if bisect and code not in {EXIT_IDENTICAL, EXIT_DIVERGENT} else code
+
+
+def _run(
+    request: AuditRequest,
+    format_: str,
+    output: Path | None,
+    *,
+    force: bool,
+    exit_zero: bool,
+    quiet: bool,
+) -> int:
     if request.runs == 1 and not request.between_devices:
         raise UsageError("one run compares with nothing: --runs 2 at least, or several devices")
     out.ensure_writable(output, force=force)

@@ -29,7 +29,8 @@ class Pin:
     """What is held (`said`), how a user holds it (`remedy`), and what it proves if that cures.
 
     `call` is True where it can act on one operator's call by itself. `device` is the kind of device
-    that it matters for, None for all.
+    that it matters for, None for all. `setting` is the field of a run's manifest that it holds: a
+    cure of runs that differ in it proves that difference.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Pin:
     call: bool = False
     device: str | None = None
     as_is: bool = False
+    setting: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -50,6 +52,7 @@ PINS = (
         "torch.use_deterministic_algorithms(True)",
         "nondeterministic-op",
         call=True,
+        setting="torch.are_deterministic_algorithms_enabled",
         environment={"CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
     ),
     Pin(
@@ -161,6 +164,7 @@ PINS = (
         "torch.set_num_threads(1)",
         "parallelism",
         call=True,
+        setting="torch.get_num_threads",
         environment={"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
     ),
 )

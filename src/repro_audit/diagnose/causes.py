@@ -252,6 +252,23 @@ def _path(case: Case) -> Cause | None:
     return None
 
 
+def _threads(case: Case) -> Cause | None:
+    """Threads of Python's run the same line, and one of them found what another had written."""
+    if case.zoomed is None or case.zoomed.inputs_identical is not False:
+        return None
+    trace, site = case.trace, case.trace.site[case.event]
+    owners = {trace.owner(i) for i, number in enumerate(trace.site) if number == site}
+    others = [owner for owner in owners if owner.process == case.process]
+    if len(others) < 2:
+        return None
+    return Cause(
+        "parallelism",
+        "likely",
+        (f"{len(others)} of Python's threads run this op, and its inputs differ",),
+        ("combine what threads compute in a fixed order, by the main thread",),
+    )
+
+
 def _op_itself(case: Case) -> Cause | None:
     """Same inputs, another output, no draw: whatever it is, it happens inside the op."""
     zoomed = case.zoomed
@@ -324,5 +341,6 @@ _RULES: tuple[Callable[[Case], Cause | None], ...] = (
     _unwritten_memory,
     _batch,
     _path,
+    _threads,
     _op_itself,
 )

@@ -122,4 +122,5 @@ def _by_change(cause: Cause, experiments: tuple[Experiment, ...]) -> Cause:
         if meaning.cls == cause.cls:
             return replace(cause, confidence="proven", evidence=(*cause.evidence, evidence))
         return Cause(meaning.cls, "proven", (evidence,), (meaning.remedy,))
-    return cause
+    said = "nothing that a run as-is changes makes it differ by itself: it may be chance"
+    return replace(cause, evidence=(*cause.evidence, said))

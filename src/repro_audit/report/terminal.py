@@ -10,7 +10,7 @@ from typing import IO
 
 from rich.console import Console
 
-from repro_audit.model import Audit, Cause, Confirmation, Origin, SelfCheck
+from repro_audit.model import Audit, Cause, Origin, SelfCheck
 from repro_audit.report import phrases
 from repro_audit.report.page import Page, glued
 from repro_audit.report.phrases import printable
@@ -44,7 +44,7 @@ def render(audit: Audit, console: Console) -> None:
     if audit.verdict == "divergent":
         _extent(audit, page)
     if audit.verdict in {"identical", "within-tolerance"}:
-        _confirmation(audit.confirmation, page)
+        _confirmation(audit, page)
         _honest_close(audit, page)
     _explanation(audit, page)
     _self_check(audit.self_check, page)
@@ -224,7 +224,8 @@ def _sightings(audit: Audit, page: Page) -> None:
         page.paragraph(f"and {more}", indent=4)
 
 
-def _confirmation(confirmation: Confirmation | None, page: Page) -> None:
+def _confirmation(audit: Audit, page: Page) -> None:
+    confirmation = audit.confirmation
     if confirmation is None:
         return
     if confirmation.holds:
@@ -233,10 +234,11 @@ def _confirmation(confirmation: Confirmation | None, page: Page) -> None:
         )
         return
     cause = confirmation.cause
-    held = phrases.fixed_by_the_audit(cause.cls if cause else None)
-    page.paragraph(
-        f"repeats only because the audit {held}: as-is, the first difference is", indent=2
-    )
+    because = ""
+    if audit.explanation is None or any(tried.differs for tried in audit.explanation.experiments):
+        held = phrases.fixed_by_the_audit(cause.cls if cause else None)
+        because = f"repeats only because the audit {held}: "
+    page.paragraph(f"{because}as-is, the first difference is", indent=2)
     origin = confirmation.origin
     if origin is not None:
         page.paragraph(_located(origin, page), indent=4)
