@@ -448,6 +448,19 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
+class Reproducer:
+    """A script that shows the divergence without us, and whether it did when it was tried.
+
+    `shows` is None where it could not be tried, `path` where none could be written; `reason` says
+    why.
+    """
+
+    path: str | None
+    shows: bool | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Audit:
     """An audit's answer, from which every report is made."""
 
@@ -465,6 +478,7 @@ class Audit:
     printed_identical: bool | None = None
     confirmation: Confirmation | None = None
     self_check: SelfCheck | None = None
+    reproducer: Reproducer | None = None
     explanation: Explanation | None = None
     passes: tuple[Pass, ...] = ()
     manifest_differences: tuple[ManifestDifference, ...] = ()

@@ -11,6 +11,7 @@ from repro_audit import engine
 from repro_audit.audit import directories, selfcheck
 from repro_audit.audit.explain import explain, explain_confirmation
 from repro_audit.audit.ledger import drawn_apart
+from repro_audit.audit.reproducing import reproduce
 from repro_audit.audit.request import AuditRequest, Progress
 from repro_audit.audit.session import Finished, Session, no_events
 from repro_audit.audit.unobserved import cut_short, warnings_of
@@ -81,6 +82,7 @@ def _audit(session: Session) -> Audit:
         ),
         directory=str(directory),
     )
+    closer: Closer | None = None
     if outcomes.divergence is not None:
         closer = _zoom(session, outcomes)
         cause = classify(closer.divergence, closer.zoomed)
@@ -95,7 +97,7 @@ def _audit(session: Session) -> Audit:
             sightings=closer.sightings,
         )
         warnings += closer.warnings
-        if request.explain and not request.between_devices:
+        if request.explaining and not request.between_devices:
             answer = explain(session, runs, closer, audit, cause)
             audit = replace(audit, cause=answer.cause, explanation=answer.explanation)
     elif outcomes.counts.compared == 0:
@@ -106,13 +108,15 @@ def _audit(session: Session) -> Audit:
         confirmation, warned = _confirm(session, runs[0])
         warnings += warned
         audit = replace(audit, confirmation=confirmation)
-        if request.explain and confirmation is not None and confirmation.origin is not None:
+        if request.explaining and confirmation is not None and confirmation.origin is not None:
             answer = explain_confirmation(session, runs[0], confirmation)
             audit = replace(
                 audit,
                 confirmation=replace(confirmation, cause=answer.cause),
                 explanation=answer.explanation,
             )
+    if request.reproducer is not None:
+        audit = replace(audit, reproducer=reproduce(request, audit, closer))
     if end_state is not None:
         audit = replace(audit, self_check=selfcheck.check(session, runs[0], end_state))
     return replace(audit, runs=_with_steps(runs), passes=session.passes, warnings=tuple(warnings))

@@ -29,7 +29,13 @@ class AuditRequest:
     confirm: bool = True
     self_check: bool = False
     explain: bool = False
+    reproducer: Path | None = None
     root: Path = Path(".repro-audit")
+
+    @property
+    def explaining(self) -> bool:
+        """Whether to look for the reason: a reproducer needs to know what it shows."""
+        return self.explain or self.reproducer is not None
 
     @property
     def replicas(self) -> tuple[tuple[str, str | None], ...]:

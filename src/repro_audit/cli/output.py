@@ -67,6 +67,12 @@ def exit_code(audit: Audit, *, exit_zero: bool) -> int:
     return EXIT_IDENTICAL if exit_zero and code == EXIT_DIVERGENT else code
 
 
+def ensure_empty(directory: Path) -> None:
+    """Raise UsageError unless `directory` can be made, or is there and empty."""
+    if directory.is_dir() and any(directory.iterdir()):
+        raise UsageError(f"{directory} is not empty; name a directory that is")
+
+
 def ensure_writable(path: Path | None, *, force: bool) -> None:
     """Raise UsageError unless `path` (None: nothing to do) can be written as asked."""
     if path is None:

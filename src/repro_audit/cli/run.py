@@ -46,6 +46,12 @@ Examples:
 )
 @out.report_options
 @click.option(
+    "--reproducer",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write a script there that shows the divergence with torch alone; implies --explain.",
+)
+@click.option(
     "--bisect",
     is_flag=True,
     help="Exit as `git bisect run` expects: 125 where it cannot be audited.",
@@ -85,6 +91,8 @@ def _run(
     exit_zero: bool,
     quiet: bool,
 ) -> int:
+    if request.reproducer is not None:
+        out.ensure_empty(request.reproducer)
     if request.runs == 1 and not request.between_devices:
         raise UsageError("one run compares with nothing: --runs 2 at least, or several devices")
     out.ensure_writable(output, force=force)

@@ -24,6 +24,7 @@ from repro_audit.model import (
     Json,
     Origin,
     Replay,
+    Reproducer,
     RunInfo,
     SelfCheck,
     UlpDivergence,
@@ -106,6 +107,7 @@ def _audit(audit: Audit) -> dict[str, Json]:
         "confirmation": _confirmation(audit.confirmation),
         "self_check": _self_check(audit.self_check),
         "explanation": _explanation(audit.explanation),
+        "reproducer": _reproducer(audit.reproducer),
         "passes": [
             {"name": pass_.name, "runs": pass_.runs, "seconds": pass_.seconds}
             for pass_ in audit.passes
@@ -265,6 +267,12 @@ def _explanation(explanation: Explanation | None) -> dict[str, Json] | None:
         "cure": _cure(explanation.cure),
         "seconds": explanation.seconds,
     }
+
+
+def _reproducer(reproducer: Reproducer | None) -> dict[str, Json] | None:
+    if reproducer is None:
+        return None
+    return {"path": reproducer.path, "shows": reproducer.shows, "reason": reproducer.reason}
 
 
 def _replay(replay: Replay | None) -> dict[str, Json] | None:

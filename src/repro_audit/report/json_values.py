@@ -25,6 +25,7 @@ from repro_audit.model import (
     Origin,
     Pass,
     Replay,
+    Reproducer,
     RunInfo,
     SelfCheck,
     Sighting,
@@ -67,6 +68,10 @@ def audit_from(document: Mapping[str, Json]) -> Audit:
         printed_identical=_optional(_truth, document["printed_identical"]),
         confirmation=_optional(_confirmation, document["confirmation"]),
         self_check=_optional(_self_check, document["self_check"]),
+        reproducer=_optional(
+            lambda known: Reproducer(known["path"], known["shows"], known["reason"]),
+            document.get("reproducer"),
+        ),
         explanation=_optional(_explanation, document.get("explanation")),
         passes=tuple(
             Pass(pass_["name"], pass_["runs"], pass_["seconds"])

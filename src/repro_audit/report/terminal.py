@@ -10,7 +10,7 @@ from typing import IO
 
 from rich.console import Console
 
-from repro_audit.model import Audit, Cause, Origin, SelfCheck
+from repro_audit.model import Audit, Cause, Origin, Reproducer, SelfCheck
 from repro_audit.report import phrases
 from repro_audit.report.page import Page, glued
 from repro_audit.report.phrases import printable
@@ -47,6 +47,7 @@ def render(audit: Audit, console: Console) -> None:
         _confirmation(audit, page)
         _honest_close(audit, page)
     _explanation(audit, page)
+    _reproducer(audit.reproducer, page)
     _self_check(audit.self_check, page)
     _passes(audit, page)
     _manifests(audit, page)
@@ -103,6 +104,17 @@ def _explanation(audit: Audit, page: Page) -> None:
     if cure.remaining is not None:
         said += f"; what remains is first at {_located(cure.remaining, page)}"
     _labelled(page, "", said)
+
+
+def _reproducer(reproducer: Reproducer | None, page: Page) -> None:
+    if reproducer is None:
+        return
+    reason = printable(reproducer.reason or "")
+    if reproducer.path is None:
+        _labelled(page, "script", f"none was written: {reason}")
+        return
+    said = {True: "shows it", False: "did not show it when it was tried", None: reason}
+    _labelled(page, "script", f"{printable(reproducer.path)}: {said[reproducer.shows]}")
 
 
 def _labelled(page: Page, label: str, text: str, *, indent: int = 2, style: str = "dim") -> None:
