@@ -28,6 +28,8 @@ def install() -> None:
 
     random.Random.seed = seed  # type: ignore[method-assign]
     random.seed = random._inst.seed
+    # The global generators have drawn their seeds by now.
+    random.seed()
     urandom = _stream()
     os.urandom = urandom
     vars(random)["_urandom"] = urandom
@@ -52,6 +54,7 @@ def _numpy(numpy_random: Any) -> None:
     vars(bits)["randbits"] = lambda width: next(seeds)
     seed, default_rng = numpy_random.seed, numpy_random.default_rng
     numpy_random.seed = lambda *args, **kwargs: seed(next(seeds))
+    numpy_random.seed()
 
     def fixed_rng(seed: Any = None) -> Any:
         # A generator handed in is handed back, as it is plainly.
@@ -76,3 +79,4 @@ def _torch(torch: Any) -> None:
     for owner in (torch, torch.random):
         owner.manual_seed = seeded
         owner.seed = drawn
+    drawn()

@@ -165,7 +165,9 @@ def _generator(case: Case, generator: str, device: str = "cpu") -> Cause | None:
         and trace.owner(i).process == case.process
         for i, kind in enumerate(trace.kind[: case.event])
     )
-    controlled = all(run.plan["mode"] != "as-is" for run in (case.divergence.a, case.divergence.b))
+    controlled = all(
+        run.plan.get("mode", "as-is") != "as-is" for run in (case.divergence.a, case.divergence.b)
+    )
     if not seeded and not controlled:
         return Cause(
             "unseeded-rng",

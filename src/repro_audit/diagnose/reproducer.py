@@ -65,21 +65,26 @@ def script_of_call(call: dict[str, Json], *, about: Sequence[str], times: int) -
 def script_of_program(
     target: Target, path: str, one: Condition, other: Condition, *, about: Sequence[str]
 ) -> str:
-    """A script that runs a program twice, and compares what every op gives; exits 1 at a difference.
+    """A script that runs a program twice, and compares what ops give; exits 1 at a difference.
 
     `path` is the program's, from the directory of the script. Raises ValueError for a target that
     is no program of its own.
     """
     if target.kind == "script":
-        start = f"sys.path.insert(0, os.path.dirname(PROGRAM))\n    sys.argv = [PROGRAM, *{[*target.args]!r}]"
+        place = "os.path.dirname(PROGRAM)"
         run = 'runpy.run_path(PROGRAM, run_name="__main__")'
     elif target.kind == "module":
-        start = f"sys.path.insert(0, os.getcwd())\n    sys.argv = [PROGRAM, *{[*target.args]!r}]"
+        place = "os.getcwd()"
         run = f'runpy.run_module({target.name!r}, run_name="__main__", alter_sys=True)'
     else:
         raise ValueError("a model file is no program of its own")
     return _PROGRAM_SCRIPT.format(
-        about=_about(about), path=path, start=start, run=run, conditions=_conditions(one, other)
+        about=_about(about),
+        path=path,
+        place=place,
+        words=[*target.args],
+        run=run,
+        conditions=_conditions(one, other),
     )
 
 
@@ -160,7 +165,8 @@ header = json.loads(data[8:first])
 
 def stored(name):
     begin, end = header[name]["data_offsets"]
-    return torch.frombuffer(data, dtype=torch.uint8, offset=first + begin, count=end - begin).clone()
+    held = torch.frombuffer(data, dtype=torch.uint8, offset=first + begin, count=end - begin)
+    return held.clone()
 
 
 def memory(name, address, device="cpu"):
@@ -201,11 +207,12 @@ for _ in range({times}):
         distinct.append(outcome)
 print(f"torch {{torch.__version__}}, {{torch.get_num_threads()}} threads")
 print(f"{{len(distinct)}} distinct results in {times} calls on the same inputs")
-for a, b in zip(*distinct[:2]):
+for a, b in zip(distinct[0], distinct[-1]):
     if a.is_floating_point() and not same([a], [b]):
         apart = (a.double() - b.double()).abs()
-        print(f"two of them differ in {{int((apart > 0).sum())}} of {{a.numel()}} elements,")
-        print(f"by {{float(apart.max()):.3g}} at most where the largest is {{float(a.abs().max()):.3g}}")
+        most, largest = float(apart.max()), float(a.abs().max())
+        print(f"two of them differ in {{int((apart > 0).sum())}} of {{a.numel()}} elements")
+        print(f"by {{most:.3g}} at most, where the largest is {{largest:.3g}}")
 sys.exit(len(distinct) > 1)
 '''
 
@@ -248,7 +255,7 @@ def child(log, hash_seed, seed, fill, reverse, deterministic):
                 for tensor in tensors(result):
                     if tensor.numel():
                         tensor.untyped_storage().fill_(fill)
-            elif not func.is_view:
+            elif not func.is_view or "lift" in func.__name__:
                 found = [digest(t) for t in tensors(result) if t.layout is torch.strided]
                 print(func, *found, file=log)
             return result
@@ -263,7 +270,8 @@ def child(log, hash_seed, seed, fill, reverse, deterministic):
         os.listdir = lambda *path: sorted(listdir(*path), reverse=True)
     if deterministic:
         torch.use_deterministic_algorithms(True)
-    {start}
+    sys.path.insert(0, {place})
+    sys.argv = [PROGRAM, *{words!r}]
     with Probe():
         {run}
 

@@ -1,0 +1,157 @@
+"""Pins hold, whatever the program sets afterwards; each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from repro_audit.control.pins import BY_NAME, PINS, POISON, pinned
+
+
+def held(name: str, program: str) -> str:
+    """What a program prints that runs with a pin held."""
+    text = f"import torch\nfrom repro_audit.control import pins\npins.hold(({name!r},), torch)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", text + textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "program", "said"),
+    [
+        (
+            "deterministic",
+            """
+            torch.use_deterministic_algorithms(False)
+            print(torch.are_deterministic_algorithms_enabled())
+            print(torch.utils.deterministic.fill_uninitialized_memory)
+            """,
+            "True\nFalse",
+        ),
+        ("one-thread", "torch.set_num_threads(2); print(torch.get_num_threads())", "1"),
+        (
+            "no-cudnn-benchmark",
+            "torch.backends.cudnn.benchmark = True; print(torch.backends.cudnn.benchmark)",
+            "False",
+        ),
+        (
+            "cudnn-deterministic",
+            "torch.backends.cudnn.deterministic = False; print(torch.backends.cudnn.deterministic)",
+            "True",
+        ),
+        (
+            "no-tf32",
+            """
+            torch.backends.cuda.matmul.fp32_precision = "tf32"
+            torch.backends.cudnn.allow_tf32 = True
+            torch.set_float32_matmul_precision("high")
+            print(torch.backends.cuda.matmul.fp32_precision)
+            """,
+            "ieee",
+        ),
+        (
+            "no-reduced-precision",
+            """
+            matmul = torch.backends.cuda.matmul
+            matmul.allow_bf16_reduced_precision_reduction = True
+            matmul.allow_fp16_reduced_precision_reduction = True
+            print(matmul.allow_bf16_reduced_precision_reduction)
+            print(matmul.allow_fp16_reduced_precision_reduction)
+            """,
+            "False\nFalse",
+        ),
+        (
+            "math-attention",
+            """
+            torch.backends.cuda.enable_flash_sdp(True)
+            print(torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled())
+            """,
+            "False True",
+        ),
+        (
+            "loader-order",
+            """
+            from torch.utils.data import DataLoader
+            print(DataLoader([1, 2], in_order=False).in_order)
+            """,
+            "True",
+        ),
+        (
+            "threads-in-turn",
+            """
+            import threading, time
+            from concurrent.futures import ThreadPoolExecutor
+            found = []
+            def work(k):
+                time.sleep(0.1 * (3 - k))
+                found.append(k)
+            threads = [threading.Thread(target=work, args=(k,)) for k in range(3)]
+            for thread in threads: thread.start()
+            with ThreadPoolExecutor(3) as pool: pool.map(work, range(3))
+            print(found)
+            """,
+            "[0, 1, 2, 0, 1, 2]",
+        ),
+    ],
+)
+def test_a_pin_holds(name: str, program: str, said: str) -> None:
+    assert held(name, program) == said
+    assert held("fixed-seeds", program) != said, "it would be so without the pin"
+
+
+def test_a_thread_that_waits_for_the_main_one_does_not_hang() -> None:
+    assert (
+        held(
+            "threads-in-turn",
+            """
+            import queue, threading
+            asked = queue.Queue()
+            thread = threading.Thread(target=lambda: print(asked.get()))
+            thread.start()
+            asked.put("done")
+            thread.join()
+            """,
+        )
+        == "done"
+    )
+
+
+def test_what_a_plan_needs() -> None:
+    assert pinned(("one-thread",)) == {"pins": ("one-thread",)}
+    assert pinned(("filled-memory", "hash-seed")) == {
+        "pins": ("filled-memory", "hash-seed"),
+        "poison": POISON,
+        "hash_seed": 0,
+    }
+    assert len(BY_NAME) == len(PINS)
+
+
+def test_addresses_are_the_same_in_every_run() -> None:
+    text = """
+        import sys
+        from repro_audit.control.pins import without_address_randomisation
+        without_address_randomisation()
+        print(id(object()), *sys.argv[1:])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(text), "word"]
+    found = {
+        subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+        ).stdout
+        for _ in range(4)
+    }
+    assert len(found) == 1
+    assert found.pop().endswith(" word\n")
