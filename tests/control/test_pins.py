@@ -6,10 +6,13 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from repro_audit.control.pins import BY_NAME, PINS, POISON, pinned
+from repro_audit.model import CauseClass
 
 
 def held(name: str, program: str) -> str:
@@ -155,3 +158,20 @@ def test_addresses_are_the_same_in_every_run() -> None:
     }
     assert len(found) == 1
     assert found.pop().endswith(" word\n")
+
+
+def test_the_catalogue_has_every_condition_and_class() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "causes.md").read_text("utf-8")
+    conditions, classes = (
+        {
+            line.split("|")[1].strip().strip("`"): line
+            for line in text.partition(f"## The {title}")[2].partition("\n## ")[0].splitlines()
+            if line.startswith("| `")
+        }
+        for title in ("conditions", "classes")
+    )
+    assert [*conditions] == [pin.name for pin in PINS]
+    assert {name for line in classes for name in line.split("`, `")} == {*get_args(CauseClass)}
+    for pin in PINS:
+        assert pin.said in conditions[pin.name]
+        assert f"*{pin.name}*" in classes[pin.cls]

@@ -1,4 +1,4 @@
-"""Threads that add to one tensor, each when it comes to it: the order of the sum is left to chance."""
+"""Threads that add to one tensor, each when it comes to it: the order is left to chance."""
 
 import threading
 import time
