@@ -26,7 +26,7 @@ def check(audit: Any, program: str, place: Path, *options: str, **environment: s
 @pytest.mark.parametrize(
     ("program", "cls", "op", "line", "pin"),
     [
-        ("draw_too_many", "rng-drift", "draw:random.random", 17, "draws-by-line"),
+        ("draw_too_many", "rng-drift", "draw:random.random", 21, "draws-by-line"),
         pytest.param(
             "racing_threads",
             "parallelism",
@@ -64,7 +64,7 @@ def check(audit: Any, program: str, place: Path, *options: str, **environment: s
 def test_by_what_was_held(
     audit: Any, tmp_path: Path, program: str, cls: str, op: str, line: int, pin: str
 ) -> None:
-    result = check(audit, f"tests/programs/{program}.py", tmp_path / "shown", "--runs", "4")
+    result = check(audit, f"tests/programs/{program}.py", tmp_path / "shown")
     assert result.report["verdict"] == "divergent"
     assert (result.origin["op"], result.origin["call_site"]) == (op, f"{program}.py:{line}")
     cause = result.report["cause"]

@@ -6,16 +6,22 @@ from dataclasses import replace
 
 import pytest
 
+from repro_audit.control.pins import BY_NAME
 from repro_audit.model import (
     Audit,
     Cause,
     CausedBy,
     Confirmation,
+    Cure,
     EventCounts,
+    Experiment,
+    Explanation,
     ManifestDifference,
     Observed,
     Origin,
     Pass,
+    Replay,
+    Reproducer,
     RunInfo,
     SelfCheck,
     Sighting,
@@ -292,6 +298,114 @@ AUDITS = {
         )
     ),
 }
+
+
+PROVEN = Cause(
+    "nondeterministic-op",
+    "proven",
+    (
+        "index_put(accumulate=True) adds in whatever order threads arrive",
+        "alone, on the same inputs, it gave 98 results in 100 calls: 50 of 50 pairs differ (93% to "
+        "100% of all, with 95% confidence)",
+    ),
+    ("torch.use_deterministic_algorithms(True)", "torch.set_num_threads(1)"),
+    "torch docs",
+)
+PASSES = (
+    Pass("ops", 2, 4.5),
+    Pass("tensors", 2, 5.25),
+    Pass("experiments", 7, 31.5),
+    Pass("cure", 3, 7.125),
+)
+
+
+def tried(
+    differs: bool | None, *pins: str, on: str = "program", reason: str | None = None
+) -> Experiment:
+    said = " and ".join(BY_NAME[name].said for name in pins)
+    return Experiment(pins, said, on, 3, differs, reason)
+
+
+def explained_audits(
+    divergent: Audit, identical: Audit, remaining: Origin, ulp: UlpDivergence
+) -> dict[str, Audit]:
+    """By name, made of a divergent and an identical audit; `remaining` is what a cure leaves."""
+    replay = Replay(100, (3, *[1] * 97), 50, 50, 1, 0, ulp, (ulp, ulp))
+    alone = Explanation(
+        replay,
+        (tried(False, "deterministic", on="call"), tried(False, "one-thread", on="call")),
+        Cure(("deterministic",), (BY_NAME["deterministic"].remedy,), 2, True, 0.715),
+        40.5,
+    )
+    steady = Replay(100, (100,), 50, 0, 0, 0, None, (), "it draws random numbers")
+    together = Explanation(
+        steady,
+        (
+            tried(True, "deterministic"),
+            tried(True, "no-aslr"),
+            tried(None, "fixed-seeds", reason="it took more than 60 s"),
+            tried(True, "one-thread"),
+            tried(False, "deterministic", "no-aslr", "one-thread"),
+            tried(False, "no-aslr", "one-thread"),
+        ),
+        Cure(
+            ("no-aslr", "one-thread"),
+            (BY_NAME["no-aslr"].remedy, BY_NAME["one-thread"].remedy),
+            2,
+            False,
+            None,
+            remaining,
+        ),
+        99.0,
+    )
+    nothing = Explanation(
+        Replay(problem="its arguments take more than 2 GiB"), (tried(True, "no-aslr"),), None, 3.0
+    )
+    changed = Explanation(
+        None,
+        (
+            Experiment(("hash-seed",), "another hash seed", "program", 1, False),
+            Experiment(("memory",), "empty memory filled with a pattern", "program", 1, True),
+        ),
+        Cure(("memory",), ("use torch.zeros",), 1, True),
+        8.0,
+    )
+    confirmation = identical.confirmation
+    assert confirmation is not None
+    memory = Cause(
+        "uninitialized-memory", "proven", ("filling it makes it differ",), ("use torch.zeros",)
+    )
+    differs = Confirmation(confirmation.run, False, confirmation.events, remaining, memory)
+    chance = replace(
+        changed,
+        experiments=tuple(replace(one, differs=False) for one in changed.experiments),
+        cure=None,
+    )
+    return {
+        "explained": replace(
+            divergent,
+            cause=PROVEN,
+            explanation=alone,
+            passes=PASSES,
+            reproducer=Reproducer("shown/reproduce.py", True),
+        ),
+        "explained-together": replace(
+            divergent, explanation=together, reproducer=Reproducer("shown/reproduce.py", False)
+        ),
+        "explained-by-nothing": replace(
+            divergent, explanation=nothing, reproducer=Reproducer(None, None, "the disk is full")
+        ),
+        "explained-confirmation": replace(identical, confirmation=differs, explanation=changed),
+        "explained-chance": replace(
+            identical,
+            confirmation=differs,
+            explanation=chance,
+            reproducer=Reproducer("shown/reproduce.py", None, "it failed: MemoryError"),
+        ),
+    }
+
+
+AUDITS |= explained_audits(DIVERGENT, IDENTICAL, _at("aten.mm.default"), ULP)
 
 
 @pytest.fixture(params=sorted(AUDITS))

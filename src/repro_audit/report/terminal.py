@@ -54,6 +54,8 @@ def render(audit: Audit, console: Console) -> None:
     for warning in audit.warnings:
         at = f" (at {printable(warning.call_site)})" if warning.call_site else ""
         _labelled(page, printable(warning.code), printable(warning.message) + at, style="yellow")
+    if audit.verdict == "divergent" and audit.command == "run" and audit.explanation is None:
+        _labelled(page, "why", "--explain changes one condition at a time, and tries a cure")
     command = next_command(audit)
     if command:
         _labelled(page, "report", command)
@@ -300,8 +302,9 @@ def _self_check(check: SelfCheck | None, page: Page) -> None:
 
 
 def _passes(audit: Audit, page: Page) -> None:
-    """What it cost to go from modules to ops to tensors."""
-    if not any(pass_.name == "modules" for pass_ in audit.passes):
+    """What it cost to go from modules to ops to tensors, and to find out why."""
+    several = any(pass_.name == "modules" for pass_ in audit.passes)
+    if not (several or (audit.passes and audit.explanation is not None)):
         return
     said = (glued(phrases.passed(pass_)) for pass_ in audit.passes)
     _labelled(page, "runs", ", ".join(said))
