@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from repro_audit import engine
+from repro_audit.audit.unobserved import unseen_in
 from repro_audit.diagnose import manifests
 from repro_audit.diagnose.causes import classify
 from repro_audit.diagnose.origin import between_devices
@@ -78,5 +79,6 @@ def _compared(paths: Sequence[Path], traces: Sequence[Trace]) -> Audit:
         manifest_differences=manifests.differences(
             {run.name: trace.manifest for run, trace in zip(runs, traces, strict=True)}
         ),
+        unseen=unseen_in(traces[0]),
         reason=reason,
     )
