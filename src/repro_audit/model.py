@@ -329,6 +329,19 @@ class Warn:
 
 
 @dataclass(frozen=True, slots=True)
+class Unseen:
+    """What the first run's trace holds without values, or not at all, and how often.
+
+    `views` and `empty` are operators whose results were not fingerprinted, `unwritten` those that
+    read memory which nobody had written; `compiled` are graphs, `cuda-graphs` replays of them,
+    `loader-workers` processes.
+    """
+
+    what: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Confirmation:
     """What one as-is run said after controlled runs agreed.
 
@@ -483,5 +496,6 @@ class Audit:
     passes: tuple[Pass, ...] = ()
     manifest_differences: tuple[ManifestDifference, ...] = ()
     warnings: tuple[Warn, ...] = ()
+    unseen: tuple[Unseen, ...] = ()
     directory: str | None = None
     reason: str | None = None

@@ -214,6 +214,21 @@ def test_a_graph_that_two_threads_built(record):
     ]
 
 
+def test_a_backward_whose_operators_are_named_as_its_nodes_in_a_thread_that_made_none(record):
+    def work():
+        loss = torch.ones(2, 4, requires_grad=True).pow(3).pow(2).sum()
+        thread = threading.Thread(target=loss.backward)
+        thread.start()
+        thread.join()
+
+    run = record(work)
+    by_index = {e.index: e for e in run.seen}
+    there = [e for e in run.seen if e.phase == "backward" and e.cause is not None]
+    assert len(there) > 5
+    assert {by_index[e.cause].phase for e in there} == {"forward"}
+    assert {by_index[e.cause].thread for e in there} == {""}
+
+
 def test_a_graph_of_the_main_thread_run_backward_in_another(record):
     def work():
         net = Net(3)

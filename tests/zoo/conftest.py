@@ -61,7 +61,8 @@ class Result:
 
 @pytest.fixture
 def zoo(tmp_path: Path) -> Callable[..., Result]:
-    """Audit a program of the zoo: `zoo("accumulation", "--self-check", PLANT_CALL="1")`.
+    """Audit a program of the zoo: `zoo("accumulation", "--self-check", PLANT_CALL="1")`, or a
+    module, `zoo("-m torch.distributed.run")`.
 
     Its directory is the test's own. With `fault=True` the planted fault acts in every second
     process; `words` go to the program.
@@ -72,7 +73,9 @@ def zoo(tmp_path: Path) -> Callable[..., Result]:
     ) -> Result:
         if fault:
             env["PLANT_COUNTER"] = str(tmp_path / "count")
-        command = [sys.executable, "-m", "repro_audit", "run", str(PROGRAMS / f"{program}.py")]
+        option, _, module = program.partition(" ")
+        target = [option, module] if module else [str(PROGRAMS / f"{program}.py")]
+        command = [sys.executable, "-m", "repro_audit", "run", *target]
         done = subprocess.run(
             [*command, *options, "--format", "json", *(("--", *words) if words else ())],
             cwd=tmp_path,

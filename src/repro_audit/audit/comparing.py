@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from repro_audit import engine
+from repro_audit.audit.unobserved import unseen_in
 from repro_audit.diagnose import manifests
 from repro_audit.diagnose.causes import classify
 from repro_audit.diagnose.configuration import configured
@@ -83,5 +84,6 @@ def _compared(paths: Sequence[Path], traces: Sequence[Trace]) -> Audit:
             if trace.closing.get("outcome") == "raised"
         ),
         manifest_differences=differences,
+        unseen=unseen_in(traces[0]),
         reason=reason,
     )

@@ -14,7 +14,7 @@ from repro_audit.audit.ledger import drawn_apart
 from repro_audit.audit.reproducing import reproduce
 from repro_audit.audit.request import AuditRequest, Progress
 from repro_audit.audit.session import Finished, Session, no_events
-from repro_audit.audit.unobserved import cut_short, warnings_of
+from repro_audit.audit.unobserved import cut_short, unseen_in, warnings_of
 from repro_audit.audit.zoom import Closer, zoom
 from repro_audit.diagnose import manifests
 from repro_audit.diagnose.causes import classify, may_have_drifted
@@ -80,6 +80,7 @@ def _audit(session: Session) -> Audit:
         manifest_differences=manifests.differences(
             _manifests(runs), but=_OF_DEVICES if request.between_devices else ()
         ),
+        unseen=unseen_in(runs[0].trace),
         directory=str(directory),
     )
     closer: Closer | None = None

@@ -160,6 +160,7 @@ class Recording:
                 "exit_code": 0 if kind is None else 1,
                 "error": None if kind is None else f"{kind.__name__}: {error}",
                 "unobserved": dict(self._recorder.unobserved),
+                "unseen": self._recorder.unseen,
                 "stale_reads": [],
             },
         )

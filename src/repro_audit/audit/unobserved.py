@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from repro_audit.audit.session import Finished
-from repro_audit.model import Warn
-from repro_audit.trace import TraceFile
+from repro_audit.model import Unseen, Warn
+from repro_audit.trace import Trace, TraceFile
+from repro_audit.trace.schema import TAINTED
 
 _NAMED = 4
+_KINDS = ("views", "empty", "unwritten", "compiled", "cuda-graphs", "loader-workers")
 
 
 def cut_short(runs: Sequence[Finished]) -> str | None:
@@ -59,6 +61,15 @@ def warnings_of(runs: Sequence[Finished], *, printed_identical: bool | None) -> 
         said = "did not come to their end, and were compared as far as all runs came"
         found.append(Warn("RA109", f"{said}: {names}{more}"))
     return found
+
+
+def unseen_in(trace: Trace) -> tuple[Unseen, ...]:
+    """What a run's trace holds without values, or not at all."""
+    counts: Counter[str] = Counter()
+    for file in trace.files:
+        counts.update(file.closing.get("unseen", {}))
+    counts["unwritten"] += sum(flags & TAINTED for flags in trace.flags)
+    return tuple(Unseen(kind, counts[kind]) for kind in _KINDS if counts[kind])
 
 
 def _partly(file: TraceFile) -> Iterator[str]:

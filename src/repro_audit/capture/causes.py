@@ -54,8 +54,11 @@ class Causes:
         self._bind(made, (bound, last) if last is not None and last[2].writes else bound)
 
     def running(self, number: int) -> None:
-        """Note that a node of this thread runs: what now runs within it did not make it."""
-        if number >= self.made and self.last is not None:
+        """Note that a node runs in this thread: what now runs within it did not make it.
+
+        One with a number that this thread has not come to yet is another thread's.
+        """
+        if number >= self.made and self.last is not None and number < _get_sequence_nr():
             self._bind(number + 1, self.last)
 
     def of(self, node: Any, number: int) -> Bound | None:

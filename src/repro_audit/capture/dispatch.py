@@ -109,6 +109,8 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if operator is None:
             operator = recorder.operators[func] = Operator(func)
         if operator.skip or self.muted or not recorder.active:
+            if recorder.still is not None:
+                recorder.still.wait_here()
             return func(*args, **kwargs) if kwargs else func(*args)
         if self.reading == SILENT:
             result = func(*args, **kwargs) if kwargs else func(*args)
@@ -193,7 +195,11 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             (index, kind, self.step, phase, self.thread, site, count, code, cause, flags)
         )
         if operator.empty:
+            operator.unread += 1
             memory.made(result)
+            return result
+        if operator.view and not stand_in:
+            operator.unread += 1
             return result
         if operator.collective:
             recorder.collectives.begun(self, operator.name, list(tensors_in(args)))

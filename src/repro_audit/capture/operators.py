@@ -83,7 +83,8 @@ class Operator:
     """How to record one overload.
 
     `returns` lists the result positions to fingerprint, `scratch` those never to be;
-    `many` says that it writes or returns lists.
+    `many` says that it writes or returns lists. `unread` counts the calls that left nothing to
+    fingerprint: of a `view`, or of memory that is `empty`.
     """
 
     __slots__ = (
@@ -102,6 +103,8 @@ class Operator:
         "scratch",
         "single",
         "skip",
+        "unread",
+        "view",
         "writes",
     )
 
@@ -115,7 +118,8 @@ class Operator:
         self.writes: tuple[tuple[int, str], ...] = ()
         self.returns: tuple[int, ...] | None = None
         self.scratch: tuple[int, ...] = ()
-        self.single = False
+        self.single = self.view = False
+        self.unread = 0
         if schema is None:  # a higher-order operator: whatever tensors it returns
             self.name = f"higher_order.{func.name()}"
             return
@@ -155,6 +159,9 @@ class Operator:
         self.returns = fresh
         self.single = len(schema.returns) == 1
         written = [schema.arguments[position] for position, _ in self.writes]
+        self.view = not (fresh or self.writes or self.empty or self.collective) and any(
+            "Tensor" in str(result.type) for result in schema.returns
+        )
         self.many = any(isinstance(x.type, torch.ListType) for x in (*written, *schema.returns))
 
     def read(self, args: Any, kwargs: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:

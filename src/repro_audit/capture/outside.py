@@ -55,6 +55,7 @@ class Loaders:
             mode = recorder.mode()
             if mode is None:
                 return receive(iterator, *args, **kwargs)
+            recorder.passed_by.loading(iterator)
             mode.muted += 1
             try:
                 return receive(iterator, *args, **kwargs)

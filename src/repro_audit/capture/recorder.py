@@ -41,7 +41,9 @@ from repro_audit.capture.operators import Operator, tensors_in
 from repro_audit.capture.outside import Loaders
 from repro_audit.capture.readings import Readings
 from repro_audit.capture.steps import Steps
+from repro_audit.capture.stillness import Stillness
 from repro_audit.capture.threads import Threads
+from repro_audit.capture.unseen import Unseen
 from repro_audit.model import Interval, Json, Level, SiteKey
 
 _FLUSH_EVERY = 4096
@@ -121,6 +123,8 @@ class Recorder:
         self.sink = sink
         self.active = False
         self.step = 0
+        # Set at the end of the process.
+        self.still: Stillness | None = None
         self.optimizer_ops = optimizer_ops
         self._level = level
         self.focus = Focus(level, interval)
@@ -149,6 +153,7 @@ class Recorder:
         self._unnumbered = itertools.count(1)
         self._generators = Generators(self)
         self.draws = Draws(self, ledger=ledger, by_line=by_line)
+        self.passed_by = Unseen()
         self._steps = Steps(self, limit=steps, automatic=automatic)
         self._loaders = Loaders(self)
         self._threads = Threads(self)
@@ -163,6 +168,7 @@ class Recorder:
         self.main = self.enter_thread("", 0)
         self._steps.install()
         self._loaders.install()
+        self.passed_by.install()
         self._threads.install()
         self.collectives.install()
         self._generators.install()
@@ -186,10 +192,16 @@ class Recorder:
         self.collectives.uninstall()
         self._threads.uninstall()
         self._loaders.uninstall()
+        self.passed_by.uninstall()
         self._steps.uninstall()
         self.leave_thread()
         self.readings.settle(wait=True)
         self.flush()
+
+    def keep_still(self) -> None:
+        """Let no other thread begin an operator again: Python is about to end the process."""
+        self.still = Stillness(OpMode.__torch_dispatch__.__code__)
+        self.still.come()
 
     @property
     def events(self) -> int:
@@ -200,6 +212,11 @@ class Recorder:
     def steps(self) -> int:
         """Steps that have ended, and one more if the last one has begun."""
         return self._steps.ended()
+
+    @property
+    def unseen(self) -> dict[str, int]:
+        """How much was recorded without its values, or not at all, by what it was."""
+        return self.passed_by.counts(self.operators.values())
 
     @property
     def step_seconds(self) -> float | None:
@@ -298,6 +315,7 @@ class Recorder:
         self.readings.use(sink)
         self.locator.forget(sink.code)
         self.unobserved.clear()
+        self.passed_by.forget(self.operators.values())
         self.main = self.enter_thread("", step)
 
     # -- events ---------------------------------------------------------------------------------

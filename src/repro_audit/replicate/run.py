@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import os
@@ -52,6 +53,7 @@ class Run:
         self._rank: int | None = None
         self._end_state: EndState | None = None
         self._is_fork = False
+        self._recorded: Recorder | None = None
 
     @property
     def member(self) -> Member:
@@ -71,6 +73,8 @@ class Run:
     def prepare(self) -> None:
         """Set the controls, and arm capture for the moment torch is imported."""
         plan = self.plan
+        # What is registered first is called last: the program may wait for its threads until then.
+        atexit.register(self._keep_still)
         if self.observed and not self.member.name:
             self.writer = self._new_writer()
         if plan.mode != "as-is":
@@ -98,6 +102,10 @@ class Run:
     def finish(self, outcome: str, code: int | None, error: str | None) -> None:
         """Write the end state, the manifest and the closing record: the process is at its end."""
         self._finish(outcome, code, error, at_once=self._is_fork)
+
+    def _keep_still(self) -> None:
+        if self._recorded is not None:
+            self._recorded.keep_still()
 
     def leave(self, how: str, code: int | None = None) -> bool:
         """The same for a process that ends without more ado; True if it left something.
@@ -330,6 +338,7 @@ class Run:
     def _finish(self, outcome: str, code: int | None, error: str | None, *, at_once: bool) -> bool:
         recorder, writer, plan = self.recorder, self.writer, self.plan
         self.recorder = self.writer = None
+        self._recorded = recorder or self._recorded
         cut = threading.current_thread() is not threading.main_thread()
         if recorder is not None:
             recorder.stop(at_once=at_once)
@@ -349,6 +358,7 @@ class Run:
                 "exit_code": code,
                 "error": error,
                 "unobserved": dict(recorder.unobserved) if recorder is not None else {},
+                "unseen": recorder.unseen if recorder is not None else {},
                 "stale_reads": self.reads.stale,
                 "rank": self._rank if self._rank is not None else _rank_now(),
                 "processes": [] if self.member.name else _started(Path(plan.trace)),

@@ -120,6 +120,7 @@ def _audit(audit: Audit) -> dict[str, Json]:
             {"code": warning.code, "message": warning.message, "call_site": warning.call_site}
             for warning in audit.warnings
         ],
+        "unseen": [{"what": unseen.what, "count": unseen.count} for unseen in audit.unseen],
     }
 
 

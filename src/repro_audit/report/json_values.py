@@ -32,6 +32,7 @@ from repro_audit.model import (
     SiteKey,
     TensorSpec,
     UlpDivergence,
+    Unseen,
     Verdict,
     Warn,
 )
@@ -88,6 +89,10 @@ def audit_from(document: Mapping[str, Json]) -> Audit:
                 _optional(_text, warning["call_site"]),
             )
             for warning in document["warnings"]
+        ),
+        unseen=tuple(
+            Unseen(_text(unseen["what"]), _integer(unseen["count"]))
+            for unseen in document.get("unseen", ())
         ),
         directory=_optional(_text, document["directory"]),
         reason=_optional(_text, document["reason"]),

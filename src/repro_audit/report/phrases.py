@@ -15,6 +15,7 @@ from repro_audit.model import (
     Pass,
     SiteKey,
     UlpDivergence,
+    Unseen,
 )
 
 _FIXED_BY_THE_AUDIT: dict[CauseClass, str] = {
@@ -105,6 +106,22 @@ def cured(cure: Cure) -> str:
     if cure.slowdown is not None:
         said += f", a step takes {cure.slowdown:.2f} times as long"
     return said
+
+
+_UNSEEN = {
+    "views": ("view", "views"),
+    "empty": ("empty tensor until it was written", "empty tensors until they were written"),
+    "unwritten": ("op that read unwritten memory", "ops that read unwritten memory"),
+    "compiled": ("compiled graph inside", "compiled graphs inside"),
+    "cuda-graphs": ("replay of a CUDA graph inside", "replays of CUDA graphs inside"),
+    "loader-workers": ("loader worker at work", "loader workers at work"),
+}
+
+
+def unseen(passed_by: Unseen) -> str:
+    """`12 views`: what was recorded without its values, or not at all."""
+    one, several = _UNSEEN.get(passed_by.what, (printable(passed_by.what),) * 2)
+    return f"{number(passed_by.count)} {one if passed_by.count == 1 else several}"
 
 
 def op_name(op: str) -> str:

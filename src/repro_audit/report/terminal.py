@@ -51,6 +51,9 @@ def render(audit: Audit, console: Console) -> None:
     _self_check(audit.self_check, page)
     _passes(audit, page)
     _manifests(audit, page)
+    if audit.unseen:
+        said = ", ".join(glued(phrases.unseen(unseen)) for unseen in audit.unseen)
+        _labelled(page, "unseen", said)
     for warning in audit.warnings:
         at = f" (at {printable(warning.call_site)})" if warning.call_site else ""
         _labelled(page, printable(warning.code), printable(warning.message) + at, style="yellow")

@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import faulty_run
 import torch
@@ -80,6 +82,26 @@ def leaves() -> None:
     os._exit(0)
 
 
+def moved() -> None:
+    """What is started is started elsewhere, and its directory is gone when it is done."""
+    with tempfile.TemporaryDirectory() as elsewhere:
+        os.chdir(elsewhere)
+        train(1)
+        subprocess.run([sys.executable, __file__, "train", "2"], check=True)
+    print(Path("here").exists())
+
+
+def silent() -> None:
+    """Whatever is opened next may be the file that standard output was."""
+    sys.stdout.close()
+    sys.stdout = None
+    train(1)
+    if os.fork() == 0:
+        train(2, True)
+        os._exit(0)
+    os.wait()
+
+
 WAYS = {
     "spawn": lambda: by("spawn"),
     "forkserver": lambda: by("forkserver"),
@@ -91,6 +113,8 @@ WAYS = {
     "shell": shell,
     "replaced": replaced,
     "leaves": leaves,
+    "moved": moved,
+    "silent": silent,
 }
 
 if __name__ == "__main__":

@@ -69,21 +69,29 @@ def pools() -> None:
     print(asyncio.run(main()))
 
 
-def background() -> None:
-    """A daemon that is still at work when the program ends: how far it comes is chance."""
+def background(*, to_the_end: bool = False) -> None:
+    """A daemon that has not ended when the program does: how far it comes is chance."""
     begun = threading.Event()
+    enough = threading.Event()
 
     def serve() -> None:
         x = torch.ones(3)
-        while True:
+        while not enough.is_set() or to_the_end:
             x = (x * 1.5).sin()
             begun.set()
             time.sleep(0.005)
+        threading.Event().wait()
 
     threading.Thread(target=serve, daemon=True).start()
     begun.wait()
     dawdle()
     print(fault(torch.ones(4)) * 2)
+    enough.set()
+
+
+def late() -> None:
+    """Of which Python ends some plain runs by an abort, when it finds the daemon in an operator."""
+    background(to_the_end=True)
 
 
 def elsewhere() -> None:
