@@ -150,8 +150,9 @@ def _wrong_values(
         "dtype": placement.output["dtype"],
         "shape": placement.output["shape"],
     }
-    if found["phase"] == "optimizer" and ".module" not in found and found["output_name"]:
-        expected["output_name"] = ".".join(part for part in placement.output["parameter"] if part)
+    if placement.site["op"].startswith(("aten._foreach_", "aten._fused_")):
+        # What belongs to the parameters of a list is told by their names.
+        expected["output_name"] = placement.output["of"]
     wrong = [
         f"{name}: {found[name]!r}, not {right!r}"
         for name, right in expected.items()

@@ -84,6 +84,18 @@ class Program:
         """The answer where a line's operator gives another value."""
         return {**{name: line[name] for name in SITE}, "kind": "value"}
 
+    def surfaces(self, plant: dict[str, Any], step: int) -> bool:
+        """Whether a fault in a step changes what that step leaves in the parameters.
+
+        Many do not: a bit of a moment rounds away, a zero of either sign adds the same.
+        """
+        for mine, other in zip(self.log, self.watched(plant), strict=False):
+            if mine["step"] == step and mine["phase"] == "optimizer":
+                for before, after in zip(mine["outputs"], other["outputs"], strict=False):
+                    if before["parameter"] and before["sha256"] != after["sha256"]:
+                        return True
+        return False
+
     def first_changed(self, plant: dict[str, Any]) -> dict[str, Any] | None:
         """The answer where a fault is in no operator; None where it changes nothing."""
         for mine, other in zip(self.log, self.watched(plant), strict=False):
@@ -102,49 +114,85 @@ def placements(program: Program, seed: int = 0) -> list[Placement]:
         *_loader(program, draw),
         *_generators(program, draw),
     ]
-    # Each third is found by way of the modules.
-    levels = ("ops", "ops", "modules")
-    return [
-        Placement(
-            f"{program.architecture} {number:02} {name}", program.architecture, plant, site,
-            cause, output, levels[number % 3],
+    placed = []
+    for number, (name, plant, site, cause, output) in enumerate(found):
+        # Of those that a module or a parameter shows, about half are found by way of the modules.
+        shown = plant["where"] == "kernel" and number % 2 == 1
+        level = "modules" if shown and program.surfaces(plant, site["step"]) else "ops"
+        called = f"{program.architecture} {number:02} {name}"
+        placed.append(
+            Placement(called, program.architecture, plant, site, cause, output, level)
         )
-        for number, (name, plant, site, cause, output) in enumerate(found)
-    ]  # fmt: skip
+    return placed
 
 
 Found = tuple[str, dict[str, Any], dict[str, Any], str | None, dict[str, Any] | None]
+_PHASES = [(phase, kind) for phase in ("forward", "backward") for kind in KINDS * 3]
+_PHASES += [("optimizer", kind) for kind in ("bit", "swap", "zero", "bit", "swap")]
+_PHASES += [("weights", "bit"), ("data", "bit"), ("data", "swap")]
+# Faults in an optimizer's state that are tried before one is found that a parameter shows.
+_TRIES = 12
 
 
 def _kernels(program: Program, draw: random.Random) -> Iterator[Found]:
     """Calls of kernels, of each phase and kind of fault."""
-    wanted = [(phase, kind) for phase in ("forward", "backward") for kind in KINDS * 3]
-    wanted += [("optimizer", kind) for kind in ("bit", "swap", "zero", "bit", "swap")]
-    wanted += [("weights", "bit"), ("data", "bit"), ("data", "swap")]
     taken: set[tuple[str, int, int]] = set()
-    for phase, kind in wanted:
-        places = [
-            (line, position)
-            for line in program.log
-            if line["phase"] == phase and line["call"] is not None
-            for position, output in enumerate(line["outputs"])
-            if kind in output["kinds"] and (line["kernel"], line["call"], position) not in taken
-        ]
-        if not places:
-            continue
-        # An operator first, then one of its calls: or the optimizer's would all be alike.
-        op = draw.choice(sorted({line["op"] for line, _ in places}))
-        line, position = draw.choice([place for place in places if place[0]["op"] == op])
-        taken.add((line["kernel"], line["call"], position))
-        plant = {
-            "where": "kernel",
-            "op": line["kernel"],
-            "call": line["call"],
-            "position": position,
-            "kind": kind,
-            "element": draw.randrange(1 << 16),
-        }
-        yield f"{phase} {kind}", plant, program.site(line), None, line["outputs"][position]
+    for phase, kind in _PHASES:
+        for _ in range(_TRIES):
+            found = _kernel(program, draw, phase, kind, taken)
+            if found is None:
+                break
+            _, plant, site, _, _ = found
+            # The operators of an optimizer's step are looked at where a parameter differs.
+            if phase != "optimizer" or program.surfaces(plant, site["step"]):
+                yield found
+                break
+
+
+def rounded_away(program: Program, seed: int = 0) -> list[Placement]:
+    """Faults in an optimizer's step that leave the parameters of that step as they were."""
+    draw = random.Random(f"{seed} {program.architecture} rounded away")
+    taken: set[tuple[str, int, int]] = set()
+    placed = []
+    for kind in KINDS * 4:
+        found = _kernel(program, draw, "optimizer", kind, taken)
+        if found is not None and not program.surfaces(found[1], found[2]["step"]):
+            name, plant, site, cause, output = found
+            called = f"{program.architecture} {name}, rounded away"
+            placed.append(Placement(called, program.architecture, plant, site, cause, output))
+    return placed[:3]
+
+
+def _kernel(
+    program: Program,
+    draw: random.Random,
+    phase: str,
+    kind: str,
+    taken: set[tuple[str, int, int]],
+) -> Found | None:
+    """A call of a phase that a kind of fault can be planted in; None where there is none left."""
+    places = [
+        (line, position)
+        for line in program.log
+        if line["phase"] == phase and line["call"] is not None
+        for position, output in enumerate(line["outputs"])
+        if kind in output["kinds"] and (line["kernel"], line["call"], position) not in taken
+    ]
+    if not places:
+        return None
+    # An operator first, then one of its calls: or the optimizer's would all be alike.
+    op = draw.choice(sorted({line["op"] for line, _ in places}))
+    line, position = draw.choice([place for place in places if place[0]["op"] == op])
+    taken.add((line["kernel"], line["call"], position))
+    plant = {
+        "where": "kernel",
+        "op": line["kernel"],
+        "call": line["call"],
+        "position": position,
+        "kind": kind,
+        "element": draw.randrange(1 << 16),
+    }
+    return f"{phase} {kind}", plant, program.site(line), None, line["outputs"][position]
 
 
 def _loader(program: Program, draw: random.Random) -> Iterator[Found]:

@@ -3,7 +3,8 @@
 Each audit, and each of its runs, is a process of its own, as ever; what they are spared is the
 start of the interpreter and its imports, most of the time that a small audit takes. The process
 that is forked never runs an operator, so every run finds torch as an import leaves it. What is read
-when an interpreter or torch starts (`PYTHONHASHSEED`, the number of threads) is the same for all.
+when an interpreter or torch starts (`PYTHONHASHSEED`, the number of threads: one) is the same for
+all.
 """
 
 from __future__ import annotations
@@ -18,8 +19,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+# Where other work shares the cores, threads that wait for one another take most of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import torch
+import torch._dynamo
 import torch.utils.data
 
 from repro_audit import capture, cli, engine
@@ -29,7 +34,7 @@ from repro_audit.control import manifest, seeds
 from repro_audit.replicate import child, launch
 
 # What the forked processes find imported.
-PRELOADED = (np, torch, capture, engine, manifest, seeds, run_audit, _run)
+PRELOADED = (np, torch, torch._dynamo, capture, engine, manifest, seeds, run_audit, _run)
 
 
 @dataclass

@@ -34,6 +34,8 @@ _where = _plant.get("where")
 _log = os.environ.get("PLANT_LOG")
 # Their schemas hide that they write to these arguments.
 _HIDDEN = {"aten::native_batch_norm": (3, 4)}
+# Results that are a workspace, of which a part is never written.
+_SCRATCH = {"aten::mkldnn_rnn_layer": (3,)}
 
 
 def _acts() -> bool:
@@ -137,8 +139,8 @@ def written_by(op: str, args: Any, kwargs: Any, result: Any) -> list[torch.Tenso
         if writes or at in _HIDDEN.get(op, ()):
             found.append(args[at] if at < len(args) else kwargs.get(argument.name))
     results = result if len(schema.returns) > 1 else (result,)
-    for returned, value in zip(schema.returns, results, strict=False):
-        if returned.alias_info is None:
+    for at, (returned, value) in enumerate(zip(schema.returns, results, strict=False)):
+        if returned.alias_info is None and at not in _SCRATCH.get(op, ()):
             found.append(value)
     lists = [value if isinstance(value, list | tuple) else [value] for value in found]
     return [value for some in lists for value in some if isinstance(value, torch.Tensor)]

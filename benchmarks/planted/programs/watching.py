@@ -43,7 +43,7 @@ class Watch(TorchDispatchMode):
         self.ran: list[tuple[int, int, str]] = []
         self.begun: list[int] = []
         self.loading = self.optimizing = False
-        self.owners: dict[int, str] = {}
+        self.owners: dict[int, tuple[str, str]] = {}
         self.owner = ""
         self.counts: Counter[tuple[Any, ...]] = Counter()
         known = Path(os.environ["PLANT_KERNELS"])
@@ -93,10 +93,10 @@ class Watch(TorchDispatchMode):
         self.optimizing, self.owner, self.owners = True, "", {}
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                path, _ = self.parameters[parameter.data_ptr()]
+                name = self.parameters[parameter.data_ptr()]
                 for tensor in (parameter, parameter.grad, *optimizer.state[parameter].values()):
                     if isinstance(tensor, torch.Tensor):
-                        self.owners[tensor.data_ptr()] = path
+                        self.owners[tensor.data_ptr()] = name
 
     def _optimized(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         self.optimizing = False
@@ -174,7 +174,7 @@ class Watch(TorchDispatchMode):
                 return ""
             first = first[0]
         if isinstance(first, torch.Tensor):
-            self.owner = self.owners.get(first.data_ptr(), self.owner)
+            self.owner = self.owners.get(first.data_ptr(), (self.owner, ""))[0]
         return self.owner
 
     def _note(
@@ -209,7 +209,10 @@ class Watch(TorchDispatchMode):
                     "shape": list(values.shape),
                     "dtype": str(tensor.dtype).removeprefix("torch."),
                     "kinds": planting.kinds_for(values),
-                    "parameter": list(self.parameters.get(tensor.data_ptr(), ())),
+                    "parameter": tensor.data_ptr() in self.parameters,
+                    "of": ".".join(filter(None, self.owners.get(tensor.data_ptr(), ())))
+                    if self.optimizing
+                    else "",
                     "sha256": hashlib.sha256(values.tobytes()).hexdigest(),
                 }
             )
