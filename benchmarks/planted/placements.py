@@ -54,13 +54,26 @@ class Program:
     architecture: str
     directory: Path
     log: list[Line] = field(init=False)
+    watched_calls: dict[str, int] = field(init=False)
+    calls: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        # The first time tells which kernels there are, the second counts them.
+        # The first time tells which kernels there are, the others count them.
         self.watched({})
         self.log = self.watched({})
+        self.watched_calls = self._calls()
+        self.watched({}, PLANT_ONLY_COUNTED="yes")
+        self.calls = self._calls()
 
-    def watched(self, plant: dict[str, Any]) -> list[Line]:
+    def _calls(self) -> dict[str, int]:
+        calls: dict[str, int] = json.loads(self._kernels.read_text())
+        return calls
+
+    @property
+    def _kernels(self) -> Path:
+        return self.directory / f"{self.architecture}.kernels.json"
+
+    def watched(self, plant: dict[str, Any], **env: str) -> list[Line]:
         """What the program does with a fault that acts."""
         log = self.directory / f"{self.architecture}.log.json"
         out, err = (self.directory / f"{self.architecture}.{end}" for end in ("out", "err"))
@@ -70,7 +83,8 @@ class Program:
             env={
                 "PLANT": json.dumps(plant),
                 "PLANT_LOG": str(log),
-                "PLANT_KERNELS": str(self.directory / f"{self.architecture}.kernels.json"),
+                "PLANT_KERNELS": str(self._kernels),
+                **env,
             },
             out=out,
             err=err,
@@ -89,12 +103,14 @@ class Program:
 
         Many do not: a bit of a moment rounds away, a zero of either sign adds the same.
         """
-        for mine, other in zip(self.log, self.watched(plant), strict=False):
-            if mine["step"] == step and mine["phase"] == "optimizer":
-                for before, after in zip(mine["outputs"], other["outputs"], strict=False):
-                    if before["parameter"] and before["sha256"] != after["sha256"]:
-                        return True
-        return False
+        return _left(self.log, step) != _left(self.watched(plant), step)
+
+    def counted_alike(self, kernel: str) -> bool:
+        """Whether a kernel is called as often where no operator is looked at.
+
+        Autograd adds up gradients in place where nobody else holds them, which a mode does.
+        """
+        return self.watched_calls[kernel] == self.calls[kernel]
 
     def first_changed(self, plant: dict[str, Any]) -> dict[str, Any] | None:
         """The answer where a fault is in no operator; None where it changes nothing."""
@@ -104,6 +120,17 @@ class Program:
             if mine["outputs"] != other["outputs"]:
                 return self.site(mine)
         return None
+
+
+def _left(log: list[Line], step: int) -> dict[str, str]:
+    """What is last written to each parameter in a step."""
+    return {
+        output["of"]: output["sha256"]
+        for line in log
+        if line["step"] == step and line["phase"] == "optimizer"
+        for output in line["outputs"]
+        if output["parameter"]
+    }
 
 
 def placements(program: Program, seed: int = 0) -> list[Placement]:
@@ -117,8 +144,13 @@ def placements(program: Program, seed: int = 0) -> list[Placement]:
     placed = []
     for number, (name, plant, site, cause, output) in enumerate(found):
         # Of those that a module or a parameter shows, about half are found by way of the modules.
-        shown = plant["where"] == "kernel" and number % 2 == 1
-        level = "modules" if shown and program.surfaces(plant, site["step"]) else "ops"
+        shown = (
+            plant["where"] == "kernel"
+            and number % 2 == 1
+            and program.counted_alike(plant["op"])
+            and program.surfaces(plant, site["step"])
+        )
+        level = "modules" if shown else "ops"
         called = f"{program.architecture} {number:02} {name}"
         placed.append(
             Placement(called, program.architecture, plant, site, cause, output, level)

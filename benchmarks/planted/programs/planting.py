@@ -101,7 +101,10 @@ def spoil(values: np.ndarray, kind: str, element: int) -> list[int]:
     """Change an array in place; the flat indices of the elements that are now others."""
     flat = values.reshape(-1)
     bits = bits_of(flat)
-    at = _next(_suits(flat, kind), element)
+    suits = _suits(flat, kind)
+    if not suits.any():
+        return []
+    at = _next(suits, element)
     where = [at]
     if kind == "swap":
         where.append(_next(bits != bits[at], at + 1))

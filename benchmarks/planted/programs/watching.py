@@ -7,6 +7,7 @@ autograd's numbers: the nodes made while the module ran.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -29,7 +30,11 @@ _LEAF = 2**64 - 1
 
 
 class Watch(TorchDispatchMode):
-    """Watches from its making to `ended`; PLANT_KERNELS names a file of the kernels to count."""
+    """Watches from its making to `ended`.
+
+    PLANT_KERNELS names a file of the kernels to count, with how often they were called; with
+    PLANT_ONLY_COUNTED that is all that is done.
+    """
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -47,7 +52,7 @@ class Watch(TorchDispatchMode):
         self.owner = ""
         self.counts: Counter[tuple[Any, ...]] = Counter()
         known = Path(os.environ["PLANT_KERNELS"])
-        names = json.loads(known.read_text()) if known.exists() else []
+        names = json.loads(known.read_text()) if known.exists() else {}
         self.seen: set[str] = set(names)
         own = planting._kernel
         self.kernels = {
@@ -56,7 +61,9 @@ class Watch(TorchDispatchMode):
         hooks.register_module_forward_pre_hook(self._enter)
         hooks.register_module_forward_hook(self._leave)
         self._watch_loaders()
-        self.__enter__()
+        self.modes = contextlib.ExitStack()
+        if "PLANT_ONLY_COUNTED" not in os.environ:
+            self.modes.enter_context(self)
 
     def built(self, model: nn.Module, optimizer: Any) -> None:
         """The program has made its model and its optimizer."""
@@ -75,9 +82,12 @@ class Watch(TorchDispatchMode):
 
     def ended(self) -> None:
         """The program is at its end."""
-        self.__exit__(None, None, None)
+        self.modes.close()
         self.path.write_text(json.dumps(self.lines))
-        Path(os.environ["PLANT_KERNELS"]).write_text(json.dumps(sorted(self.seen)))
+        own = planting._kernel
+        kernels = self.kernels if own is None else {**self.kernels, own.op: own}
+        calls = {name: kernels[name].calls if name in kernels else 0 for name in sorted(self.seen)}
+        Path(os.environ["PLANT_KERNELS"]).write_text(json.dumps(calls))
 
     # -- marks --------------------------------------------------------------------------------
 
