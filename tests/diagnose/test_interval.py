@@ -1,4 +1,4 @@
-"""Where to look at operators: from the last event that agrees to the first that does not."""
+"""Where to look at operators: from the end of the step before to the first event that differs."""
 
 from __future__ import annotations
 
@@ -27,35 +27,78 @@ def events(run: Run, plan: list[tuple[tuple[str, dict[str, Any]], int]]) -> Trac
     return run([(op, value, columns) for (op, columns), value in plan])
 
 
-PARAMS = [(("param:weight", {"module": name}), 1) for name in ("a", "b")]
+def weight(name: str, **columns: Any) -> tuple[str, dict[str, Any]]:
+    return "param:weight", {"kind": "param", "module": name, "phase": "weights", **columns}
 
 
-def test_between_two_modules(run: Run) -> None:
-    a = events(run, [(module("a"), 1), (module("b"), 1), (module("c"), 1)])
-    b = events(run, [(module("a"), 1), (module("b"), 2), (module("c"), 2)])
+def test_from_the_end_of_the_step_before(run: Run) -> None:
+    # What `b` gave came around `a`, which agrees.
+    before, gone = (module("a"), 1), (("rng:torch", {"kind": "rng"}), 1)
+    a, b = (
+        events(run, [before, gone, (module("a", step=1), 1), (module("b", step=1), n)])
+        for n in (1, 2)
+    )
     assert interval(a, b) == Interval(
         SiteKey(0, "forward", "a", "module:forward", 0),
-        SiteKey(0, "forward", "b", "module:forward", 0),
+        SiteKey(1, "forward", "b", "module:forward", 0),
     )
 
 
 def test_from_the_begin(run: Run) -> None:
-    a, b = (events(run, [(("rng:torch", {}), 1), (module("a"), n)]) for n in (1, 2))
+    a, b = (events(run, [(module("x"), 1), (module("a"), n)]) for n in (1, 2))
     found = interval(a, b)
     assert found is not None
     assert found.after is None
 
 
-def test_a_parameter_came_about_before_all_of_them(run: Run) -> None:
-    gradient = module("a", op="gradient", phase="backward")
-    rest = [(("rng:torch", {}), 1), PARAMS[0]]
+def test_a_parameter_from_where_it_was_read_before(run: Run) -> None:
+    # A buffer that no step reads: nothing tells in which of them it was changed.
     a, b = (
-        events(run, [(gradient, 1), *rest, (("param:weight", {"module": "b"}), n)]) for n in (1, 2)
+        events(
+            run,
+            [
+                (weight("b"), 1),
+                (weight("a"), 1),
+                (module("a", step=1), 1),
+                (weight("a", step=1), 1),
+                (module("a", step=2), 1),
+                (weight("b", step=2), n),
+            ],
+        )
+        for n in (1, 2)
     )
     found = interval(a, b)
     assert found is not None
-    assert found.after == SiteKey(0, "backward", "a", "module:gradient", 0)
+    assert found.after == SiteKey(0, "weights", "b", "param:weight", 0)
     assert found.until.op == "param:weight"
+
+
+def test_a_parameter_from_the_step_before(run: Run) -> None:
+    a, b = (
+        events(
+            run,
+            [
+                (weight("a"), 1),
+                (module("a"), 1),
+                (module("a", step=1), 1),
+                (weight("a", step=1), n),
+            ],
+        )
+        for n in (1, 2)
+    )
+    found = interval(a, b)
+    assert found is not None
+    assert found.after == SiteKey(0, "weights", "a", "param:weight", 0)
+
+
+def test_a_parameter_that_was_never_read_from_the_begin(run: Run) -> None:
+    a, b = (
+        events(run, [(module("a"), 1), (weight("a", step=1), 1), (weight("b", step=1), n)])
+        for n in (1, 2)
+    )
+    found = interval(a, b)
+    assert found is not None
+    assert found.after is None
 
 
 def test_a_thread_of_its_own(run: Run) -> None:
@@ -65,7 +108,7 @@ def test_a_thread_of_its_own(run: Run) -> None:
             [
                 (module("a", thread="1"), 1),
                 (module("x"), 1),
-                (module("b", thread="1"), n),
+                (module("b", thread="1", step=1), n),
             ],
         )
         for n in (1, 2)
@@ -76,8 +119,8 @@ def test_a_thread_of_its_own(run: Run) -> None:
 
 
 def test_what_only_the_second_run_has(run: Run) -> None:
-    a = events(run, [(module("a"), 1), (module("c"), 1)])
-    b = events(run, [(module("a"), 1), (module("b"), 1), (module("c"), 1)])
+    a = events(run, [(module("a"), 1), (module("c", step=1), 1)])
+    b = events(run, [(module("a"), 1), (module("b", step=1), 1), (module("c", step=1), 1)])
     found = interval(a, b)
     assert found is not None
     assert (found.after and found.after.module, found.until.module) == ("a", "b")

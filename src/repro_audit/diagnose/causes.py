@@ -153,10 +153,14 @@ def _draw(case: Case) -> Cause | None:
 
 
 def _generator(case: Case, generator: str, device: str = "cpu") -> Cause | None:
-    """A draw from a global generator, a device's own, whose state had differed before."""
+    """A draw from a global generator, a device's own, whose state had differed before.
+
+    States are seen where steps end; within a step, where the zoom kept that of the draw.
+    """
     states = dict(case.divergence.states)
     place = generator if device == "cpu" else f"{generator}.{device}"
-    if place not in states:
+    moved = case.zoomed is not None and case.zoomed.generators_identical is False
+    if place not in states and not moved:
         return None
     trace, name = case.trace, _NAMES[generator]
     seeded = any(
@@ -175,11 +179,12 @@ def _generator(case: Case, generator: str, device: str = "cpu") -> Cause | None:
             (f"{name}'s global generator was not seeded before this draw",),
             (f"call {_SEED_CALL[generator]} first, or repro_audit.seed_everything(0)",),
         )
+    when = f"at step {states[place]}" if place in states else "when it was drawn from here"
     return Cause(
         "rng-drift",
         "likely",
-        (f"{name}'s generator had the same seed, but another state at step {states[place]}",),
-        ("look for a draw that happens in one run only, before that step",),
+        (f"{name}'s generator had the same seed, but another state {when}",),
+        ("look for a draw that happens in one run only, before that",),
     )
 
 
@@ -194,7 +199,12 @@ def _nondeterministic_op(case: Case) -> Cause | None:
 
 
 def _order(case: Case) -> Cause | None:
-    if case.zoomed is not None and case.zoomed.reordered:
+    # From the same inputs it is the op that orders its results as it likes.
+    if (
+        case.zoomed is not None
+        and case.zoomed.reordered
+        and case.zoomed.inputs_identical is not True
+    ):
         rows = case.zoomed.reordered
         return _data_order(f"the same {rows:,} rows, in another order")
     same = _same_values_in_another_order(case)
@@ -272,14 +282,18 @@ def _threads(case: Case) -> Cause | None:
 
 
 def _op_itself(case: Case) -> Cause | None:
-    """Same inputs, another output, no draw: whatever it is, it happens inside the op."""
+    """Same inputs, another output, the same draw or none: whatever it is is inside the op."""
     zoomed = case.zoomed
     if zoomed is None or not zoomed.differs or not zoomed.inputs_identical:
         return None
+    draws = bool(case.flags & RANDOM)
+    if draws and not zoomed.generators_identical:
+        return None
+    drawn = "its generator was in the same state" if draws else "the op draws no random numbers"
     return Cause(
         "nondeterministic-op",
         "likely",
-        ("the same inputs gave another output, and the op draws no random numbers",),
+        (f"the same inputs gave another output, and {drawn}",),
         ("--deterministic, if the op heeds torch's switch; else another op, or one thread",),
     )
 

@@ -11,22 +11,36 @@ _PARAM, _RNG = KINDS.index("param"), KINDS.index("rng")
 
 
 def interval_of(divergence: Divergence) -> Interval | None:
-    """From the last event before the first difference, in its thread, to that event.
+    """From the end of the step before, in its thread, to the first event that differs.
 
-    All events before agree. Parameters are read one after the other when a step has ended: before a
-    parameter comes what came before them all. None where a seeding call is the origin: what feeds
-    it is no operator.
+    That the events in between agree says little of what was computed between them: a way around a
+    module passes it unseen, the gradients of a module's parameters are none of its outputs'.
+    A parameter or buffer may differ since it was last read, which can be longer ago. None where a
+    seeding call is the origin: what feeds it is no operator.
     """
     if divergence.origin.key.phase == "rng":
         return None
     trace, at = _place(divergence)
-    passed = {_RNG, _PARAM} if trace.kind[at] == _PARAM else {_RNG}
     before = at - 1
-    while before >= 0 and (
-        trace.thread[before] != trace.thread[at] or trace.kind[before] in passed
+    while before >= 0 and not (
+        trace.thread[before] == trace.thread[at]
+        and trace.kind[before] != _RNG
+        and trace.step[before] < trace.step[at]
     ):
         before -= 1
+    if trace.kind[at] == _PARAM:
+        before = min(before, _last_read(trace, at))
     return Interval(trace.key(before) if before >= 0 else None, trace.key(at))
+
+
+def _last_read(trace: Trace, at: int) -> int:
+    """The event that read the parameter of event `at` before; -1 where none did."""
+    before = at - 1
+    while before >= 0 and (
+        trace.thread[before] != trace.thread[at] or trace.site[before] != trace.site[at]
+    ):
+        before -= 1
+    return before
 
 
 def _place(divergence: Divergence) -> tuple[Trace, int]:

@@ -11,6 +11,8 @@ from repro_audit.errors import UnsupportedTensorError
 from repro_audit.model import Output, SiteKey, TensorSpec, UlpDivergence
 from repro_audit.trace import Trace
 
+_STATE = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Zoomed:
@@ -19,6 +21,8 @@ class Zoomed:
     `inputs_identical` is None where the event has no recorded inputs, or one that could not be
     fingerprinted while the others agree. `reordered` counts the rows
     (slices of dimension 0) that both outputs consist of, in another order; 0 if they do not.
+    `generators_identical` tells whether what it draws from was in the same state in both; None
+    where it draws from nothing that was kept.
     """
 
     differs: bool
@@ -27,6 +31,7 @@ class Zoomed:
     spec: TensorSpec | None = None
     ulp: UlpDivergence | None = None
     reordered: int = 0
+    generators_identical: bool | None = None
 
 
 def look(a: Trace, b: Trace, key: SiteKey) -> Zoomed | None:
@@ -36,6 +41,7 @@ def look(a: Trace, b: Trace, key: SiteKey) -> Zoomed | None:
         return None
     mine, other = a.event(i), b.event(j)
     inputs = _inputs_identical(mine.inputs, other.inputs)
+    states = _generators_identical(a, i, b, j)
     for position, (x, y) in enumerate(zip(mine.outputs, other.outputs, strict=False)):
         if x.bits == y.bits:
             continue
@@ -49,7 +55,7 @@ def look(a: Trace, b: Trace, key: SiteKey) -> Zoomed | None:
                 y.spec.shape,
             )
         ):
-            return Zoomed(True, inputs, position, x.spec)
+            return Zoomed(True, inputs, position, x.spec, generators_identical=states)
         return Zoomed(
             differs=True,
             inputs_identical=inputs,
@@ -57,8 +63,9 @@ def look(a: Trace, b: Trace, key: SiteKey) -> Zoomed | None:
             spec=x.spec,
             ulp=ulp_of(kept_a, kept_b, x.spec),
             reordered=_reordered(kept_a, kept_b, x.spec),
+            generators_identical=states,
         )
-    return Zoomed(False, inputs)
+    return Zoomed(False, inputs, generators_identical=states)
 
 
 def ulp_of(a: bytes, b: bytes, spec: TensorSpec) -> UlpDivergence | None:
@@ -77,6 +84,16 @@ def _inputs_identical(
     if [tensor.bits for tensor in mine] != [tensor.bits for tensor in other]:
         return False
     return True if all(tensor.digest is not None for tensor in mine) else None
+
+
+def _generators_identical(a: Trace, i: int, b: Trace, j: int) -> bool | None:
+    states = []
+    while (pair := (a.payload(i, _STATE, len(states)), b.payload(j, _STATE, len(states)))) != (
+        None,
+        None,
+    ):
+        states.append(pair)
+    return all(mine == other for mine, other in states) if states else None
 
 
 def _reordered(a: bytes, b: bytes, spec: TensorSpec) -> int:
