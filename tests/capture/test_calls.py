@@ -35,26 +35,25 @@ BASE = torch.arange(240.0).reshape(10, 24)
 CPLX = torch.complex(torch.randn(4, 6), torch.randn(4, 6))
 
 
-@pytest.mark.parametrize(
-    "tensor",
-    [
-        BASE,
-        BASE.t(),
-        BASE[2:9:3, 1::5],
-        BASE[:, 3:4].expand(10, 7),
-        BASE.view(-1)[7:],
-        BASE.view(-1)[:1].view(()),
-        BASE[:0],
-        torch.arange(64, dtype=torch.uint8)[3:].view(61),
-        torch.randn(3, 5).bfloat16(),
-        torch.randn(8).to(torch.float8_e4m3fn),
-        torch.tensor([True, False]),
-        CPLX.conj(),
-        CPLX.t().conj()[1:],
-        CPLX.conj().imag,
-    ],
-    ids=str,
-)
+TENSORS = {
+    "plain": BASE,
+    "transposed": BASE.t(),
+    "strided": BASE[2:9:3, 1::5],
+    "expanded": BASE[:, 3:4].expand(10, 7),
+    "offset": BASE.view(-1)[7:],
+    "scalar": BASE.view(-1)[:1].view(()),
+    "empty": BASE[:0],
+    "misaligned": torch.arange(64, dtype=torch.uint8)[3:].view(61),
+    "bfloat16": torch.randn(3, 5).bfloat16(),
+    "float8": torch.randn(8).to(torch.float8_e4m3fn),
+    "bool": torch.tensor([True, False]),
+    "conjugate": CPLX.conj(),
+    "conjugate-strided": CPLX.t().conj()[1:],
+    "negative": CPLX.conj().imag,
+}
+
+
+@pytest.mark.parametrize("tensor", TENSORS.values(), ids=TENSORS)
 def test_a_tensor_as_it_was(tensor: torch.Tensor) -> None:
     (found,), _ = again("aten.neg.default", tensor)()
     assert same_bits(found, tensor)
