@@ -15,11 +15,20 @@ from repro_audit.control.pins import BY_NAME, PINS, POISON, pinned
 from repro_audit.model import CauseClass
 
 
-def held(name: str, program: str) -> str:
-    """What a program prints that runs with a pin held."""
-    text = f"import torch\nfrom repro_audit.control import pins\npins.hold(({name!r},), torch)\n"
+def printed(name: str, program: str, *, first: bool) -> str:
+    """What a program prints with a pin held; with `first` before, and a line between."""
+    text = f"""
+import torch
+from repro_audit.control import pins
+program = {textwrap.dedent(program)!r}
+if {first}:
+    exec(program)
+    print("held:")
+pins.hold(({name!r},), torch)
+exec(program)
+"""
     done = subprocess.run(
-        [sys.executable, "-c", text + textwrap.dedent(program)],
+        [sys.executable, "-c", text],
         capture_output=True,
         text=True,
         check=True,
@@ -107,25 +116,21 @@ def held(name: str, program: str) -> str:
     ],
 )
 def test_a_pin_holds(name: str, program: str, said: str) -> None:
-    assert held(name, program) == said
-    assert held("fixed-seeds", program) != said, "it would be so without the pin"
+    plain, _, held = printed(name, program, first=True).partition("\nheld:\n")
+    assert held == said
+    assert plain != said, "it would be so without the pin"
 
 
 def test_a_thread_that_waits_for_the_main_one_does_not_hang() -> None:
-    assert (
-        held(
-            "threads-in-turn",
-            """
-            import queue, threading
-            asked = queue.Queue()
-            thread = threading.Thread(target=lambda: print(asked.get()))
-            thread.start()
-            asked.put("done")
-            thread.join()
-            """,
-        )
-        == "done"
-    )
+    program = """
+        import queue, threading
+        asked = queue.Queue()
+        thread = threading.Thread(target=lambda: print(asked.get()))
+        thread.start()
+        asked.put("done")
+        thread.join()
+    """
+    assert printed("threads-in-turn", program, first=False) == "done"
 
 
 def test_what_a_plan_needs() -> None:
