@@ -28,6 +28,7 @@ from repro_audit.model import (
     SiteKey,
     TensorSpec,
     UlpDivergence,
+    Unseen,
     Warn,
 )
 
@@ -130,7 +131,18 @@ SEEDLESS = Cause(
     ("call torch.manual_seed(…) at the start", "repro_audit.seed_everything(0)"),
 )
 
+UNSEEN = (
+    Unseen("views", 1204),
+    Unseen("empty", 1),
+    Unseen("unwritten", 2),
+    Unseen("compiled", 3),
+    Unseen("cuda-graphs", 1),
+    Unseen("loader-workers", 4),
+    Unseen("of a later release", 5),
+)
+
 AUDITS = {
+    "identical-unseen": replace(IDENTICAL, unseen=UNSEEN),
     "divergent": DIVERGENT,
     "divergent-call-site": _diverging(
         _at("aten.add.Tensor", module="", inputs_identical=None),

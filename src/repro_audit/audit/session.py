@@ -20,7 +20,7 @@ from repro_audit.errors import InconclusiveError, TraceError
 from repro_audit.model import EventCounts, Interval, Pass, Plan, RunInfo
 from repro_audit.replicate import isolate, launch, ours
 from repro_audit.replicate.census import Census
-from repro_audit.trace import Trace, TraceFile
+from repro_audit.trace import Trace, TraceFile, folder_of
 
 # Any seed but the controlled one; fixed, so that a confirming run can itself be repeated.
 CONFIRM_HASH_SEED = 4242
@@ -124,7 +124,7 @@ class Session:
         """
         plan = self.plan(name, **changes)
         outcome = self._launch(plan, pass_ or self.request.level)
-        trace = _opened(plan)
+        trace = _opened(plan, outcome.processes)
         self._traces.callback(trace.close)
         info = RunInfo(
             name=name,
@@ -218,11 +218,13 @@ def no_events(finished: Finished) -> str | None:
 _RNG = 3
 
 
-def _opened(plan: Plan) -> Trace:
+def _opened(plan: Plan, processes: Census) -> Trace:
     """The trace of a run whose process ended with 0."""
     path = Path(plan.trace)
-    if not path.exists():
-        raise ours.removed(plan)
+    others = [folder_of(path) / f"{name}.sqlite" for name in sorted(processes.traced)]
+    for trace in (path, *others):
+        if not trace.exists():
+            raise ours.removed(plan, trace)
     partial = TraceFile.open(path, partial=True)
     partial.close()
     if not partial.closing:

@@ -191,17 +191,18 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             recorder.draws.seed_torch(sys._getframe(1), _device_of(args, kwargs))
         result = func(*args, **kwargs) if kwargs else func(*args)
 
-        recorder.add_event(
-            (index, kind, self.step, phase, self.thread, site, count, code, cause, flags)
-        )
+        row = (index, kind, self.step, phase, self.thread, site, count, code, cause, flags)
         if operator.empty:
+            recorder.add_event(row)
             operator.unread += 1
             memory.made(result)
             return result
         if operator.view and not stand_in:
+            recorder.add_event(row)
             operator.unread += 1
             return result
         if operator.collective:
+            recorder.add_event(row)
             recorder.collectives.begun(self, operator.name, list(tensors_in(args)))
             return result
         read = attended and readable
@@ -211,6 +212,8 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._outputs(operator, index, args, kwargs, result, read, captured, readable)
         else:
             self._outputs(operator, index, args, kwargs, result, read, captured, readable)
+        # Last, or a process that is killed might leave an event without what it gave.
+        recorder.add_event(row)
         if operator.scratch and recorder.wanted:
             memory.noise(result[at] for at in operator.scratch)
         if stand_in:

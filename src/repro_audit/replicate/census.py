@@ -15,13 +15,14 @@ class Census:
 
     `unheard` counts Python processes that were started and never said that they were a part of the
     run, `loaders` those of data loaders. `ended` were ended by the program, `left` still ran when
-    it had ended.
+    it had ended. `traced` left a trace.
     """
 
     unheard: int = 0
     loaders: int = 0
     ended: frozenset[str] = frozenset()
     left: frozenset[str] = frozenset()
+    traced: frozenset[str] = frozenset()
 
 
 def census(log: Path) -> Census:
@@ -33,6 +34,7 @@ def census(log: Path) -> Census:
     loaders: set[str] = set()
     ended: set[str] = set()
     left: set[str] = set()
+    traced: set[str] = set()
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
         what, pid, name = line.split(" ", 2)
         if what == "started":
@@ -41,6 +43,10 @@ def census(log: Path) -> Census:
             loaders.add(name)
         elif what == "ended":
             ended.add(name)
+        elif what == "traced":
+            traced.add(name)
+        elif what == "untraced":
+            traced.discard(name)
         elif what == "here":
             here.add(name)
             if _runs(Path("/proc", pid)):
@@ -50,6 +56,7 @@ def census(log: Path) -> Census:
         loaders=len(loaders),
         ended=frozenset(ended - loaders),
         left=frozenset(left - loaders),
+        traced=frozenset(traced),
     )
 
 

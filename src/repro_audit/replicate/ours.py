@@ -35,10 +35,10 @@ def leave(plan: Plan, error: BaseException, code: int) -> bool:
     return True
 
 
-def removed(plan: Plan) -> TraceError:
-    """What to raise where a run's trace has gone."""
+def removed(plan: Plan, trace: Path) -> TraceError:
+    """What to raise where a trace of a run has gone."""
     return TraceError(
-        f"{plan.trace} was removed while {plan.run} ran. Run it again, and let the file be."
+        f"{trace} was removed while {plan.run} ran. Run it again, and let the file be."
     )
 
 

@@ -186,8 +186,11 @@ class Run:
 
     def become(self, member: Member) -> None:
         """Be the member that the one who started this process meant it to be."""
-        if member == self.member:
+        before = self.member
+        if member == before:
             return
+        if self.writer is not None and self.writer.begun:
+            self.tell("untraced", before)
         self.lineage.become(member)
         self._seed_python(member)
         if not member.observed:
@@ -199,6 +202,7 @@ class Run:
             self.writer.rename(self._trace_path(), member.name, _main_thread(member))
             if self.writer.begun:
                 self.tell("here", member)
+                self.tell("traced", member)
 
     def _seed_python(self, member: Member) -> None:
         """Python seeds its own generator anew in a fork, by chance; the others go on."""

@@ -65,6 +65,7 @@ class RunTrace(Writer):
             raise TraceError(f"{self.path} exists already") from None
         # A fork comes to the log with its trace.
         self._run.tell("here", self._run.member)
+        self._run.tell("traced", self._run.member)
         return connection
 
     @contextlib.contextmanager
@@ -73,8 +74,10 @@ class RunTrace(Writer):
             yield
         except (OSError, TraceError) as error:
             plan = self._run.plan
-            if not Path(plan.trace).exists():
-                self._run.end(ours.removed(plan))
+            own = [self.path] if self.begun else []
+            for path in (Path(plan.trace), *own):
+                if not path.exists():
+                    self._run.end(ours.removed(plan, path))
             reason = str(error) if isinstance(error, TraceError) else f"cannot write: {error}"
             way_out = "Make room there, or end the program earlier with --steps N."
             self._run.end(UsageError(f"{reason}. {way_out}"))
