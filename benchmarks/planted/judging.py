@@ -25,7 +25,11 @@ def in_processes(words: list[str], *, cwd: Path, env: dict[str, str], out: Path,
     with out.open("wb") as one, err.open("wb") as other:
         pid = os.posix_spawn(
             sys.executable,
-            [sys.executable, "-c", f"import os; os.chdir({str(cwd)!r}); os.execv({command[0]!r}, {command!r})"],
+            [
+                sys.executable,
+                "-c",
+                f"import os; os.chdir({str(cwd)!r}); os.execv({command[0]!r}, {command!r})",
+            ],
             {**os.environ, **env},
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, one.fileno(), 1),
@@ -93,7 +97,9 @@ def silent(architecture: str, words: list[str], directory: Path, plant: dict[str
     code, report, said, err = audited(architecture, words, directory, plant)
     wrong = []
     if code != 0 or report.get("verdict") != "identical":
-        wrong.append(f"exit {code}, {report.get('verdict')}: {report.get('first_divergence')} {err}")
+        wrong.append(
+            f"exit {code}, {report.get('verdict')}: {report.get('first_divergence')} {err}"
+        )
     if report.get("warnings"):
         wrong.append(f"warnings: {report['warnings']}")
     if said:
@@ -140,9 +146,7 @@ def _wrong(
     return wrong
 
 
-def _wrong_values(
-    placement: Placement, found: dict[str, Any], said: dict[str, Any]
-) -> list[str]:
+def _wrong_values(placement: Placement, found: dict[str, Any], said: dict[str, Any]) -> list[str]:
     """What is wrong about the tensor that erred: which, and in which elements, by how much."""
     assert placement.output is not None
     expected: dict[str, Any] = {

@@ -152,9 +152,7 @@ def placements(program: Program, seed: int = 0) -> list[Placement]:
         )
         level = "modules" if shown else "ops"
         called = f"{program.architecture} {number:02} {name}"
-        placed.append(
-            Placement(called, program.architecture, plant, site, cause, output, level)
-        )
+        placed.append(Placement(called, program.architecture, plant, site, cause, output, level))
     return placed
 
 
