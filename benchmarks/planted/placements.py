@@ -2,7 +2,7 @@
 
 Nothing here comes from repro-audit. A program is run under `programs/watching.py`; of the calls of
 kernels that it made, some are drawn, and the fault is planted by the number of the call. Where a
-fault is in no operator (a sample, an order, a number drawn unseen), the program is watched once more
+fault is in no operator (a sample, an order, a number drawn unseen), the program is watched again
 with it, and the answer is the first line of the two logs that differs.
 """
 

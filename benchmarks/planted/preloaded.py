@@ -9,6 +9,7 @@ all.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -33,6 +34,8 @@ from repro_audit.replicate import child, launch
 
 # What the forked processes find imported.
 PRELOADED = (np, torch, torch._dynamo, capture, engine, manifest, seeds, run_audit, _run)
+# What is here now is never garbage: a fork that looked for it would copy all of it.
+gc.freeze()
 
 
 @dataclass

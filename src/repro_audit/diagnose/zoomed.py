@@ -87,7 +87,7 @@ def _inputs_identical(
 
 
 def _generators_identical(a: Trace, i: int, b: Trace, j: int) -> bool | None:
-    states = []
+    states: list[tuple[bytes | None, bytes | None]] = []
     while (pair := (a.payload(i, _STATE, len(states)), b.payload(j, _STATE, len(states)))) != (
         None,
         None,
