@@ -3,9 +3,10 @@
     python -m benchmarks.planted [--architectures NAMES] [--sample] [--seed N] [--clean N]
         [--processes N] [--json F]
 
-`--sample` plants a few faults in each program, of each phase. `--clean` is how many audits each program gets without a fault, `--processes` how many placements
-are audited once more with interpreters that are started for each run, as a user's are. Exits with 1
-where a placement is not named exactly, or a clean audit not silent.
+`--sample` plants a few faults in each program, of each phase. `--clean` is how many audits each
+program gets without a fault, `--processes` how many placements are audited once more with
+interpreters that are started for each run, as a user's are. Exits with 1 where a placement is not
+named exactly, or a clean audit not silent.
 """
 
 from __future__ import annotations
