@@ -2,7 +2,7 @@
 
 Nothing here comes from repro-audit. A program is run under `programs/watching.py`; of the calls of
 kernels that it made, some are drawn, and the fault is planted by the number of the call. Where a
-fault is in no operator (a sample, an order, a number drawn unseen), the program is watched once more
+fault is in no operator (a sample, an order, a number drawn unseen), the program is watched again
 with it, and the answer is the first line of the two logs that differs.
 """
 
@@ -12,6 +12,7 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -137,23 +138,37 @@ def placements(program: Program, seed: int = 0) -> list[Placement]:
     """All placements of one architecture: the same ones for the same seed and torch."""
     draw = random.Random(f"{seed} {program.architecture}")
     found = [
-        *_kernels(program, draw),
+        *_kernels(program, draw, _PHASES),
         *_loader(program, draw),
         *_generators(program, draw),
     ]
-    placed = []
-    for number, (name, plant, site, cause, output) in enumerate(found):
-        # Of those that a module or a parameter shows, about half are found by way of the modules.
-        shown = (
-            plant["where"] == "kernel"
-            and number % 2 == 1
-            and program.counted_alike(plant["op"])
-            and program.surfaces(plant, site["step"])
-        )
-        level = "modules" if shown else "ops"
-        called = f"{program.architecture} {number:02} {name}"
-        placed.append(Placement(called, program.architecture, plant, site, cause, output, level))
-    return placed
+    return [_placed(program, number, each) for number, each in enumerate(found)]
+
+
+def sample(program: Program, seed: int = 0) -> list[Placement]:
+    """A few placements, of each phase."""
+    draw = random.Random(f"{seed} {program.architecture}")
+    wanted = [("forward", "bit"), ("backward", "swap"), ("backward", "zero"), ("optimizer", "bit")]
+    found = [
+        *_kernels(program, draw, wanted),
+        *islice(_loader(program, draw), 1),
+        *islice(_generators(program, draw), 2),
+    ]
+    return [_placed(program, number, each) for number, each in enumerate(found)]
+
+
+def _placed(program: Program, number: int, found: Found) -> Placement:
+    name, plant, site, cause, output = found
+    # Of those that a module or a parameter shows, about half are found by way of the modules.
+    shown = (
+        plant["where"] == "kernel"
+        and number % 2 == 1
+        and program.counted_alike(plant["op"])
+        and program.surfaces(plant, site["step"])
+    )
+    level = "modules" if shown else "ops"
+    called = f"{program.architecture} {number:02} {name}"
+    return Placement(called, program.architecture, plant, site, cause, output, level)
 
 
 Found = tuple[str, dict[str, Any], dict[str, Any], str | None, dict[str, Any] | None]
@@ -164,10 +179,12 @@ _PHASES += [("weights", "bit"), ("data", "bit"), ("data", "swap")]
 _TRIES = 12
 
 
-def _kernels(program: Program, draw: random.Random) -> Iterator[Found]:
-    """Calls of kernels, of each phase and kind of fault."""
+def _kernels(
+    program: Program, draw: random.Random, wanted: list[tuple[str, str]]
+) -> Iterator[Found]:
+    """Calls of kernels, of phases and kinds of fault."""
     taken: set[tuple[str, int, int]] = set()
-    for phase, kind in _PHASES:
+    for phase, kind in wanted:
         for _ in range(_TRIES):
             found = _kernel(program, draw, phase, kind, taken)
             if found is None:
@@ -190,7 +207,9 @@ def rounded_away(program: Program, seed: int = 0) -> list[Placement]:
             name, plant, site, cause, output = found
             called = f"{program.architecture} {name}, rounded away"
             placed.append(Placement(called, program.architecture, plant, site, cause, output))
-    return placed[:3]
+            if len(placed) == 2:
+                break
+    return placed
 
 
 def _kernel(

@@ -10,7 +10,6 @@ all.
 from __future__ import annotations
 
 import gc
-import io
 import os
 import signal
 import sys
@@ -35,6 +34,8 @@ from repro_audit.replicate import child, launch
 
 # What the forked processes find imported.
 PRELOADED = (np, torch, torch._dynamo, capture, engine, manifest, seeds, run_audit, _run)
+# What is here now is never garbage: a fork that looked for it would copy all of it.
+gc.freeze()
 
 
 @dataclass
@@ -119,10 +120,6 @@ def _redirect(out: Path, err: Path) -> None:
         os.dup2(nothing.fileno(), 0)
         os.dup2(one.fileno(), 1)
         os.dup2(other.fileno(), 2)
-    sys.stdin, sys.stdout, sys.stderr = (
-        io.TextIOWrapper(io.FileIO(number, mode, closefd=False), write_through=number > 0)
-        if mode == "r"
-        else open(number, mode, closefd=False, buffering=1)  # noqa: PTH123, SIM115
-        for number, mode in ((0, "r"), (1, "w"), (2, "w"))
-    )
-    gc.freeze()
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", closefd=False, buffering=1)  # noqa: SIM115
+    sys.stderr = open(2, "w", closefd=False, buffering=1)  # noqa: SIM115

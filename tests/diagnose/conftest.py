@@ -18,8 +18,8 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
     `op` is completed to `aten.OP.default` unless it has a dot or colon; equal values have equal
     digests, None has none; a tuple of values is as many outputs. Columns: kind, step, phase,
     thread, module, code, cause (index), flags, shape, dtype, device, name, inputs (values), keep
-    (bytes of output 0), process, time. Phase and kind follow from the op where they are not given.
-    Threads in `cut` did not end.
+    (bytes of output 0), states (bytes of each generator's), process, time. Phase and kind follow
+    from the op where they are not given. Threads in `cut` did not end.
     """
     count = iter(range(1_000_000))
 
@@ -98,6 +98,8 @@ def fill(writer: Writer, events: Sequence[tuple[Any, ...]], cut: Sequence[str]) 
             writer.inputs.append((index, position, spec, digest(item), None))
         if "keep" in columns:
             writer.payload(index, 1, 0, memoryview(columns["keep"]))
+        for position, state in enumerate(columns.get("states", ())):
+            writer.payload(index, 2, position, memoryview(state))
     for owner, thread in threads.items():
         if owner not in cut:
             writer.end(thread)

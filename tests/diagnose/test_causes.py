@@ -139,6 +139,22 @@ def test_a_generator_that_drifted(run: Run) -> None:
     assert "step 4" in found.evidence[0]
 
 
+def test_a_generator_that_drifted_within_a_step(run: Run) -> None:
+    """No state was recorded since the seed; the zoom has that of the draw itself."""
+    a, b = (run([("seed:torch.manual_seed", 0), ("normal_", n, DRAW)]) for n in (1, 2))
+    found = cause(a, b, Zoomed(True, True, generators_identical=False))
+    assert found.cls == "rng-drift"
+    assert "when it was drawn from here" in found.evidence[0]
+
+
+def test_a_draw_of_the_same_numbers_that_came_out_different(run: Run) -> None:
+    a, b = (run([("normal_", n, DRAW)]) for n in (1, 2))
+    found = cause(a, b, Zoomed(True, True, generators_identical=True))
+    assert found.cls == "nondeterministic-op"
+    assert "its generator was in the same state" in found.evidence[0]
+    assert cause(a, b, Zoomed(True, True)).cls == "unknown"
+
+
 def test_data_that_came_in_different(run: Run) -> None:
     found = cause(run([("DataLoader", 1, BATCH)]), run([("DataLoader", 2, BATCH)]))
     assert found.cls == "data-order"
@@ -158,6 +174,10 @@ def test_the_same_rows_in_another_order(run: Run) -> None:
     found = cause(a, b, Zoomed(True, None, reordered=1024))
     assert found.cls == "data-order"
     assert "1,024 rows" in found.evidence[0]
+    # What an op makes of the same inputs is no order of the data.
+    assert cause(run([("mm", 1)]), run([("mm", 2)]), Zoomed(True, True, reordered=4)).cls == (
+        "nondeterministic-op"
+    )
 
 
 @pytest.mark.parametrize("generator", ["numpy", "python"])

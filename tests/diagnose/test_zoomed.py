@@ -131,3 +131,21 @@ def test_the_event_is_found_by_its_whole_key(run: Run) -> None:
         found = look(a, b, key)
         assert found is not None
         assert found.differs is differs
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "identical"),
+    [
+        ((), (), None),
+        ((b"a", b"b"), (b"a", b"b"), True),
+        ((b"a", b"b"), (b"a", b"c"), False),
+        ((b"a",), (b"a", b"b"), False),
+    ],
+)
+def test_the_states_that_a_draw_began_with(run: Run, one, other, identical) -> None:
+    found = seen(
+        run, {"keep": floats(1), "states": one, "shape": (1,)},
+        {"keep": floats(2), "states": other, "shape": (1,)},
+    )  # fmt: skip
+    assert found is not None
+    assert found.generators_identical is identical

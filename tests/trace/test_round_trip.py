@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sqlite3
 import threading
@@ -128,6 +129,16 @@ def test_kept_tensors_come_back_whole(tmp_path: Path, size: int) -> None:
     assert trace.payload(0, 1, 2) == stream
     assert trace.payload(0, 0, 2) is None
     assert trace.payload(0, 1, 1) is None
+
+
+def test_an_empty_payload_is_kept(tmp_path: Path) -> None:
+    """An empty tensor's memory may be at no address."""
+    writer = Writer(tmp_path / "a", run="a", plan={})
+    writer.events.append((0, 0, 0, 3, 0, writer.site("", "aten.mm.default"), 0, None, None, 0))
+    nowhere = (ctypes.c_ubyte * 0).from_address(0)
+    writer.payload(0, 0, 0, memoryview(nowhere).cast("B"))
+    writer.close(manifest={}, closing={"events": 1})
+    assert Trace.open(tmp_path / "a").payload(0, 0, 0) == b""
 
 
 def test_flush_clears_in_place(tmp_path: Path) -> None:

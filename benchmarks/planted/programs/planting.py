@@ -6,10 +6,10 @@ has acted. PLANT_LOG has the program watched instead (`watching.py`).
 
 | `where` | what errs |
 |---|---|
-| `kernel` | the call numbered `call` of the CPU's kernel of `op`: in output `position`, a `kind` of fault |
+| `kernel` | call `call` of the CPU's kernel of `op`: output `position` gets a `kind` of fault |
 | `after` | the same call draws a number of torch's when it is done |
 | `nothing` | nothing, though the kernel is wrapped |
-| `sample` | the sample fetched as number `call`: in its first field, a `kind` of fault |
+| `sample` | the sample fetched as number `call`: its first field gets a `kind` of fault |
 | `order` | two samples of the batch fetched as number `call` change places |
 | `draw` | before step `call` a number is drawn from generator `which` |
 | `seed` | generator `which` gets another seed |
@@ -149,6 +149,20 @@ def written_by(op: str, args: Any, kwargs: Any, result: Any) -> list[torch.Tenso
     return [value for some in lists for value in some if isinstance(value, torch.Tensor)]
 
 
+def _number(value: float, args: Any) -> torch.Tensor:
+    """A number that stood for a tensor comes as a number, and must be a tensor again.
+
+    Of the type that it takes on beside the others.
+    """
+    beside = next((other for other in args if isinstance(other, torch.Tensor)), None)
+    if beside is None or isinstance(value, bool):
+        return torch.from_numpy(np.asarray(value))
+    # By NumPy: an operator of torch's would be counted.
+    kind = array_of(beside).dtype
+    fits = kind.kind == "f" or isinstance(value, int)
+    return torch.from_numpy(np.asarray(value, dtype=kind if fits else np.float32))
+
+
 class Kernel:
     """The CPU's kernel of an operator, counted, with a word to say after each call."""
 
@@ -165,11 +179,8 @@ class Kernel:
     def _called(self, keys: torch.DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
         number = self.calls
         self.calls += 1
-        # A number that stood for a tensor comes as a number, and must be a tensor again.
         whole = [
-            torch.from_numpy(np.asarray(value))
-            if tensor and isinstance(value, int | float)
-            else value
+            _number(value, args) if tensor and isinstance(value, int | float) else value
             for value, tensor in zip(args, self._tensors, strict=False)
         ]
         result = self._kernel.call_boxed(keys, *whole, **kwargs)
@@ -184,7 +195,7 @@ class Erring(Kernel):
     """One that errs in one call, as PLANT says."""
 
     def done(self, number: int, args: Any, kwargs: Any, result: Any) -> None:
-        if not acts or number != _plant["call"] or _where == "nothing":
+        if not acts or _where == "nothing" or number != _plant["call"]:
             return
         if _where == "after":
             torch.rand(())

@@ -22,10 +22,13 @@ from torch.nn.modules import module as hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import dataloader
 
-_OUTSIDE = {"lift_fresh", "set_"}
-_UNWRITTEN = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
-# Their results share memory with their arguments, whatever their schemas say.
-_VIEWS = {"_unsafe_view", "_reshape_alias", "detach", "alias"}
+_OUTSIDE = {"lift_fresh"}
+# They compute nothing: memory that is not written, or that of an argument, whatever their schemas
+# say.
+_NOTHING = {
+    "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_", "set_",
+    "_unsafe_view", "_reshape_alias", "detach", "alias",
+}  # fmt: skip
 _LEAF = 2**64 - 1
 
 
@@ -140,14 +143,15 @@ class Watch(TorchDispatchMode):
             number = None
         if not schema.name.startswith("aten::"):
             return result
-        written = (
-            [] if base in _UNWRITTEN | _VIEWS else planting.written_by(name, args, kwargs, result)
-        )
+        written = [] if base in _NOTHING else planting.written_by(name, args, kwargs, result)
         if written:
             self.seen.add(name)
         elif base in _OUTSIDE:
             # Gives what it was given: there is nothing in its kernel to err.
             written = [result]
+        if not written:
+            # A view, or memory: such as what a loader's worker sent, in the order of its arrival.
+            return result
         op = f"aten.{base}.{schema.overload_name or 'default'}"
         random = "nondeterministic_seeded" in {tag.name for tag in func.tags}
         self._note(phase, module, op, number, written, kernel=name, random=random)

@@ -124,11 +124,13 @@ class Writer:
     def payload(self, event: int, role: int, position: int, view: memoryview) -> None:
         """Keep bytes of an event, of a role that the schema knows; `view` is read at once."""
         with self._lock:
-            # An empty tensor has one empty chunk: kept, and not the same as not kept.
+            # An empty tensor has one empty chunk: kept, and not the same as not kept. Its memory
+            # may be at no address, which SQLite would take for NULL.
             for chunk, at in enumerate(range(0, max(len(view), 1), CHUNK)):
+                data = view[at : at + CHUNK] if len(view) else b""
                 self._execute(
                     "INSERT INTO payload VALUES (?,?,?,?,?)",
-                    [(event, role, position, chunk, view[at : at + CHUNK])],
+                    [(event, role, position, chunk, data)],
                 )
 
     def call(self, event: int, call: Json) -> None:
