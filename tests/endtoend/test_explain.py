@@ -132,10 +132,10 @@ def test_recordings_under_other_settings(tmp_path: Path) -> None:
     assert "config-difference" in done.stdout
 
 
-def test_nothing_is_overwritten(audit: Any, tmp_path: Path) -> None:
-    (tmp_path / "kept").write_text("dear")
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("import torch")
     command = [sys.executable, "-m", "repro_audit", "run", "a.py", "--reproducer", str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "not empty" in done.stderr
-    assert [*tmp_path.iterdir()] == [tmp_path / "kept"]
+    assert [*tmp_path.iterdir()] == [tmp_path / "a.py"]
