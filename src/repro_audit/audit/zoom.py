@@ -112,7 +112,8 @@ def _open_optimizer(session: Session, divergence: Divergence, tally: _Tally) -> 
         if key == divergence.origin.key:
             # No operator inside the step differed before it: what changed it is no operator.
             return divergence
-        if key.step == divergence.origin.key.step and not _is_parameter(found):
+        # A moment that differs may show in the parameter of a later step.
+        if key.step <= divergence.origin.key.step and not _is_parameter(found):
             refined = replace(found, counts=divergence.counts)
             tally.refined(divergence, found.origin)
             return refined
