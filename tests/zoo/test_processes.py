@@ -109,3 +109,19 @@ def test_planted(zoo, case: Case) -> None:
     assert found["call_site"] == line(case)
     assert found["inputs_identical"] is True
     assert found["ulp"]["differing"] == 1
+
+
+def test_with_a_sitecustomize_of_its_own(zoo, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        f"with open({str(tmp_path / 'sited')!r}, 'a') as sited:\n"
+        "    print(os.getpid(), file=sited)\n"
+    )
+    result = zoo("children", fault=True, words=("command",), PYTHONPATH=str(site))
+    assert result.code == 1, result
+    assert result.report["first_divergence"]["process"] == "2"
+    assert result.named() == ("forward", "", "zoo.fault.default")
+    # The audit's own process; the program's, and two that it starts, in two runs and two more.
+    assert len((tmp_path / "sited").read_text().split()) == 1 + 4 * 3
