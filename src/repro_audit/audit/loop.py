@@ -53,7 +53,15 @@ def _audit(session: Session) -> Audit:
     end_state = directory.resolve() / "run-1.end.json" if request.self_check else None
     (name, device), *others = request.replicas
     state = None if end_state is None else str(end_state)
-    runs = [session.observed(name, device=device, end_state=state)]
+    if request.lockstep and others:
+        (beside, where), *others = others
+        first = {"name": name, "device": device, "end_state": state}
+        runs = list(session.beside(first, {"name": beside, "device": where}))
+        _check_device(request, runs[1], where)
+        # What is cut short at a divergence compares with no whole run.
+        others = [] if runs[0].apart else others
+    else:
+        runs = [session.observed(name, device=device, end_state=state)]
     _check_device(request, runs[0], device)
     reason = no_events(runs[0])
     if reason is not None:
@@ -112,8 +120,17 @@ def _audit(session: Session) -> Audit:
                 explanation=answer.explanation,
             )
     if end_state is not None:
-        audit = replace(audit, self_check=selfcheck.check(session, runs[0], end_state))
-    return replace(audit, runs=_with_steps(runs), passes=session.passes, warnings=tuple(warnings))
+        whole = runs[0]
+        if whole.apart:
+            alone = {"device": request.replicas[0][1], "end_state": state}
+            whole = session.observed("observed", "self-check", **alone)
+        audit = replace(audit, self_check=selfcheck.check(session, whole, end_state))
+    return replace(
+        audit,
+        runs=_with_steps(runs),
+        passes=session.passes,
+        warnings=(*warnings, *session.notes),
+    )
 
 
 def _zoom(session: Session, outcomes: Outcomes) -> Closer:
@@ -211,7 +228,8 @@ def _inconclusive(
 
 
 def _printed_identical(runs: Sequence[Finished]) -> bool | None:
-    printed = {run.info.printed for run in runs}
+    # What ends in the middle of an op may have said as much, or not.
+    printed = {None} if runs[0].apart else {run.info.printed for run in runs}
     return None if printed == {None} else len(printed) == 1
 
 

@@ -109,6 +109,8 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if operator is None:
             operator = recorder.operators[func] = Operator(func)
         if operator.skip or self.muted or not recorder.active:
+            if recorder.halted:
+                recorder.leave(self)
             return func(*args, **kwargs) if kwargs else func(*args)
         if self.reading == SILENT:
             result = func(*args, **kwargs) if kwargs else func(*args)
@@ -116,6 +118,9 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 recorder.memory.poisoned(result)
             return result
 
+        lockstep = recorder.lockstep
+        if lockstep is not None:
+            recorder.together(self)
         index = recorder.next_index()
         cause = None
         flags = RANDOM if operator.random else 0
@@ -184,28 +189,38 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )
         if captured and recorder.take_inputs(index, operator, args, kwargs):
             flags |= INPUTS
+        read = attended and readable
+        read = read and (phase != OPTIMIZER or recorder.optimizer_ops or captured)
+        if lockstep is not None:
+            # What is asked for is kept as it is; what is not read is not compared.
+            wanted = read and not captured
+            held = lockstep.holds(index, operator, args, kwargs, memory) if wanted else None
 
         if flags & RANDOM and recorder.draws.by_line:
             recorder.draws.seed_torch(sys._getframe(1), _device_of(args, kwargs))
         result = func(*args, **kwargs) if kwargs else func(*args)
 
+        if lockstep is not None:
+            lockstep.ran(held)
         recorder.add_event(
             (index, kind, self.step, phase, self.thread, site, count, code, cause, flags)
         )
-        if operator.empty:
-            memory.made(result)
+        if operator.empty or operator.collective:
+            if lockstep is not None:
+                lockstep.done(index)
+            if operator.empty:
+                memory.made(result)
+            else:
+                recorder.collectives.begun(self, operator.name, list(tensors_in(args)))
             return result
-        if operator.collective:
-            recorder.collectives.begun(self, operator.name, list(tensors_in(args)))
-            return result
-        read = attended and readable
-        read = read and (phase != OPTIMIZER or recorder.optimizer_ops or captured)
         if operator.many and read:
             with recorder.readings.together():
                 self._outputs(operator, index, args, kwargs, result, read, captured, readable)
         else:
             self._outputs(operator, index, args, kwargs, result, read, captured, readable)
-        if operator.scratch and recorder.wanted:
+        if lockstep is not None:
+            lockstep.done(index)
+        if operator.scratch and (recorder.wanted or lockstep is not None):
             memory.noise(result[at] for at in operator.scratch)
         if stand_in:
             # What is computed with a stand-in for a value is one too.

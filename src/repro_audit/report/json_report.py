@@ -107,7 +107,12 @@ def _audit(audit: Audit) -> dict[str, Json]:
         "self_check": _self_check(audit.self_check),
         "explanation": _explanation(audit.explanation),
         "passes": [
-            {"name": pass_.name, "runs": pass_.runs, "seconds": pass_.seconds}
+            {
+                "name": pass_.name,
+                "runs": pass_.runs,
+                "seconds": pass_.seconds,
+                "lockstep": pass_.lockstep,
+            }
             for pass_ in audit.passes
         ],
         "manifest_differences": [
