@@ -12,7 +12,7 @@ from repro_audit.audit import directories, selfcheck
 from repro_audit.audit.explain import explain, explain_confirmation
 from repro_audit.audit.ledger import drawn_apart
 from repro_audit.audit.request import AuditRequest, Progress
-from repro_audit.audit.session import Finished, Session, no_events
+from repro_audit.audit.session import Finished, Session, came_apart, no_events
 from repro_audit.audit.unobserved import cut_short, warnings_of
 from repro_audit.audit.zoom import Closer, zoom
 from repro_audit.diagnose import manifests
@@ -21,7 +21,15 @@ from repro_audit.diagnose.interval import interval_of
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.runs import Outcomes, compare_runs
 from repro_audit.errors import InterruptedRunError, ReproAuditError, UsageError
-from repro_audit.model import Audit, Confirmation, EventCounts, Observed, Warn
+from repro_audit.model import (
+    Audit,
+    Cause,
+    Confirmation,
+    EventCounts,
+    Observed,
+    SiteKey,
+    Warn,
+)
 
 _NOTHING = EventCounts(0, 0, 0)
 # What differs between runs on two devices because they are two.
@@ -91,6 +99,8 @@ def _audit(session: Session) -> Audit:
     if outcomes.divergence is not None:
         closer = _zoom(session, outcomes)
         cause = classify(closer.divergence, closer.zoomed)
+        if cause.cls == "unknown" and came_apart(closer.divergence.a):
+            cause = _by_what_follows(session, outcomes.divergence, closer, cause)
         if not request.between_devices and may_have_drifted(closer.divergence, cause):
             closer, cause = drawn_apart(session, closer, cause)
         audit = replace(
@@ -144,6 +154,32 @@ def _zoom(session: Session, outcomes: Outcomes) -> Closer:
         warning = Warn("RA105", f"looking closer did not end well: {_first_line(error)}")
         origin = outcomes.divergence.origin
         return Closer(outcomes.divergence, origin, None, outcomes.sightings, [warning])
+
+
+def _by_what_follows(session: Session, first: Divergence, closer: Closer, cause: Cause) -> Cause:
+    """The cause by runs that went on after the origin: the same values may follow, in other order.
+
+    Nothing is to be seen of that where what the op was given is the same.
+    """
+    origin = closer.origin
+    if origin.inputs_identical or origin.kind == "structural":
+        return cause
+    whole: Divergence | None = first
+    try:
+        if came_apart(first.a) or not _alike(first.origin.key, origin.key):
+            one, other = session.pair("whole-1", "tensors")
+            whole, _, _ = session.compare(one.trace, other.trace)
+    except InterruptedRunError:
+        raise
+    except ReproAuditError:
+        return cause
+    if whole is None or not _alike(whole.origin.key, origin.key):
+        return cause
+    return classify(whole, closer.zoomed)
+
+
+def _alike(one: SiteKey, other: SiteKey) -> bool:
+    return (one.phase, one.module, one.op) == (other.phase, other.module, other.op)
 
 
 def _confirm(session: Session, first: Finished) -> tuple[Confirmation | None, list[Warn]]:

@@ -188,6 +188,8 @@ def _extent(tensor: torch.Tensor) -> tuple[int, int]:
     begin = first * size - first * size % _LARGEST
     if tensor.numel() == 0:
         return begin, begin
+    if tensor.is_contiguous():
+        return begin, first * size + tensor.numel() * size
     reach = sum(int(n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
     return begin, (first + reach + 1) * size
 

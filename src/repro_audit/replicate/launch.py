@@ -94,6 +94,7 @@ def run(
                 replica.watch()
                 time.sleep(POLL)
         except KeyboardInterrupt:
+            replica.forget()
             replica.interrupt()
             raise InterruptedRunError(f"interrupted in {plan.run}") from None
         finally:
@@ -142,6 +143,10 @@ class Replica:
     def follow(self, tell: Callable[[int, int], None]) -> None:
         """Have `tell` told of steps and events as they grow."""
         self._watchers.append(self._followed.enter_context(_progress(self._counters, tell)))
+
+    def forget(self) -> None:
+        """Pass on nothing more."""
+        self._watchers.clear()
 
     def watch(self) -> None:
         """Pass on what there is: to be called now and then."""
