@@ -160,6 +160,7 @@ class Plan:
 
     `poison` is the byte that `empty*` memory is filled with. `pins` are conditions to hold fixed,
     by the names of `control.pins`. `ledger` records each draw from the global generators.
+    `lockstep` is the descriptor of the line to the referee of two runs in lock-step.
     """
 
     run: str
@@ -182,6 +183,7 @@ class Plan:
     interval: Interval | None = None
     capture: tuple[SiteKey, ...] = ()
     since: float | None = None
+    lockstep: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,7 +374,10 @@ class SelfCheck:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Runs of an audit that looked at the program in one way, and their wall time together."""
+    """Runs of an audit that looked at the program in one way, and their wall time together.
+
+    `lockstep` of them ran two at a time, in lock-step.
+    """
 
     name: Literal[
         "modules",
@@ -388,6 +393,7 @@ class Pass:
     ]
     runs: int
     seconds: float
+    lockstep: int = 0
 
 
 @dataclass(frozen=True, slots=True)

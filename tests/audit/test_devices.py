@@ -62,12 +62,16 @@ def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Au
         def observed(self: Session, name: str, pass_: str | None = None, **changes: Any) -> Any:
             plan = self.plan(name, **changes)
             plans.append(plan)
-            self._passes.setdefault(pass_ or "ops", []).append(1.0)
+            self._count(pass_ or "ops", 1, 0, 1.0)
             trace = written(Path(plan.trace), plan, steps)
             info = RunInfo(name, plan.trace, trace.manifest, printed=name)
             return Finished(info, trace, Census())
 
+        def beside(self: Session, one: Any, other: Any, pass_: str | None = None) -> Any:
+            return tuple(observed(self, pass_=pass_, **changes) for changes in (one, other))
+
         monkeypatch.setattr(session.Session, "observed", observed)
+        monkeypatch.setattr(session.Session, "beside", beside)
         target = Target("model-file", "net.py")
         request = AuditRequest(target, devices=devices, root=tmp_path / "audits", **settings)
         plans.clear()

@@ -13,7 +13,7 @@ from repro_audit.audit.explain import explain, explain_confirmation
 from repro_audit.audit.ledger import drawn_apart
 from repro_audit.audit.reproducing import reproduce
 from repro_audit.audit.request import AuditRequest, Progress
-from repro_audit.audit.session import Finished, Session, no_events
+from repro_audit.audit.session import Finished, Session, came_apart, no_events
 from repro_audit.audit.unobserved import cut_short, unseen_in, warnings_of
 from repro_audit.audit.zoom import Closer, zoom
 from repro_audit.diagnose import manifests
@@ -23,7 +23,15 @@ from repro_audit.diagnose.interval import interval_of
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.runs import Outcomes, compare_runs
 from repro_audit.errors import InterruptedRunError, ReproAuditError, UsageError
-from repro_audit.model import Audit, Confirmation, EventCounts, Observed, Warn
+from repro_audit.model import (
+    Audit,
+    Cause,
+    Confirmation,
+    EventCounts,
+    Observed,
+    SiteKey,
+    Warn,
+)
 
 _NOTHING = EventCounts(0, 0, 0)
 # What differs between runs on two devices because they are two.
@@ -55,7 +63,15 @@ def _audit(session: Session) -> Audit:
     end_state = directory.resolve() / "run-1.end.json" if request.self_check else None
     (name, device), *others = request.replicas
     state = None if end_state is None else str(end_state)
-    runs = [session.observed(name, device=device, end_state=state)]
+    if request.lockstep and others:
+        (beside, where), *others = others
+        first = {"name": name, "device": device, "end_state": state}
+        runs = list(session.beside(first, {"name": beside, "device": where}))
+        _check_device(request, runs[1], where)
+        # What is cut short at a divergence compares with no whole run.
+        others = [] if runs[0].apart else others
+    else:
+        runs = [session.observed(name, device=device, end_state=state)]
     _check_device(request, runs[0], device)
     reason = no_events(runs[0])
     if reason is not None:
@@ -87,6 +103,8 @@ def _audit(session: Session) -> Audit:
     if outcomes.divergence is not None:
         closer = _zoom(session, outcomes)
         cause = classify(closer.divergence, closer.zoomed)
+        if cause.cls == "unknown" and came_apart(closer.divergence.a):
+            cause = _by_what_follows(session, outcomes.divergence, closer, cause)
         cause = configured(cause, audit.manifest_differences)
         if not request.between_devices and may_have_drifted(closer.divergence, cause):
             closer, cause = drawn_apart(session, closer, cause)
@@ -119,8 +137,17 @@ def _audit(session: Session) -> Audit:
     if request.reproducer is not None:
         audit = replace(audit, reproducer=reproduce(request, audit, closer))
     if end_state is not None:
-        audit = replace(audit, self_check=selfcheck.check(session, runs[0], end_state))
-    return replace(audit, runs=_with_steps(runs), passes=session.passes, warnings=tuple(warnings))
+        whole = runs[0]
+        if whole.apart:
+            alone = {"device": request.replicas[0][1], "end_state": state}
+            whole = session.observed("observed", "self-check", **alone)
+        audit = replace(audit, self_check=selfcheck.check(session, whole, end_state))
+    return replace(
+        audit,
+        runs=_with_steps(runs),
+        passes=session.passes,
+        warnings=(*warnings, *session.notes),
+    )
 
 
 def _zoom(session: Session, outcomes: Outcomes) -> Closer:
@@ -134,6 +161,32 @@ def _zoom(session: Session, outcomes: Outcomes) -> Closer:
         warning = Warn("RA105", f"looking closer did not end well: {_first_line(error)}")
         origin = outcomes.divergence.origin
         return Closer(outcomes.divergence, origin, None, outcomes.sightings, [warning])
+
+
+def _by_what_follows(session: Session, first: Divergence, closer: Closer, cause: Cause) -> Cause:
+    """The cause by runs that went on after the origin: the same values may follow, in other order.
+
+    Nothing is to be seen of that where what the op was given is the same.
+    """
+    origin = closer.origin
+    if origin.inputs_identical or origin.kind == "structural":
+        return cause
+    whole: Divergence | None = first
+    try:
+        if came_apart(first.a) or not _alike(first.origin.key, origin.key):
+            one, other = session.pair("whole-1", "tensors")
+            whole, _, _ = session.compare(one.trace, other.trace)
+    except InterruptedRunError:
+        raise
+    except ReproAuditError:
+        return cause
+    if whole is None or not _alike(whole.origin.key, origin.key):
+        return cause
+    return classify(whole, closer.zoomed)
+
+
+def _alike(one: SiteKey, other: SiteKey) -> bool:
+    return (one.phase, one.module, one.op) == (other.phase, other.module, other.op)
 
 
 def _confirm(session: Session, first: Finished) -> tuple[Confirmation | None, list[Warn]]:
@@ -218,7 +271,8 @@ def _inconclusive(
 
 
 def _printed_identical(runs: Sequence[Finished]) -> bool | None:
-    printed = {run.info.printed for run in runs}
+    # What ends in the middle of an op may have said as much, or not.
+    printed = {None} if runs[0].apart else {run.info.printed for run in runs}
     return None if printed == {None} else len(printed) == 1
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from repro_audit.audit.attempts import Attempts
 from repro_audit.audit.session import Session
 from repro_audit.diagnose.interval import interval_of
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.model import Interval, Origin
-
-# Pairs to try before a divergence is left at its module.
-_ATTEMPTS = 3
 
 
 def narrow(
@@ -24,15 +22,14 @@ def narrow(
 
     From here on the session's pairs look at that interval, and end with its last step. Tells
     `refine` of the operator, and `add` of what other pairs diverged at. The divergence itself where
-    no operator is to blame, or none of three pairs shows one.
+    no operator is to blame, or no pair shows one.
     """
     interval = interval_of(divergence)
     if interval is None:
         return divergence
     session.attend(interval)
-    for attempt in range(1, _ATTEMPTS + 1):
-        one, other = session.pair(f"interval-{attempt}", "interval")
-        found, _, _ = session.compare(one.trace, other.trace)
+    for attempt in Attempts(session, divergence, "interval", "interval"):
+        found = attempt.found
         if found is None:
             continue
         if found.origin.key == divergence.origin.key:

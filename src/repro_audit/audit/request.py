@@ -15,6 +15,8 @@ class AuditRequest:
 
     `timeout` is in seconds a run. `root` is the directory that numbered audits are made in. There
     are two runs where `runs` is None; on several `devices` each has so many of its own, or one.
+    With `lockstep` the first two run side by side and end where they come apart; further ones are
+    made only if they do not.
     """
 
     target: Target
@@ -30,6 +32,7 @@ class AuditRequest:
     self_check: bool = False
     explain: bool = False
     reproducer: Path | None = None
+    lockstep: bool = False
     root: Path = Path(".repro-audit")
 
     @property
@@ -59,13 +62,16 @@ class AuditRequest:
 
 
 class Progress(Protocol):
-    """Told about one run after the other; `start` and `finish` come in pairs."""
+    """Told about one run after the other, or two in lock-step; `start` and `finish` alternate."""
 
     def start(self, run: str, position: int, total: int) -> None:
-        """Run `run` begins: the `position`-th (from 1) of `total` known so far."""
+        """Run `run` begins: the `position`-th (from 1) of `total` known so far.
+
+        Of two in lock-step `run` names both, and the position is the second's.
+        """
 
     def update(self, steps: int, events: int) -> None:
-        """The current run has come this far."""
+        """The current run has come this far; of two the one that is behind."""
 
     def finish(self) -> None:
         """The current run has ended, well or not."""

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,8 +17,8 @@ from repro_audit.audit.request import AuditRequest, Progress
 from repro_audit.control.pins import POISON
 from repro_audit.diagnose.origin import Divergence, compare
 from repro_audit.errors import InconclusiveError, TraceError
-from repro_audit.model import EventCounts, Interval, Pass, Plan, RunInfo
-from repro_audit.replicate import isolate, launch, ours
+from repro_audit.model import EventCounts, Interval, Pass, Plan, RunInfo, Warn
+from repro_audit.replicate import isolate, launch, lockstep, ours
 from repro_audit.replicate.census import Census
 from repro_audit.trace import Trace, TraceFile, folder_of
 
@@ -43,9 +43,14 @@ class Finished:
     trace: Trace
     processes: Census
 
+    @property
+    def apart(self) -> bool:
+        """True if it ended where it came apart from the other one in lock-step."""
+        return came_apart(self.trace)
+
 
 class Session:
-    """Launches the runs of one audit into its directory, one after the other.
+    """Launches the runs of one audit into its directory: one after the other, or two in lock-step.
 
     A context: at its end the traces that its runs left are closed.
     """
@@ -62,7 +67,11 @@ class Session:
         self._done = 0
         self._began = time.time()
         self._attended: dict[str, Any] = {}
-        self._passes: dict[str, list[float]] = {}
+        # Of each pass: runs, those in lock-step among them, and seconds.
+        self._passes: dict[str, tuple[int, int, float]] = {}
+        self._finished: list[Finished] = []
+        # What to tell of the runs beside what they say themselves.
+        self.notes: list[Warn] = []
         self._traces = contextlib.ExitStack()
 
     def __enter__(self) -> Session:
@@ -94,8 +103,8 @@ class Session:
     def passes(self) -> tuple[Pass, ...]:
         """What has been run so far, in the order of the first run of each pass."""
         return tuple(
-            Pass(cast(Any, name), len(seconds), round(sum(seconds), 3))
-            for name, seconds in self._passes.items()
+            Pass(cast(Any, name), runs, round(seconds, 3), lockstep)
+            for name, (runs, lockstep, seconds) in self._passes.items()
         )
 
     def attend(self, interval: Interval) -> None:
@@ -123,28 +132,53 @@ class Session:
         Raises as the program, or what became of its trace, demands.
         """
         plan = self.plan(name, **changes)
-        outcome = self._launch(plan, pass_ or self.request.level)
+        return self._opened(plan, self._launch(plan, pass_ or self.request.level))
+
+    def beside(
+        self,
+        one: Mapping[str, Any],
+        other: Mapping[str, Any],
+        pass_: str | None = None,
+    ) -> tuple[Finished, Finished]:
+        """Two runs in lock-step; each is told as `observed` is told of one."""
+        plans = self.plan(**one), self.plan(**{"since": self._began, **other})
+        outcomes = self._launch_both(*plans, pass_ or self.request.level)
+        first, second = map(self._opened, plans, outcomes)
+        return first, second
+
+    def run_of(self, trace: Trace) -> Finished | None:
+        """The run that left this trace."""
+        return next((run for run in self._finished if run.trace is trace), None)
+
+    def _opened(self, plan: Plan, outcome: launch.Outcome) -> Finished:
         trace = _opened(plan, outcome.processes)
         self._traces.callback(trace.close)
         info = RunInfo(
-            name=name,
+            name=plan.run,
             trace=_shown(Path(plan.trace)),
             manifest=trace.manifest,
             printed=_digest(outcome.out),
             seconds=round(outcome.seconds, 3),
         )
-        return Finished(info, trace, outcome.processes)
+        self._finished.append(Finished(info, trace, outcome.processes))
+        return self._finished[-1]
 
     def unobserved(self, name: str, **changes: Any) -> Path:
         """Run without observation; returns what the program printed."""
         return self._launch(self.plan(name, observe=False, **changes), "self-check").out
 
-    def pair(self, name: str, pass_: str, **changes: Any) -> tuple[Finished, Finished]:
+    def pair(
+        self, name: str, pass_: str, *, lockstep: bool = False, **changes: Any
+    ) -> tuple[Finished, Finished]:
         """Two runs alike, `NAMEa` and `NAMEb`, that look at what the session attends to."""
         self.total = max(self.total, self._done + 2)
         one = other = {**self._attended, **changes}
         if self._devices:
             one, other = ({**one, "device": device} for device in self._devices)
+        if lockstep:
+            return self.beside(
+                {"name": f"{name}a", **one}, {"name": f"{name}b", **other}, pass_=pass_
+            )
         return self.observed(f"{name}a", pass_, **one), self.observed(f"{name}b", pass_, **other)
 
     def attended(self, name: str, pass_: str, **changes: Any) -> Finished:
@@ -187,19 +221,60 @@ class Session:
                 )
         finally:
             self._progress.finish()
-        self._done += 1
-        self._passes.setdefault(pass_, []).append(outcome.seconds)
+        self._count(pass_, 1, 0, outcome.seconds)
+        self._check(plan, outcome)
+        return outcome
+
+    def _launch_both(
+        self, one: Plan, other: Plan, pass_: str
+    ) -> tuple[launch.Outcome, launch.Outcome]:
+        request = self.request
+        total = max(self.total, self._done + 2)
+        self._progress.start(f"{one.run} and {other.run}", self._done + 2, total)
+        began = time.monotonic()
+        try:
+            with (
+                isolate.workspace(enabled=request.isolate) as here,
+                isolate.workspace(enabled=request.isolate) as there,
+            ):
+                outcomes = lockstep.run_pair(
+                    lockstep.Start(one, here.cwd, here.environment),
+                    lockstep.Start(other, there.cwd, there.environment),
+                    directory=self.directory,
+                    timeout=request.timeout,
+                    on_progress=self._progress.update,
+                )
+        finally:
+            self._progress.finish()
+        self._count(pass_, 2, 2, time.monotonic() - began)
+        # Where both failed, one was ended for the other: what that one says goes first.
+        pairs = sorted(zip((one, other), outcomes, strict=True), key=lambda p: p[1].ended)
+        for plan, outcome in pairs:
+            self._check(plan, outcome)
+        return outcomes
+
+    def _count(self, pass_: str, runs: int, lockstep: int, seconds: float) -> None:
+        self._done += runs
+        before = self._passes.get(pass_, (0, 0, 0.0))
+        self._passes[pass_] = before[0] + runs, before[1] + lockstep, before[2] + seconds
+
+    def _check(self, plan: Plan, outcome: launch.Outcome) -> None:
+        """Raise what a run demands that did not end well."""
         if not (outcome.out.exists() and outcome.err.exists()):
             raise InconclusiveError(
                 f"{self.directory} was removed while {plan.run} ran. "
                 "Let the program keep its hands off .repro-audit, and run it again."
             )
-        failed = outcome.timed_out or outcome.returncode != 0
+        failed = (outcome.timed_out or outcome.returncode != 0) and not outcome.apart
         # A process that the program started may have left word as well, and the program gone on.
         error = ours.found(plan) or (launch.failure(outcome, plan) if failed else None)
         if error is not None:
             raise error
-        return outcome
+
+
+def came_apart(trace: Trace) -> bool:
+    """True for the trace of a run that ended where it came apart from another in lock-step."""
+    return trace.closing.get("outcome") == "apart"
 
 
 def no_events(finished: Finished) -> str | None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from repro_audit.audit.attempts import ATTEMPTS, Attempts
 from repro_audit.audit.narrow import narrow
-from repro_audit.audit.session import Finished, Session
+from repro_audit.audit.session import Finished, Session, came_apart
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.zoomed import Zoomed, look
 from repro_audit.model import Origin, Sighting, SiteKey, Warn
+from repro_audit.trace.schema import TAINTED
 
-# Pairs to try before giving up on an intermittent divergence.
-_ATTEMPTS = 3
 _PARAM_KIND = 1
 
 
@@ -32,13 +32,14 @@ class Closer:
 
 
 def zoom(session: Session, divergence: Divergence, sightings: tuple[Sighting, ...]) -> Closer:
-    """Look closer at a divergence with two more runs, or a few more if it does not recur.
+    """Look closer at a divergence with two more runs in lock-step, or more if it does not recur.
 
     At level `modules` the operators between the last module that agrees and the first that differs
     come first.
     A parameter that differs after an optimizer's step first gets runs that fingerprint what each
     operator inside the step writes. Then the origin's inputs are fingerprinted and its outputs
-    kept. Structural divergences and seeding calls have no tensors to keep.
+    kept; in lock-step those of any op that differs first. Runs in lock-step that came apart have
+    kept theirs already. Structural divergences and seeding calls have no tensors to keep.
     """
     tally = _Tally(sightings)
     session.set_against(divergence.a, divergence.b)
@@ -49,36 +50,102 @@ def zoom(session: Session, divergence: Divergence, sightings: tuple[Sighting, ..
     origin = divergence.origin
     if origin.kind == "structural" or origin.key.phase == "rng" or origin.spec is None:
         return Closer(divergence, origin, None, tally.sightings(), [])
-    for attempt in range(1, _ATTEMPTS + 1):
-        name = f"zoom-{attempt}"
-        one, other = session.pair(
-            name,
-            "tensors",
-            capture=(origin.key,),
-            optimizer_ops=origin.key.phase == "optimizer",
-        )
-        found, _, _ = session.compare(one.trace, other.trace)
+    if came_apart(divergence.a) and came_apart(divergence.b):
+        closer = _closer(session, divergence, divergence, tally, [])
+        if closer is not None:
+            return closer
+    attempts = Attempts(
+        session,
+        divergence,
+        "zoom",
+        "tensors",
+        capture=(origin.key,),
+        optimizer_ops=origin.key.phase == "optimizer",
+    )
+    elsewhere: Divergence | None = None
+    for attempt in attempts:
+        if elsewhere is not None and not attempt.lockstep:
+            break
+        found = attempt.found
         if found is not None:
             tally.add(found.origin)
-        seen = look(one.trace, other.trace, origin.key)
-        if seen is None or not seen.differs or not (seen.inputs_identical or _same(found, origin)):
+        warnings = [] if attempt.lockstep else _vanished(attempts, divergence)
+        pair = attempt.one.trace, attempt.other.trace
+        seen = look(*pair, origin.key)
+        if seen is not None and seen.differs and (seen.inputs_identical or _same(found, origin)):
+            there = replace(divergence, a=pair[0], b=pair[1])
+            return _told(session, there, divergence, seen, tally, warnings)
+        if found is None or not came_apart(found.a):
             continue
-        origin = replace(
-            origin,
-            inputs_identical=seen.inputs_identical,
-            output=seen.output,
-            spec=seen.spec,
-            ulp=seen.ulp,
-            ulp_runs=(one.info.name, other.info.name),
-        )
-        return Closer(divergence, origin, seen, tally.sightings(origin), [], one)
+        # Caught in the act at another site: of the same kind, it is as good as the one sought.
+        if (found.origin.key.phase, found.origin.key.op) == (origin.key.phase, origin.key.op):
+            closer = _closer(session, found, divergence, tally, warnings)
+            if closer is not None:
+                return closer
+        elsewhere = elsewhere or found
+    if elsewhere is not None:
+        closer = _closer(session, elsewhere, divergence, tally, [])
+        if closer is not None:
+            return closer
     warning = Warn(
         "RA103",
-        f"the divergence did not recur at its origin in {_ATTEMPTS} further pairs of runs: it is "
-        "intermittent, and there are no ULP figures for it",
+        f"the divergence did not recur at its origin in {attempts.made} further pairs of runs: it "
+        "is intermittent, and there are no ULP figures for it",
         origin.call_site,
     )
     return Closer(divergence, origin, None, tally.sightings(), [warning])
+
+
+def _closer(
+    session: Session,
+    caught: Divergence,
+    first: Divergence,
+    tally: _Tally,
+    warnings: list[Warn],
+) -> Closer | None:
+    """What a pair that came apart in lock-step kept of its divergence; None if that is nothing."""
+    seen = look(caught.a, caught.b, caught.origin.key)
+    if caught.origin.kind == "structural" or seen is None or not seen.differs:
+        return None
+    return _told(session, caught, first, seen, tally, warnings)
+
+
+def _told(
+    session: Session,
+    there: Divergence,
+    first: Divergence,
+    seen: Zoomed,
+    tally: _Tally,
+    warnings: list[Warn],
+) -> Closer:
+    """The divergence as two runs, which kept its tensors, show it."""
+    origin = replace(
+        there.origin,
+        inputs_identical=seen.inputs_identical,
+        output=seen.output,
+        spec=seen.spec,
+        ulp=seen.ulp,
+        ulp_runs=(there.a.run, there.b.run),
+    )
+    divergence = first
+    if there.origin.key != first.origin.key:
+        divergence = replace(there, counts=first.counts)
+    captured = session.run_of(there.a)
+    return Closer(divergence, origin, seen, tally.sightings(origin), warnings, captured)
+
+
+def _vanished(attempts: Attempts, divergence: Divergence) -> list[Warn]:
+    """What to say of a divergence that runs one after the other show and pairs in lock-step do not.
+
+    What is in memory that nobody wrote may also have another reason to come out the same.
+    """
+    if attempts.agreed < ATTEMPTS or divergence.i is None:
+        return []
+    speaks = "which speaks for a race"
+    if divergence.a.flags[divergence.i] & TAINTED:
+        speaks = "where memory that nobody wrote holds something else"
+    said = f"the divergence vanished in lock-step, in {attempts.agreed} of {attempts.agreed} pairs"
+    return [Warn("RA103", f"{said}, {speaks}", divergence.origin.call_site)]
 
 
 def _same(found: Divergence | None, origin: Origin) -> bool:
@@ -103,9 +170,8 @@ def _is_parameter(divergence: Divergence) -> bool:
 
 def _open_optimizer(session: Session, divergence: Divergence, tally: _Tally) -> Divergence:
     """The op inside the optimizer's step that first differs, where further runs show it."""
-    for attempt in range(1, _ATTEMPTS + 1):
-        one, other = session.pair(f"optimizer-{attempt}", "optimizer", optimizer_ops=True)
-        found, _, _ = session.compare(one.trace, other.trace)
+    for attempt in Attempts(session, divergence, "optimizer", "optimizer", optimizer_ops=True):
+        found = attempt.found
         if found is None:
             continue
         key = found.origin.key

@@ -36,12 +36,16 @@ class Span:
         """Where it begins, modulo 64."""
         return (self.storage.data_ptr() + self.begin) % _ALIGNMENT
 
-    def bytes(self) -> torch.Tensor:
-        """Its bytes, on the host. Waits for their device."""
+    def view(self) -> torch.Tensor:
+        """Its bytes, where they are."""
         memory = torch.empty(0, dtype=torch.uint8, device=self.storage.device)
         if self.end > self.begin:
             memory.set_(self.storage, self.begin, (self.end - self.begin,), (1,))
-        return memory.cpu()
+        return memory
+
+    def bytes(self) -> torch.Tensor:
+        """Its bytes, on the host. Waits for their device."""
+        return self.view().cpu()
 
 
 class Call:
@@ -58,7 +62,8 @@ class Call:
         keywords = {name: self._described(kwargs[name]) for name in sorted(kwargs)}
         if random and not self._generators:
             self._generators.append(_default_generator(self._tensors, kwargs))
-        self.spans, of = _spans(self._tensors)
+        found, of = _spans(self._tensors)
+        self.spans: list[Any] = list(found)
         self.states = [generator.get_state() for generator in self._generators]
         self.json: dict[str, Json] = {
             "op": op,
@@ -83,7 +88,14 @@ class Call:
     @property
     def nbytes(self) -> int:
         """Bytes that keeping it takes."""
-        return sum(span.end - span.begin for span in self.spans) + sum(map(len, self.states))
+        spans = sum(int(span.end - span.begin) for span in self.spans)
+        return spans + sum(map(len, self.states))
+
+    def places(self) -> dict[int, int]:
+        """The number of each tensor among the call's, by its id; lets go of the tensors."""
+        places = {id(tensor): at for at, tensor in enumerate(self._tensors)}
+        self._tensors = []
+        return places
 
     def _own(self) -> list[bool]:
         """For each generator, whether it was handed to the call."""
@@ -132,7 +144,7 @@ def rebuilt(
             _placed(bytes_, at["address"], call["tensors"], number)
             for number, (bytes_, at) in enumerate(zip(memory, call["memory"], strict=True))
         ]
-        tensors = [_rebuilt_tensor(tensor, places) for tensor in call["tensors"]]
+        tensors = [rebuilt_tensor(tensor, places) for tensor in call["tensors"]]
         generators = [
             _rebuilt_generator(generator, state)
             for generator, state in zip(call["generators"], states, strict=True)
@@ -176,6 +188,8 @@ def _extent(tensor: torch.Tensor) -> tuple[int, int]:
     begin = first * size - first * size % _LARGEST
     if tensor.numel() == 0:
         return begin, begin
+    if tensor.is_contiguous():
+        return begin, first * size + tensor.numel() * size
     reach = sum(int(n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
     return begin, (first + reach + 1) * size
 
@@ -211,9 +225,10 @@ def _placed(
     return made.untyped_storage(), begin
 
 
-def _rebuilt_tensor(
+def rebuilt_tensor(
     tensor: dict[str, Json], places: Sequence[tuple[torch.UntypedStorage, int]]
 ) -> torch.Tensor:
+    """A tensor that `Call` described, on the memory at its place."""
     storage, begin = places[tensor["memory"]]
     dtype = getattr(torch, tensor["dtype"])
     made = torch.empty(0, dtype=dtype, device=tensor["device"])
@@ -265,3 +280,14 @@ def _leaves(value: Json) -> Any:
             yield from _leaves(item)
     elif isinstance(value, dict):
         yield value
+
+
+def plain_arguments(value: Any) -> Any:
+    """An operator's arguments that are no tensors, in their places; objects by their type alone."""
+    if isinstance(value, list | tuple):
+        return [plain_arguments(item) for item in value]
+    if isinstance(value, dict):
+        return [(name, plain_arguments(value[name])) for name in sorted(value)]
+    if isinstance(value, str | bytes | bool | int | float | complex | torch.dtype | torch.device):
+        return value
+    return type(value).__name__

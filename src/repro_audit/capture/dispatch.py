@@ -111,6 +111,8 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if operator.skip or self.muted or not recorder.active:
             if recorder.still is not None:
                 recorder.still.wait_here()
+            if recorder.halted:
+                recorder.leave(self)
             return func(*args, **kwargs) if kwargs else func(*args)
         if self.reading == SILENT:
             result = func(*args, **kwargs) if kwargs else func(*args)
@@ -118,6 +120,9 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 recorder.memory.poisoned(result)
             return result
 
+        lockstep = recorder.lockstep
+        if lockstep is not None:
+            recorder.together(self)
         index = recorder.next_index()
         cause = None
         flags = RANDOM if operator.random else 0
@@ -186,27 +191,31 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )
         if captured and recorder.take_inputs(index, operator, args, kwargs):
             flags |= INPUTS
+        read = attended and readable
+        read = read and (phase != OPTIMIZER or recorder.optimizer_ops or captured)
+        if lockstep is not None:
+            # What is asked for is kept as it is; what is not read is not compared.
+            wanted = read and not captured
+            held = lockstep.holds(index, operator, args, kwargs, memory) if wanted else None
 
         if flags & RANDOM and recorder.draws.by_line:
             recorder.draws.seed_torch(sys._getframe(1), _device_of(args, kwargs))
         result = func(*args, **kwargs) if kwargs else func(*args)
 
+        if lockstep is not None:
+            lockstep.ran(held)
         row = (index, kind, self.step, phase, self.thread, site, count, code, cause, flags)
-        if operator.empty:
+        if operator.empty or operator.collective or (operator.view and not stand_in):
             recorder.add_event(row)
+            if lockstep is not None:
+                lockstep.done(index)
+            if operator.collective:
+                recorder.collectives.begun(self, operator.name, list(tensors_in(args)))
+                return result
             operator.unread += 1
-            memory.made(result)
+            if operator.empty:
+                memory.made(result)
             return result
-        if operator.view and not stand_in:
-            recorder.add_event(row)
-            operator.unread += 1
-            return result
-        if operator.collective:
-            recorder.add_event(row)
-            recorder.collectives.begun(self, operator.name, list(tensors_in(args)))
-            return result
-        read = attended and readable
-        read = read and (phase != OPTIMIZER or recorder.optimizer_ops or captured)
         if operator.many and read:
             with recorder.readings.together():
                 self._outputs(operator, index, args, kwargs, result, read, captured, readable)
@@ -214,7 +223,9 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._outputs(operator, index, args, kwargs, result, read, captured, readable)
         # Last, or a process that is killed might leave an event without what it gave.
         recorder.add_event(row)
-        if operator.scratch and recorder.wanted:
+        if lockstep is not None:
+            lockstep.done(index)
+        if operator.scratch and (recorder.wanted or lockstep is not None):
             memory.noise(result[at] for at in operator.scratch)
         if stand_in:
             # What is computed with a stand-in for a value is one too.

@@ -15,11 +15,12 @@ import torch
 from repro_audit import engine
 from repro_audit.capture import parts
 from repro_audit.capture.dispatch import paused
+from repro_audit.capture.lockstep import Watched
 from repro_audit.errors import UnsupportedTensorError
 
 if TYPE_CHECKING:
     from repro_audit.capture.calls import Call
-    from repro_audit.capture.recorder import Row, Sink
+    from repro_audit.capture.sink import Row, Sink
 
 # Larger than any activation worth an ULP figure; a capture is held in one SQLite transaction.
 _PAYLOAD_LIMIT = 2 << 30
@@ -69,6 +70,8 @@ class Readings:
         if read and digest is None:
             digest = engine.plain_digest(tensor)
             if digest is None:
+                if isinstance(rows, Watched):
+                    rows.awaits(index)
                 with paused():
                     self._digest(tensor, _row(rows, index, position, spec, name))
                 return

@@ -9,11 +9,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from repro_audit.capture.calls import Call
+from repro_audit.capture.calls import Call, plain_arguments
 from repro_audit.capture.collectives import Collectives
 from repro_audit.capture.dispatch import (
     DATA,
@@ -35,55 +35,20 @@ from repro_audit.capture.draws import Draws
 from repro_audit.capture.focus import Focus
 from repro_audit.capture.generators import Generators, digest_of
 from repro_audit.capture.locations import Locator
+from repro_audit.capture.lockstep import Lockstep
 from repro_audit.capture.memory import UnwrittenMemory
 from repro_audit.capture.modules import OtherRoots
 from repro_audit.capture.operators import Operator, tensors_in
 from repro_audit.capture.outside import Loaders
 from repro_audit.capture.readings import Readings
-from repro_audit.capture.steps import Steps
+from repro_audit.capture.sink import Row, Sink
+from repro_audit.capture.steps import StepLimitExit, Steps
 from repro_audit.capture.stillness import Stillness
 from repro_audit.capture.threads import Threads
 from repro_audit.capture.unseen import Unseen
-from repro_audit.model import Interval, Json, Level, SiteKey
+from repro_audit.model import Interval, Level, SiteKey
 
 _FLUSH_EVERY = 4096
-Row = tuple[Any, ...]
-
-
-class Sink(Protocol):
-    """Where events go: the trace writer. Rows have the columns of the trace's tables."""
-
-    events: list[Row]
-    outputs: list[Row]
-    inputs: list[Row]
-    clock: list[Row]
-
-    def site(self, module: str, op: str) -> int:
-        """Number of a (module path, op) pair."""
-
-    def code(self, location: str) -> int:
-        """Number of a call site."""
-
-    def spec(self, dtype: str, shape: tuple[int, ...], device: str) -> int:
-        """Number of a tensor's dtype, shape and device."""
-
-    def thread(self, name: str) -> int:
-        """A number for a thread that begins; the main thread's is 0."""
-
-    def end(self, thread: int) -> None:
-        """Note that a thread has come to its end."""
-
-    def payload(self, event: int, role: int, position: int, view: memoryview) -> None:
-        """Keep bytes: 0 of the memory of arguments, 1 an output's stream, 2 a generator's state."""
-
-    def call(self, event: int, call: Json) -> None:
-        """Keep the description of an operator's call."""
-
-    def flush(self) -> None:
-        """Write the rows and clear the lists in place."""
-
-    def discard_connection(self) -> None:
-        """Forget the file: this process is a fork and the file its parent's."""
 
 
 class Recorder:
@@ -99,7 +64,9 @@ class Recorder:
     memory. `ledger` records each draw from Python's and NumPy's global generators; with `by_line`
     each line draws from a generator of its own.
     `on_progress(steps, events)` is called at each step and every few thousand events, `on_fork` in
-    a fork of this process, which otherwise records no more.
+    a fork of this process, which otherwise records no more. A sink in lock-step with another
+    replica's ends the program, as the limit on steps does, where the two come apart; `on_halt` is
+    called before that.
     Not reentrant; one recorder a process.
     """
 
@@ -119,8 +86,15 @@ class Recorder:
         by_line: bool = False,
         on_progress: Callable[[int, int], None] = lambda steps, events: None,
         on_fork: Callable[[], None] | None = None,
+        on_halt: Callable[[], None] = lambda: None,
     ) -> None:
         self.sink = sink
+        self.lockstep = sink if isinstance(sink, Lockstep) else None
+        # True once the replicas came apart, and the trace has all that it is to have.
+        self.halted = False
+        self._halting = threading.Lock()
+        self._on_halt = on_halt
+        self._main_left = self._stopping = False
         self.active = False
         self.step = 0
         # Set at the end of the process.
@@ -140,6 +114,8 @@ class Recorder:
         self._want(capture)
         self.unobserved: Counter[str] = Counter()
         self.readings = Readings(sink, self.unobserved)
+        if self.lockstep is not None:
+            self.lockstep.reads(self.readings)
         self._on_progress = on_progress
         # When the first step ended that did, and the last; and how many lie between.
         self._paced: tuple[float, float, int] | None = None
@@ -183,6 +159,7 @@ class Recorder:
         """
         if not self.active:
             return
+        self._stopping = True
         if not at_once:
             self._weigh_all()
         self.generator_states()
@@ -196,6 +173,8 @@ class Recorder:
         self._steps.uninstall()
         self.leave_thread()
         self.readings.settle(wait=True)
+        if self.lockstep is not None:
+            self.lockstep.finish()
         self.flush()
 
     def keep_still(self) -> None:
@@ -206,7 +185,18 @@ class Recorder:
     @property
     def events(self) -> int:
         """Events recorded so far."""
-        return self._events
+        caught = self.lockstep is not None and self.lockstep.caught
+        return self.lockstep.left if self.lockstep is not None and caught else self._events
+
+    @property
+    def caught(self) -> bool:
+        """True once the events of two replicas in lock-step came apart."""
+        return self.lockstep is not None and self.lockstep.caught
+
+    @property
+    def caught_in_main(self) -> bool:
+        """True if that was in the main thread."""
+        return self.lockstep is not None and self.lockstep.in_main
 
     @property
     def steps(self) -> int:
@@ -226,8 +216,8 @@ class Recorder:
 
     @property
     def stopped_at_limit(self) -> bool:
-        """True once the program was told to end after its last step."""
-        return self._steps.limit_reached
+        """True once the program was told to end: after its last step, or where replicas part."""
+        return self._steps.limit_reached or self.halted
 
     def numpy_imported(self) -> None:
         """Hook NumPy's generators, imported after torch."""
@@ -306,6 +296,7 @@ class Recorder:
             before = before.under
         self._local.mode = None
         self.sink = sink
+        self.lockstep = None
         self._on_progress = on_progress
         self._want(capture)
         self.focus = Focus(self._level, interval)
@@ -365,6 +356,8 @@ class Recorder:
         self.readings.take(self.sink.outputs, index, position, tensor, read=read, name=name)
         if whole and self.memory.unwritten and tensor.layout is torch.strided:
             self.memory.wrote(tensor)
+        if self.lockstep is not None and read and not keep:
+            self.lockstep.wrote(index, position, tensor)
         if keep:
             self.readings.keep(index, position, tensor)
 
@@ -385,6 +378,8 @@ class Recorder:
         mode = self.mode()
         if not self.active or mode is None:
             return None
+        if kind != KIND_RNG:
+            self.together(mode)
         index, site, count = self._place(mode, phase, module, op)
         keep = bool(self.wanted) and self.wants(phase, module, op, count, mode)
         flags = 0
@@ -399,7 +394,11 @@ class Recorder:
                 self.readings.take(self.sink.outputs, index, position, value, read=read, name=name)
                 if keep:
                     self.readings.keep(index, position, value)
+                elif self.lockstep is not None and read:
+                    self.lockstep.wrote(index, position, value)
         self.add_event((index, kind, mode.step, phase, mode.thread, site, count, code, None, flags))
+        if self.lockstep is not None and kind != KIND_RNG:
+            self.lockstep.done(index)
         self._passed(mode, phase, module, op, count)
         return index
 
@@ -419,12 +418,17 @@ class Recorder:
         flags: int,
     ) -> int:
         """Record what a module gave, or its gradient; digests where they are ready."""
+        self.together(mode)
         index, site, count = self._place(mode, phase, module, op)
         for position, (name, tensor, digest) in enumerate(outputs):
             self.readings.take(self.sink.outputs, index, position, tensor, name=name, digest=digest)
+            if self.lockstep is not None:
+                self.lockstep.wrote(index, position, tensor)
         self.add_event(
             (index, KIND_MODULE, mode.step, phase, mode.thread, site, count, code, cause, flags)
         )
+        if self.lockstep is not None:
+            self.lockstep.done(index)
         self._passed(mode, phase, module, op, count)
         return index
 
@@ -511,6 +515,26 @@ class Recorder:
                 self._paced = (first, now, between + 1)
         self._on_progress(self.step, self._events)
 
+    # -- lock-step ------------------------------------------------------------------------------
+
+    def together(self, mode: OpMode) -> None:
+        """Before an event: let the other replica come near, and end here where the two parted."""
+        if self.lockstep is None or not self.lockstep.room(mode.name) or self._stopping:
+            return
+        with self._halting:
+            if not self.halted:
+                self.halted = True
+                self._on_halt()
+        self._main_left |= not mode.name
+        # Of another thread Python tells nothing where it ends by this very class.
+        raise SystemExit(0) if mode.name else StepLimitExit(0)
+
+    def leave(self, mode: OpMode) -> None:
+        """End the main thread here where another one saw the replicas part."""
+        if self.halted and not mode.name and not self._main_left:
+            self._main_left = True
+            raise StepLimitExit(0)
+
     # -- the zoom -------------------------------------------------------------------------------
 
     def _want(self, capture: tuple[SiteKey, ...]) -> None:
@@ -537,20 +561,9 @@ class Recorder:
         for position, tensor in enumerate(tensors_in(read)):
             if not self.memory.is_noise(tensor):
                 self.readings.take(self.sink.inputs, index, position, tensor)
-        digest = digest_of(_plain_arguments(read))
+        digest = digest_of(plain_arguments(read))
         self.readings.value(self.sink.inputs, index, position + 1, digest, "arguments")
         with paused():
             call = Call(operator.name, args, kwargs or {}, operator.random)
             self.readings.keep_call(index, call)
         return True
-
-
-def _plain_arguments(value: Any) -> Any:
-    """An operator's arguments that are no tensors, in their places; objects by their type alone."""
-    if isinstance(value, list | tuple):
-        return [_plain_arguments(item) for item in value]
-    if isinstance(value, dict):
-        return [(name, _plain_arguments(value[name])) for name in sorted(value)]
-    if isinstance(value, str | bytes | bool | int | float | complex | torch.dtype | torch.device):
-        return value
-    return type(value).__name__

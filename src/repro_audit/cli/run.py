@@ -37,6 +37,11 @@ Examples:
     help="How many: 2 by default; on each of several devices, 1.",
 )
 @click.option("--isolate", is_flag=True, help="Give each run its own copy of the directory.")
+@click.option(
+    "--lockstep",
+    is_flag=True,
+    help="Run the first two side by side, and end them at the first op that differs.",
+)
 @click.option("--no-confirm", is_flag=True, help="Skip the as-is run after identical ones.")
 @click.option("--self-check", is_flag=True, help="Prove that observing changes nothing.")
 @click.option(

@@ -24,7 +24,7 @@ from repro_audit.replicate.lineage import VARIABLE
 from repro_audit.replicate.plan import plan_to_json
 from repro_audit.replicate.progress import COUNTERS
 
-_POLL = 0.05
+POLL = 0.05
 _ROUNDS = 40
 # What a program gets to write its last words after SIGINT, in seconds.
 _GRACE = 2.0
@@ -42,7 +42,9 @@ class Outcome:
     """How a run's process ended: `returncode` as Popen's, `signal` its name if one ended it.
 
     `out` and `err` are the files that hold what it printed; `seconds` is wall time, and `timeout`
-    what it was allowed of it. `processes` is what became of those that it started.
+    what it was allowed of it. `processes` is what became of those that it started. `apart` says
+    that it was told to end where it came apart from another one in lock-step, with its trace whole;
+    `ended` that it was ended because that one failed.
     """
 
     run: str
@@ -54,6 +56,8 @@ class Outcome:
     err: Path
     timeout: float | None
     processes: Census
+    apart: bool = False
+    ended: bool = False
 
 
 def run(
@@ -79,53 +83,119 @@ def run(
     SIGKILL; whatever the program left running when it ended is killed too. Raises
     InterruptedRunError on an interrupt (or SIGTERM), UsageError if the process cannot be started.
     """
-    out, err = directory / f"{plan.run}.out", directory / f"{plan.run}.err"
-    plan = _relocated(plan, cwd)
-    plan_file = directory.resolve() / f"{plan.run}.plan.json"
-    plan_file.write_text(json.dumps(plan_to_json(plan), indent=1), encoding="utf-8")
-    progress = Path(plan.progress)
-    progress.write_bytes(bytes(COUNTERS.size))
-    environment = child_environment(plan, os.environ if env is None else env)
-    # Whatever the program starts can be told by it, even in a session of its own.
-    environment[VARIABLE] = str(plan_file)
-    log = progress.with_suffix(".processes")
-    if echo:
-        environment.setdefault("PYTHONUNBUFFERED", "1")
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_termination_interrupts())
-        watchers: list[Callable[[], None]] = []
-        started = time.monotonic()
-        process = _start([*(command or _child()), str(plan_file)], cwd, environment, out, err)
+    with termination_interrupts():
+        replica = Replica(
+            plan, directory, cwd=cwd, env=env, timeout=timeout, echo=echo, command=command
+        )
         try:
-            if echo:
-                watchers += [
-                    stack.enter_context(output.tail(out, sys.stdout)),
-                    stack.enter_context(output.tail(err, sys.stderr)),
-                ]
             if on_progress is not None:
-                watchers.append(stack.enter_context(_progress(progress, on_progress)))
-            timed_out = not _wait(process, timeout, watchers)
-            if timed_out:
-                _interrupt(process)
+                replica.follow(on_progress)
+            while not replica.ended and not replica.overdue:
+                replica.watch()
+                time.sleep(POLL)
         except KeyboardInterrupt:
-            _interrupt(process)
+            replica.forget()
+            replica.interrupt()
             raise InterruptedRunError(f"interrupted in {plan.run}") from None
         finally:
-            processes = census(log)
-            returncode = _bury(process, plan_file)
-        for watch in watchers:
+            outcome = replica.bury()
+    return outcome
+
+
+class Replica:
+    """A run under way, from its start on; in the end it must be buried, once."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        directory: Path,
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        echo: bool = False,
+        command: Sequence[str] | None = None,
+    ) -> None:
+        self._out, self._err = directory / f"{plan.run}.out", directory / f"{plan.run}.err"
+        self.plan = plan = _relocated(plan, cwd)
+        self._timeout = timeout
+        self._plan_file = directory.resolve() / f"{plan.run}.plan.json"
+        self._plan_file.write_text(json.dumps(plan_to_json(plan), indent=1), encoding="utf-8")
+        self._counters = Path(plan.progress)
+        self._counters.write_bytes(bytes(COUNTERS.size))
+        environment = child_environment(plan, os.environ if env is None else env)
+        # Whatever the program starts can be told by it, even in a session of its own.
+        environment[VARIABLE] = str(self._plan_file)
+        if echo:
+            environment.setdefault("PYTHONUNBUFFERED", "1")
+        self._watchers: list[Callable[[], None]] = []
+        self._followed = contextlib.ExitStack()
+        self.began = time.monotonic()
+        words = [*(command or _child()), str(self._plan_file)]
+        shared = () if plan.lockstep is None else (plan.lockstep,)
+        self._process = _start(words, cwd, environment, self._out, self._err, shared)
+        if echo:
+            self._watchers += [
+                self._followed.enter_context(output.tail(self._out, sys.stdout)),
+                self._followed.enter_context(output.tail(self._err, sys.stderr)),
+            ]
+
+    def follow(self, tell: Callable[[int, int], None]) -> None:
+        """Have `tell` told of steps and events as they grow."""
+        self._watchers.append(self._followed.enter_context(_progress(self._counters, tell)))
+
+    def forget(self) -> None:
+        """Pass on nothing more."""
+        self._watchers.clear()
+
+    def watch(self) -> None:
+        """Pass on what there is: to be called now and then."""
+        for watch in self._watchers:
             watch()
-    return Outcome(
-        run=plan.run,
-        returncode=returncode,
-        signal=signals.Signals(-returncode).name if returncode < 0 else None,
-        timed_out=timed_out,
-        seconds=time.monotonic() - started,
-        out=out,
-        err=err,
-        timeout=timeout,
-        processes=processes,
-    )
+
+    @property
+    def ended(self) -> bool:
+        """True once its process has ended, whatever it left running."""
+        return _ended(self._process)
+
+    @property
+    def overdue(self) -> bool:
+        """True once it has taken longer than it may."""
+        return self._timeout is not None and time.monotonic() >= self.began + self._timeout
+
+    def interrupt(self) -> None:
+        """SIGINT to the group, and time to act on it, which a second interrupt cuts short."""
+        os.killpg(self._process.pid, signals.SIGINT)
+        deadline = time.monotonic() + _GRACE
+        with contextlib.suppress(KeyboardInterrupt):
+            while not self.ended and time.monotonic() < deadline:
+                time.sleep(POLL)
+
+    def bury(self, *, apart: bool = False, ended: bool = False) -> Outcome:
+        """Kill what is left of it, reap it, and tell how it ended.
+
+        One that is overdue is interrupted first. `apart` says that it was told to end.
+        """
+        timed_out = self.overdue and not self.ended
+        if timed_out:
+            self.interrupt()
+        processes = census(self._counters.with_suffix(".processes"))
+        returncode = _bury(self._process, self._plan_file)
+        self.watch()
+        self._followed.close()
+        return Outcome(
+            run=self.plan.run,
+            returncode=returncode,
+            signal=signals.Signals(-returncode).name if returncode < 0 else None,
+            timed_out=timed_out,
+            seconds=time.monotonic() - self.began,
+            out=self._out,
+            err=self._err,
+            timeout=self._timeout,
+            processes=processes,
+            apart=apart,
+            ended=ended,
+        )
 
 
 def replay_result(plan: Plan) -> Path:
@@ -158,7 +228,12 @@ def _child() -> list[str]:
 
 
 def _start(
-    command: list[str], cwd: Path | None, environment: dict[str, str], out: Path, err: Path
+    command: list[str],
+    cwd: Path | None,
+    environment: dict[str, str],
+    out: Path,
+    err: Path,
+    shared: tuple[int, ...],
 ) -> subprocess.Popen[bytes]:
     # Files, not pipes: a worker that outlives the program would keep a pipe's end open.
     with out.open("wb") as out_file, err.open("wb") as err_file:
@@ -171,6 +246,7 @@ def _start(
                 stdout=out_file,
                 stderr=err_file,
                 start_new_session=True,
+                pass_fds=shared,
             )
         except OSError as error:
             raise UsageError(
@@ -188,30 +264,9 @@ def _relocated(plan: Plan, cwd: Path | None) -> Plan:
     return replace(plan, target=replace(plan.target, path=str(path.relative_to(here))))
 
 
-def _wait(
-    process: subprocess.Popen[bytes], timeout: float | None, watchers: list[Callable[[], None]]
-) -> bool:
-    """True if the process ended in time; it is left unreaped, so that its group keeps its name."""
-    deadline = None if timeout is None else time.monotonic() + timeout
-    while not _ended(process):
-        if deadline is not None and time.monotonic() >= deadline:
-            return False
-        for watch in watchers:
-            watch()
-        time.sleep(_POLL)
-    return True
-
-
 def _ended(process: subprocess.Popen[bytes]) -> bool:
     flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
     return os.waitid(os.P_PID, process.pid, flags) is not None
-
-
-def _interrupt(process: subprocess.Popen[bytes]) -> None:
-    """SIGINT to the group, and time to act on it, which a second interrupt cuts short."""
-    os.killpg(process.pid, signals.SIGINT)
-    with contextlib.suppress(KeyboardInterrupt):
-        _wait(process, _GRACE, [])
 
 
 def _bury(process: subprocess.Popen[bytes], plan_file: Path) -> int:
@@ -225,7 +280,7 @@ def _bury(process: subprocess.Popen[bytes], plan_file: Path) -> int:
         for pid in strays:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signals.SIGKILL)
-        time.sleep(_POLL)
+        time.sleep(POLL)
     return process.wait()
 
 
@@ -245,7 +300,7 @@ def _progress(path: Path, tell: Callable[[int, int], None]) -> Iterator[Callable
 
 
 @contextlib.contextmanager
-def _termination_interrupts() -> Iterator[None]:
+def termination_interrupts() -> Iterator[None]:
     """Make SIGTERM and SIGHUP interrupt us: by default they would leave the program running."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:

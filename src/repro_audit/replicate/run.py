@@ -20,6 +20,7 @@ from repro_audit.errors import EXIT_INTERNAL, ReproAuditError, UsageError
 from repro_audit.model import Interval, Plan
 from repro_audit.replicate import ours
 from repro_audit.replicate.lineage import Lineage, Member
+from repro_audit.replicate.link import Link
 from repro_audit.replicate.pools import Pools
 from repro_audit.replicate.processes import Processes
 from repro_audit.replicate.reads import Reads
@@ -54,6 +55,8 @@ class Run:
         self._end_state: EndState | None = None
         self._is_fork = False
         self._recorded: Recorder | None = None
+        self._link = None if plan.lockstep is None or member.name else Link(plan.lockstep)
+        self._caught = False
 
     @property
     def member(self) -> Member:
@@ -67,8 +70,9 @@ class Run:
 
     @property
     def stopped_at_limit(self) -> bool:
-        """Whether the program was told to end after its last step."""
-        return self.recorder is not None and self.recorder.stopped_at_limit
+        """Whether the program was told to end: after its last step, or where replicas part."""
+        told = self.recorder is not None and self.recorder.stopped_at_limit
+        return told or self._caught
 
     def prepare(self) -> None:
         """Set the controls, and arm capture for the moment torch is imported."""
@@ -173,6 +177,9 @@ class Run:
     def forked(self, member: Member) -> None:
         """Be another process from here on: a fork of the one before."""
         self._is_fork = True
+        if self._link is not None:
+            self._link.close()
+            self._link = None
         self.reads.stale.clear()
         self._seed_python(member)
         if self._end_state is not None:
@@ -259,12 +266,12 @@ class Run:
             self._end_state.install()
         if not self.observed:
             return
-        from repro_audit.capture import Recorder
+        from repro_audit.capture import Lockstep, Recorder
 
         if self.writer is None:
             self.writer = self._new_writer()
         self.recorder = Recorder(
-            self.writer,
+            self.writer if self._link is None else Lockstep(self.writer, self._link),
             bases=self.member.bases,
             steps=None if self.member.worker else plan.steps,
             level=plan.level,
@@ -276,6 +283,7 @@ class Run:
             by_line="draws-by-line" in plan.pins,
             on_progress=self._progress(),
             on_fork=lambda: None,
+            on_halt=self._halt,
         )
         self.recorder.clocked = bool(self.member.name)
         self.recorder.start()
@@ -283,6 +291,14 @@ class Run:
             self.recorder.main.muted += 1
         if self._task is not None:
             self.recorder.enter_thread(self._task, 0)
+
+    def _halt(self) -> None:
+        """The replicas in lock-step came apart: the trace ends, whatever the program does yet."""
+        try:
+            self._caught = True
+            self._finish("stopped", 0, None, at_once=True)
+        except Exception as error:
+            self.end(error)
 
     def _record_anew(self) -> None:
         recorder = self.recorder
@@ -346,8 +362,12 @@ class Run:
         cut = threading.current_thread() is not threading.main_thread()
         if recorder is not None:
             recorder.stop(at_once=at_once)
+            if recorder.caught:
+                self._caught = True
+                cut = not recorder.caught_in_main
         left = not self.member.name
-        if self._end_state is not None and self.member.observed and not self.member.worker:
+        ends = self.member.observed and not self.member.worker and not self._caught
+        if self._end_state is not None and ends:
             left |= self._end_state.write(Path(str(plan.end_state)), self.member.name)
         # Of another process than the program's own there is a trace once there is an operator.
         if writer is None or (self.member.name and not writer.begun):
@@ -358,7 +378,7 @@ class Run:
                 "events": recorder.events if recorder is not None else 0,
                 "steps": recorder.steps if recorder is not None else 0,
                 "step_seconds": recorder.step_seconds if recorder is not None else None,
-                "outcome": outcome,
+                "outcome": "apart" if self._caught else outcome,
                 "exit_code": code,
                 "error": error,
                 "unobserved": dict(recorder.unobserved) if recorder is not None else {},
@@ -369,6 +389,8 @@ class Run:
             },
             cut=cut,
         )
+        if self._link is not None and self._caught:
+            self._link.kept()
         return True
 
     def _manifest(self) -> Mapping[str, Any]:

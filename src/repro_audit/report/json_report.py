@@ -109,7 +109,12 @@ def _audit(audit: Audit) -> dict[str, Json]:
         "explanation": _explanation(audit.explanation),
         "reproducer": _reproducer(audit.reproducer),
         "passes": [
-            {"name": pass_.name, "runs": pass_.runs, "seconds": pass_.seconds}
+            {
+                "name": pass_.name,
+                "runs": pass_.runs,
+                "seconds": pass_.seconds,
+                "lockstep": pass_.lockstep,
+            }
             for pass_ in audit.passes
         ],
         "manifest_differences": [

@@ -75,7 +75,7 @@ def audit_from(document: Mapping[str, Json]) -> Audit:
         ),
         explanation=_optional(_explanation, document.get("explanation")),
         passes=tuple(
-            Pass(pass_["name"], pass_["runs"], pass_["seconds"])
+            Pass(pass_["name"], pass_["runs"], pass_["seconds"], pass_.get("lockstep", 0))
             for pass_ in document.get("passes", ())
         ),
         manifest_differences=tuple(

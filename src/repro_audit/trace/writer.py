@@ -14,7 +14,7 @@ from typing import Any
 from repro_audit.errors import TraceError
 from repro_audit.model import Json
 from repro_audit.trace import seal
-from repro_audit.trace.schema import APPLICATION_ID, CHUNK, DDL, SCHEMA, VERSION
+from repro_audit.trace.schema import APPLICATION_ID, CHUNK, DDL, INPUTS, SCHEMA, VERSION
 
 Row = tuple[Any, ...]
 
@@ -137,6 +137,26 @@ class Writer:
         """Keep the description of an operator's call."""
         with self._lock:
             self._execute("INSERT INTO call VALUES (?,?)", [(event, _json(call))])
+
+    def attend(self, event: int) -> None:
+        """Note that the inputs of an event, already written, are kept."""
+        with self._lock:
+            self.flush()
+            self._execute(f"UPDATE event SET flags = flags | {INPUTS} WHERE id = ?", [(event,)])
+
+    def cut_off(self, last: Mapping[int, int]) -> int:
+        """Take back what comes after the last event of each thread; how many events are left."""
+        with self._lock:
+            self.flush()
+            with self._transaction() as connection:
+                for thread, event in last.items():
+                    later = "DELETE FROM event WHERE thread = ? AND id > ?"
+                    connection.execute(later, (thread, event))
+                for table in ("output", "input", "call", "payload", "clock"):
+                    gone = f"DELETE FROM {table} WHERE event NOT IN (SELECT id FROM event)"
+                    connection.execute(gone)
+                (left,) = connection.execute("SELECT count(*) FROM event").fetchone()
+            return int(left)
 
     def flush(self) -> None:
         """Write the rows gathered so far in one transaction."""
