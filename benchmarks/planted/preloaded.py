@@ -71,9 +71,14 @@ def program(words: list[str], *, cwd: Path, env: dict[str, str], out: Path, err:
 
 
 def _start(
-    command: list[str], cwd: Path | None, environment: dict[str, str], out: Path, err: Path
+    command: list[str],
+    cwd: Path | None,
+    environment: dict[str, str],
+    out: Path,
+    err: Path,
+    shared: tuple[int, ...],
 ) -> Forked:
-    """What `launch` starts its runs with."""
+    """What `launch` starts its runs with. A fork has all descriptors, the `shared` ones too."""
     _, flag, module, plan = command
     assert (flag, module) == ("-m", child.__name__), command
 
