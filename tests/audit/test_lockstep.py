@@ -86,6 +86,22 @@ def test_the_first_pair_says_it_all(audit, program, tmp_path: Path) -> None:
     assert codes(said) == []
 
 
+def test_threads_that_are_cut_off_are_no_warning(audit, program, tmp_path: Path) -> None:
+    program(
+        "errs.py",
+        HEAD
+        + "import threading, time\nerrs = 3 if number % 2 else -1\n"
+        + "def work():\n    y = x\n    for n in range(10): y = weak(y); time.sleep(0.01)\n"
+        + "def wait():\n    for n in range(100): torch.sin(x); time.sleep(0.05)\n"
+        + "threads = [threading.Thread(target=target) for target in (wait, work)]\n"
+        + "for thread in threads: thread.start()\nfor thread in threads: thread.join()\n",
+    )
+    assert audit("errs.py", "--lockstep").code == 1
+    said = report(tmp_path)
+    assert said["first_divergence"]["thread_name"] == "2"
+    assert codes(said) == []
+
+
 def test_replicas_that_agree_end_as_any_run(audit, program, tmp_path: Path) -> None:
     program(
         "agrees.py",

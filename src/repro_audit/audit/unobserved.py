@@ -54,9 +54,11 @@ def warnings_of(runs: Sequence[Finished], *, printed_identical: bool | None) -> 
     if unheard:
         said = f"Python processes that the program started, not observed: {unheard:,}"
         found.append(Warn("RA107", said))
-    partly = sorted({name for run in runs for file in run.trace.files for name in _partly(file)})
+    # What came apart in lock-step ends there by design.
+    whole = [run for run in runs if not run.apart]
+    partly = sorted({name for run in whole for file in run.trace.files for name in _partly(file)})
     if partly:
-        names = ", ".join(partly[:_NAMED])
+        names = ", ".join(name or "the main thread" for name in partly[:_NAMED])
         more = f" and {len(partly) - _NAMED:,} more" if len(partly) > _NAMED else ""
         said = "did not come to their end, and were compared as far as all runs came"
         found.append(Warn("RA109", f"{said}: {names}{more}"))
