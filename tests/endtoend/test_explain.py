@@ -88,7 +88,7 @@ def test_an_op_by_itself(audit: Any, tmp_path: Path) -> None:
         ("set_of_strings", "data-order", "hash-seed"),
         pytest.param("listing", "data-order", "listings", marks=whole),
         pytest.param("uninitialised_large", "uninitialized-memory", "memory", marks=whole),
-        pytest.param("unseeded_torch", "unseeded-rng", "seeds", marks=whole),
+        pytest.param("unseeded", "unseeded-rng", "seeds", marks=whole),
     ],
 )
 def test_what_control_held_still(

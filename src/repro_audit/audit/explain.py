@@ -75,7 +75,7 @@ def explain(
             experiments.append(_on_call(name, tried, replay))
         cure = _cured(session, runs, _cures(experiments), key)
     else:
-        seen = Seen(runs[0], whole=session.request.level == "ops")
+        seen = Seen(runs, whole=session.request.level == "ops")
         names = relevant(mode, devices, seen=seen)
         names.sort(key=lambda name: meanings[name].cls != cause.cls)
         for name in names:
@@ -102,10 +102,8 @@ def explain_confirmation(session: Session, first: Finished, confirmation: Confir
     assert cause is not None
     began = time.monotonic()
     laboratory = Laboratory(session, origin.key, 0.5)
-    reference = first
-    if session.request.level == "modules":
-        reference = laboratory.reference()
-    experiments = laboratory.changed(reference)
+    # Not the first run: it went on after the step that experiments end with.
+    experiments = laboratory.changed(laboratory.reference())
     culprit = next((tried.pins[0] for tried in experiments if tried.differs), None)
     cure = None if culprit is None else _held(session, first, culprit)
     seconds = round(time.monotonic() - began, 3)

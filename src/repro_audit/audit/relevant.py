@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from repro_audit.audit.session import Finished
@@ -12,27 +13,28 @@ from repro_audit.trace.schema import TAINTED
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a run did, as far as it was looked at; all of its operators if `whole`."""
+    """What runs did, as far as they were looked at; all operators of the first if `whole`."""
 
-    run: Finished
+    runs: Sequence[Finished]
     whole: bool
 
     def did(self, part: str) -> bool:
         """False if no event's name has this part."""
-        return any(part in op for _, op in self.run.trace.sites.values())
+        return any(part in op for _, op in self.runs[0].trace.sites.values())
 
     def read_unwritten(self) -> bool:
         """False if no operator read memory of `empty*` that was not wholly written before."""
-        return not self.whole or any(flags & TAINTED for flags in self.run.trace.flags)
+        return not self.whole or any(flags & TAINTED for flags in self.runs[0].trace.flags)
 
     def threads(self) -> bool:
         """True if more than one of Python's threads in a process did anything."""
-        owners = {self.run.trace.owner(i) for i in range(len(self.run.trace))}
+        owners = {self.runs[0].trace.owner(i) for i in range(len(self.runs[0].trace))}
         return len(owners) > len({owner.process for owner in owners})
 
     def several_cores(self) -> bool:
         """False if operators had one thread each."""
-        return bool(self.run.info.manifest.get("torch", {}).get("get_num_threads") != 1)
+        settings = [run.info.manifest.get("torch", {}) for run in self.runs]
+        return any(known.get("get_num_threads") != 1 for known in settings)
 
 
 def relevant(mode: Mode, devices: set[str], *, seen: Seen | None = None) -> list[str]:
