@@ -50,7 +50,7 @@ def test_uninitialised_memory(audit, level: str) -> None:
     assert result.code == 1
     # Which of the two steps differs first depends on what the memory happens to hold.
     assert named(result.origin) == ("forward", "mix", "aten.nan_to_num.default")
-    assert result.origin["call_site"].endswith("uninitialised.py:12")
+    assert result.origin["call_site"].endswith("uninitialised.py:14")
     assert result.report["cause"]["class"] == "uninitialized-memory"
 
 

@@ -55,7 +55,7 @@ def check(audit: Any, program: str, place: Path, *options: str, **environment: s
             "uninitialised",
             "uninitialized-memory",
             "aten.nan_to_num.default",
-            12,
+            14,
             "filled-memory",
             marks=whole,
         ),

@@ -1,5 +1,7 @@
 """Reads scratch memory from `torch.empty` before anything was written to it."""
 
+import os
+
 import torch
 from torch import nn
 
@@ -23,6 +25,9 @@ class Net(nn.Module):
 
 
 net = Net()
+# What memory holds is what was in it before it was freed, and that is another in each process.
+freed = [os.urandom(4 * 4096 + 64) for _ in range(64)]
+del freed
 with torch.no_grad():
     for _ in range(2):
         print("shape", tuple(net(torch.randn(8, 64)).shape))
