@@ -30,18 +30,18 @@ ONE = frozenset({"1"})
 NONE: frozenset[str] = frozenset()
 
 CASES = [
-    Case("children spawn", "2", ci=("clean",)),
-    Case("children forkserver", "2"),
-    Case("children fork-process", "2"),
-    Case("children fork", "2", ci=("fault",)),
-    Case("children fork-that-returns", "1", processes=ONE),
-    Case("children fork-that-raises", "1", processes=ONE),
-    Case("children command", "2"),
-    Case("children shell", "sh-1~2", processes=frozenset({"sh-1", "sh-1~2"})),
-    Case("children replaced", "1", processes=ONE),
-    Case("children leaves", "", processes=NONE, ci=("clean",)),
-    Case("children moved", "1", processes=ONE),
-    Case("children silent", "1", processes=ONE),
+    Case("children spawn", "2", module="3", ci=("clean",)),
+    Case("children forkserver", "2", module="3"),
+    Case("children fork-process", "2", module="3"),
+    Case("children fork", "2", module="3", ci=("fault",)),
+    Case("children fork-that-returns", "1", module="3", processes=ONE),
+    Case("children fork-that-raises", "1", module="3", processes=ONE),
+    Case("children command", "2", module="3"),
+    Case("children shell", "sh-1~2", module="3", processes=frozenset({"sh-1", "sh-1~2"})),
+    Case("children replaced", "1", module="3", processes=ONE),
+    Case("children leaves", "", module="3", processes=NONE, ci=("clean",)),
+    Case("children moved", "1", module="3", processes=ONE),
+    Case("children silent", "1", module="3", processes=ONE),
     Case("pools pool fork", "1", "1.2", processes=ONE, ci=("fault",)),
     Case("pools pool spawn", "1", "1.2", processes=ONE),
     Case("pools pool forkserver", "1", "1.2", processes=ONE),
@@ -76,7 +76,7 @@ def line(case: Case) -> str:
     name = "ranks" if "ranks" in case.program else case.program.partition(" ")[0]
     path = PROGRAMS / f"{name}.py"
     lines = path.read_text().splitlines()
-    wanted = r"fault\(net|fault\(self|planted\(\)\("
+    wanted = r"fault\(self|self\.op\(|planted\(\)\("
     calls = [at for at, text in enumerate(lines, 1) if re.search(wanted, text)]
     (at,) = calls
     return f"{path.name}:{at}"
@@ -111,6 +111,23 @@ def test_planted(zoo, case: Case) -> None:
     assert found["ulp"]["differing"] == 1
 
 
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param("fork"),
+        pytest.param("forkserver"),
+        pytest.param("spawn", marks=pytest.mark.whole),
+        pytest.param("command", marks=pytest.mark.whole),
+    ],
+)
+def test_from_a_module_of_a_process_to_its_op(zoo, way: str) -> None:
+    result = zoo("children", "--level", "modules", fault=True, words=(way,))
+    assert result.code == 1, result
+    assert result.named() == ("forward", "3", "zoo.fault.default")
+    assert result.report["first_divergence"]["process"] == "2"
+    assert result.report["first_divergence"]["ulp"]["differing"] == 1
+
+
 def test_with_a_sitecustomize_of_its_own(zoo, tmp_path: Path) -> None:
     site = tmp_path / "site"
     site.mkdir()
@@ -122,6 +139,6 @@ def test_with_a_sitecustomize_of_its_own(zoo, tmp_path: Path) -> None:
     result = zoo("children", fault=True, words=("command",), PYTHONPATH=str(site))
     assert result.code == 1, result
     assert result.report["first_divergence"]["process"] == "2"
-    assert result.named() == ("forward", "", "zoo.fault.default")
+    assert result.named() == ("forward", "3", "zoo.fault.default")
     # The audit's own process; the program's, and two that it starts, in two runs and two more.
     assert len((tmp_path / "sited").read_text().split()) == 1 + 4 * 3

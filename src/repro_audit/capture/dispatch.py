@@ -365,14 +365,18 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             leaving.pop()
             self.stack.pop()
 
-    def new_step(self) -> None:
-        """Count a step, restart the call counts; forget nodes that no recent graph can hold."""
-        self.step += 1
-        self.counts.clear()
+    def look(self) -> None:
+        """See what operators are from here on, in the step that begins."""
         before, self.reading = self.reading, self.recorder.focus.begins(self.name, self.step)
         if before == SILENT != self.reading:
             # What was made meanwhile belongs to no event.
             self.causes.made = _get_sequence_nr()
+
+    def new_step(self) -> None:
+        """Count a step, restart the call counts; forget nodes that no recent graph can hold."""
+        self.step += 1
+        self.counts.clear()
+        self.look()
         # An optimizer's step that raised, and was caught, had no end.
         self.optimizing = 0
         for causes in self.all_causes():

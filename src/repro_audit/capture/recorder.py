@@ -101,8 +101,8 @@ class Recorder:
         self.still: Stillness | None = None
         self.optimizer_ops = optimizer_ops
         self._level = level
-        self.focus = Focus(level, interval)
-        self._dispatches = self.focus.dispatches(poison=poison)
+        self._poison = poison
+        self._look_at(capture, interval)
         self.operators: dict[Any, Operator] = {}
         self.locator = Locator(bases, sink.code)
         self.memory = UnwrittenMemory(poison=poison)
@@ -111,7 +111,6 @@ class Recorder:
         self.threaded = False
         # True once there are other processes, whose events an order in time tells apart.
         self.clocked = False
-        self._want(capture)
         self.unobserved: Counter[str] = Counter()
         self.readings = Readings(sink, self.unobserved)
         if self.lockstep is not None:
@@ -298,8 +297,7 @@ class Recorder:
         self.sink = sink
         self.lockstep = None
         self._on_progress = on_progress
-        self._want(capture)
-        self.focus = Focus(self._level, interval)
+        self._look_at(capture, interval)
         self._indices = itertools.count()
         self._events = self._flush_at = 0
         self._sites.clear()
@@ -537,10 +535,21 @@ class Recorder:
 
     # -- the zoom -------------------------------------------------------------------------------
 
-    def _want(self, capture: tuple[SiteKey, ...]) -> None:
+    def attend(self, capture: tuple[SiteKey, ...], interval: Interval | None) -> None:
+        """Look at this from here on: a process learns after its start which of the run's it is."""
+        dispatched = self._dispatches
+        self._look_at(capture, interval)
+        main = self.main
+        if self._dispatches and not dispatched:
+            main.__enter__()  # type: ignore[no-untyped-call]
+        main.look()
+
+    def _look_at(self, capture: tuple[SiteKey, ...], interval: Interval | None) -> None:
         self.wanted = {
             (key.step, key.phase, key.module, key.op, key.call_index, key.thread) for key in capture
         }
+        self.focus = Focus(self._level, interval)
+        self._dispatches = self.focus.dispatches(poison=self._poison)
 
     def wants(self, phase: int, module: str, op: str, count: int, mode: OpMode) -> bool:
         """True if this event's tensors were asked for."""

@@ -207,6 +207,8 @@ class Run:
                 self.recorder.abandon()
         elif self.writer is not None:
             self.writer.rename(self._trace_path(), member.name, _main_thread(member))
+            if self.recorder is not None:
+                self.recorder.attend(self._wanted(), self._interval())
             if self.writer.begun:
                 self.tell("here", member)
                 self.tell("traced", member)
