@@ -101,6 +101,30 @@ class UlpDivergence:
 
 
 @dataclass(frozen=True, slots=True)
+class Deviation:
+    """How far two tensors of `numel` elements are apart, by `compared` ones of each.
+
+    `rms` is the root of the sum of the squared differences over that of the larger tensor's
+    squares, `bias` from -1 to 1: how much more often the first is the greater one.
+    """
+
+    numel: int
+    compared: int
+    differing: int
+    unordered: int
+    max_ulp: int
+    mean_ulp: float
+    max_relative: float
+    rms: float
+    bias: float
+
+    @property
+    def whole(self) -> bool:
+        """True if every element was compared."""
+        return self.compared >= self.numel
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelDivergence:
     """What the elements at one index of one dimension differ by; counts as in UlpDivergence."""
 
@@ -155,12 +179,23 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """What a run takes from a recording in place of its own: initial `weights`, `inputs` from
+    outside, random `draws`, or `all` that was kept, one event after the other.
+    """
+
+    what: Literal["weights", "inputs", "draws", "all"]
+    trace: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """All a child process needs to know to be one run: written as JSON, read by the child.
 
     `poison` is the byte that `empty*` memory is filled with. `pins` are conditions to hold fixed,
     by the names of `control.pins`. `ledger` records each draw from the global generators.
-    `lockstep` is the descriptor of the line to the referee of two runs in lock-step.
+    `lockstep` is the descriptor of the line to the referee of two runs in lock-step. `samples` are
+    the elements that are kept of each output, `budget` the bytes of outputs that are kept whole.
     """
 
     run: str
@@ -184,6 +219,9 @@ class Plan:
     capture: tuple[SiteKey, ...] = ()
     since: float | None = None
     lockstep: int | None = None
+    samples: int = 0
+    budget: int = 0
+    given: tuple[Given, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,13 +279,14 @@ class EventCounts:
     """How many events were compared, and how they came out; structural ones are divergent.
 
     `unaligned` are those without a counterpart that say nothing: between devices of two kinds,
-    which run other ops.
+    which run other ops. `incomparable` are random numbers that two machines draw differently.
     """
 
     compared: int
     identical: int
     divergent: int
     unaligned: int = 0
+    incomparable: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,6 +429,8 @@ class Pass:
         "experiments",
         "cure",
         "self-check",
+        "verify",
+        "own",
     ]
     runs: int
     seconds: float
@@ -480,6 +521,135 @@ class Reproducer:
 
 
 @dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What is no divergence: at most `ulp` of distance, or what `rounding` explains."""
+
+    ulp: int | None = None
+    rounding: bool = False
+
+    @property
+    def asked(self) -> bool:
+        """True if some difference is to be tolerated."""
+        return self.ulp is not None or self.rounding
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """How far two runs are apart at one event, at the output where that is most.
+
+    `event` is its place among those of its process. `length` numbers went into one of its results;
+    `expected` is the `rms` that rounding explains by then, None where nothing was computed.
+    """
+
+    key: SiteKey
+    event: int
+    output: int
+    output_name: str
+    spec: TensorSpec
+    call_site: str | None
+    deviation: Deviation
+    length: int
+    expected: float | None
+    beyond: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Amplification:
+    """The step from one layer to the next that a difference grew most by, in `rms`."""
+
+    before: Gap
+    after: Gap
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepDrift:
+    """How far apart two runs are in one step.
+
+    `losses` are the numbers that their backwards began at, `forward` is the `rms` of what was
+    computed last before, `weights` the largest of a parameter after it.
+    """
+
+    step: int
+    losses: tuple[float, float] | None
+    forward: float | None
+    weights: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How far the second of two runs is from the first, from event to event.
+
+    Of `differing` events `measured` had values to go by, by `sampled` elements each where that is
+    not 0; `beyond` of these are past the tolerance. `layers` are the last of each module in the
+    first step that differs, in order.
+    """
+
+    runs: tuple[str, str]
+    differing: int
+    measured: int
+    sampled: int
+    beyond: int
+    tolerance: Tolerance
+    first_beyond: Gap | None
+    largest: Gap | None
+    amplification: Amplification | None
+    bias: float
+    layers: tuple[Gap, ...]
+    steps: tuple[StepDrift, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What two runs began with: of `weights`, `inputs` and `draws` how many both had, and how many
+    of them differ.
+    """
+
+    weights: tuple[int, int]
+    inputs: tuple[int, int]
+    draws: tuple[int, int]
+
+    @property
+    def equal(self) -> bool:
+        """True if nothing of it differs."""
+        return not (self.weights[1] or self.inputs[1] or self.draws[1])
+
+
+@dataclass(frozen=True, slots=True)
+class OwnError:
+    """What an event errs by itself, computed here from the recording's own values.
+
+    `own` is here against the recording, `here` and `there` are both against float64, None where
+    there is no such result. `total` is the gap with all that was inherited, where it was measured.
+    """
+
+    gap: Gap
+    own: Deviation
+    here: Deviation | None
+    there: Deviation | None
+    total: Deviation | None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnErrors:
+    """The errors of `events` that were re-run here from the other's values, `differing` of them.
+
+    `nearer` counts events by whose result is nearer to float64. `errors` are the largest by what
+    they are beyond rounding, `first` is the first that differs, `first_beyond` the first beyond
+    what rounding explains in a single operator.
+    """
+
+    events: int
+    differing: int
+    beyond: int
+    missing: int
+    nearer: Mapping[str, int]
+    first: OwnError | None
+    first_beyond: OwnError | None
+    errors: tuple[OwnError, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Audit:
     """An audit's answer, from which every report is made."""
 
@@ -499,6 +669,9 @@ class Audit:
     self_check: SelfCheck | None = None
     reproducer: Reproducer | None = None
     explanation: Explanation | None = None
+    start: Start | None = None
+    drift: Drift | None = None
+    own: OwnErrors | None = None
     passes: tuple[Pass, ...] = ()
     manifest_differences: tuple[ManifestDifference, ...] = ()
     warnings: tuple[Warn, ...] = ()

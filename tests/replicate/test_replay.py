@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from repro_audit.capture.calls import Call, rebuilt
+from repro_audit.capture.exact import exact
 from repro_audit.capture.operators import Operator
-from repro_audit.replicate.exact import exact
 from repro_audit.replicate.replay import Kept, NoReplayError, _function, replay
 
 

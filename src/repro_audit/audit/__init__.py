@@ -2,7 +2,18 @@
 
 from repro_audit.audit.comparing import compare_traces
 from repro_audit.audit.loop import run_audit
-from repro_audit.audit.recording import record_run
+from repro_audit.audit.recording import given_from, kept_of, record_run
 from repro_audit.audit.request import AuditRequest, Progress
+from repro_audit.audit.verifying import VerifyRequest, verify
 
-__all__ = ["AuditRequest", "Progress", "compare_traces", "record_run", "run_audit"]
+__all__ = [
+    "AuditRequest",
+    "Progress",
+    "VerifyRequest",
+    "compare_traces",
+    "given_from",
+    "kept_of",
+    "record_run",
+    "run_audit",
+    "verify",
+]

@@ -4,52 +4,60 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from repro_audit import engine
 from repro_audit.audit.unobserved import unseen_in
 from repro_audit.diagnose import manifests
+from repro_audit.diagnose.align import align
 from repro_audit.diagnose.causes import classify
 from repro_audit.diagnose.configuration import configured
+from repro_audit.diagnose.drift import drift
 from repro_audit.diagnose.origin import between_devices
 from repro_audit.diagnose.runs import compare_runs
+from repro_audit.diagnose.start import draws_compare, start_of
 from repro_audit.errors import UsageError
-from repro_audit.model import Audit, RunInfo, Verdict, Warn
+from repro_audit.model import Audit, Drift, Origin, RunInfo, Start, Tolerance, Verdict, Warn
 from repro_audit.trace import Trace
 
 # With fewer events in common than this share, two recordings are of different programs.
 _SAME_PROGRAM = 0.5
 
 
-def compare_traces(paths: Sequence[Path]) -> Audit:
+def compare_traces(paths: Sequence[Path], tolerance: Tolerance | None = None) -> Audit:
     """Compare traces: identical, divergent, or of different programs. Imports no torch.
 
-    Raises TraceError for a file that is no whole trace, UsageError for fewer than two.
+    Where they differ, how far they drift apart is measured by what they kept of their tensors;
+    differences within `tolerance`, where one is asked for, are no divergence. Raises TraceError for
+    a file that is no whole trace, UsageError for fewer than two.
     """
     if len(paths) < 2:
         raise UsageError("compare needs two recordings: repro-audit compare A.audit B.audit")
     with contextlib.ExitStack() as opened:
         traces = [opened.enter_context(contextlib.closing(Trace.open(path))) for path in paths]
-        return _compared(paths, traces)
-
-
-def _same_source(traces: Sequence[Trace]) -> bool:
-    """True if all were recorded from the same file, byte by byte: then a path differs."""
-    sources = {trace.manifest.get("target", {}).get("sha256") for trace in traces}
-    return len(sources) == 1 and None not in sources
-
-
-def _compared(paths: Sequence[Path], traces: Sequence[Trace]) -> Audit:
-    runs = tuple(
-        RunInfo(
-            name=str(path),
-            trace=str(path),
-            manifest={**trace.manifest, "steps": trace.steps},
+        runs = tuple(
+            RunInfo(str(path), str(path), {**trace.manifest, "steps": trace.steps})
+            for path, trace in zip(paths, traces, strict=True)
         )
-        for path, trace in zip(paths, traces, strict=True)
-    )
+        return compared(runs, traces, tolerance or Tolerance())
+
+
+@dataclass(frozen=True, slots=True)
+class _Apart:
+    """What is said of two recordings that differ."""
+
+    start: Start
+    drift: Drift | None
+    origin: Origin | None
+    reason: str | None
+
+
+def compared(runs: Sequence[RunInfo], traces: Sequence[Trace], tolerance: Tolerance) -> Audit:
+    """The audit of recorded runs, whose traces these are."""
     apart = any(between_devices(traces[0], trace) for trace in traces[1:])
-    outcomes = compare_runs(traces, values_only=apart)
+    draws = all(draws_compare(traces[0], trace) for trace in traces[1:])
+    outcomes = compare_runs(traces, values_only=apart, draws=draws)
     verdict: Verdict = "identical"
     reason = None
     if outcomes.counts.compared == 0:
@@ -63,27 +71,64 @@ def _compared(paths: Sequence[Path], traces: Sequence[Trace]) -> Audit:
     differences = manifests.differences(
         {run.name: trace.manifest for run, trace in zip(runs, traces, strict=True)}
     )
-    cause = None
-    if divergence is not None:
-        cause = configured(classify(divergence, None), differences)
-    return Audit(
+    audit = Audit(
         command="compare",
-        target=" ".join(str(path) for path in paths),
+        target=" ".join(run.name for run in runs),
         mode=str(traces[0].plan.get("mode", "")),
         verdict=verdict,
         engine=engine.name(),
-        runs=runs,
+        runs=tuple(runs),
         events=outcomes.counts,
         observed=outcomes.observed,
-        origin=None if divergence is None else divergence.origin,
-        cause=cause,
-        sightings=outcomes.sightings if divergence is not None else (),
         warnings=tuple(
-            Warn("RA108", f"{path} ends early: {trace.closing.get('error')}")
-            for path, trace in zip(paths, traces, strict=True)
+            Warn("RA108", f"{run.name} ends early: {trace.closing.get('error')}")
+            for run, trace in zip(runs, traces, strict=True)
             if trace.closing.get("outcome") == "raised"
         ),
         manifest_differences=differences,
         unseen=unseen_in(traces[0]),
         reason=reason,
     )
+    if divergence is None:
+        return audit
+    by_trace = {id(trace): run.name for run, trace in zip(runs, traces, strict=True)}
+    names = by_trace[id(divergence.a)], by_trace[id(divergence.b)]
+    found = _apart(divergence.a, divergence.b, divergence.origin, names, draws, tolerance)
+    origin = found.origin
+    if origin is not None and found.drift is not None and tolerance.asked:
+        structural = origin.kind == "structural" or outcomes.counts.unaligned
+        unmeasured = found.drift.differing > found.drift.measured
+        if not (structural or unmeasured or found.drift.beyond or len(traces) > 2):
+            audit = replace(audit, verdict="within-tolerance")
+    return replace(
+        audit,
+        origin=origin,
+        cause=configured(classify(divergence, None), differences) if origin is not None else None,
+        sightings=outcomes.sightings if origin is not None else (),
+        start=found.start,
+        drift=found.drift,
+        reason=found.reason,
+    )
+
+
+def _apart(
+    a: Trace,
+    b: Trace,
+    origin: Origin,
+    names: tuple[str, str],
+    draws: bool,
+    tolerance: Tolerance,
+) -> _Apart:
+    alignment = align(a, b)
+    start, first = start_of(a, b, alignment)
+    measured = drift(a, b, alignment, names, tolerance=tolerance, draws=draws)
+    if draws or first is None or first > origin.event:
+        return _Apart(start, measured, origin, None)
+    # What follows from another start is nobody's origin.
+    return _Apart(start, measured, None, "the runs did not start equal")
+
+
+def _same_source(traces: Sequence[Trace]) -> bool:
+    """True if all were recorded from the same file, byte by byte: then a path differs."""
+    sources = {trace.manifest.get("target", {}).get("sha256") for trace in traces}
+    return len(sources) == 1 and None not in sources

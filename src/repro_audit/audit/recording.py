@@ -6,22 +6,50 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from repro_audit import engine
 from repro_audit.audit.request import AuditRequest, Progress
 from repro_audit.audit.session import Session, no_events
 from repro_audit.control.manifest import collect
 from repro_audit.errors import InconclusiveError, ProgramFailedError, UsageError
-from repro_audit.model import Level, Plan, RunInfo, Target
+from repro_audit.model import Given, Level, Plan, RunInfo, Target
 from repro_audit.replicate.plan import plan_to_json
-from repro_audit.trace import Writer, folder_of
+from repro_audit.trace import Trace, Writer, folder_of
 
 if TYPE_CHECKING:
     import torch
+
+# Elements that are kept of each output: 2 KiB of float32.
+SAMPLES = 512
+# Bytes of outputs that a recording with `--capture full` keeps.
+BUDGET = 4 << 30
+
+Capture = Literal["none", "sample", "full"]
+
+
+def given_from(sources: Mapping[str, Path | None]) -> tuple[Given, ...]:
+    """What a run takes from recordings, by what of it from which.
+
+    Raises TraceError for a file that is no whole trace, InconclusiveError for one that kept no
+    tensor whole.
+    """
+    given: list[Given] = []
+    for what, path in sources.items():
+        if path is None:
+            continue
+        with closing(Trace.open(path)) as trace:
+            if not trace.kept():
+                raise InconclusiveError(
+                    f"{path} kept no tensor whole. Record it there with --capture full."
+                )
+        given.append(Given(cast(Any, what), str(path.resolve())))
+    return tuple(given)
 
 
 def record_run(request: AuditRequest, output: Path, force: bool, progress: Progress) -> RunInfo:
@@ -75,6 +103,8 @@ def record(
     model: torch.nn.Module | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     level: Level = "ops",
+    capture: Capture = "sample",
+    budget: int = BUDGET,
     force: bool = False,
 ) -> Recording:
     """Record what the block below does, as one trace at `path`, for `repro-audit compare`.
@@ -88,10 +118,25 @@ def record(
     `model`'s parameters are recorded at the start and, where no `optimizer` is given, after each
     step; an optimizer's after each of its steps. Seeds and switches are left as they are. Costs
     some microseconds an op and one read of what it wrote; at level `modules` a module instead of an
-    op. Raises UsageError where `path` exists and
-    `force` is not given, and where a recording is under way.
+    op. `capture` says what is kept of tensors beside their digests: of each output 512 elements
+    ("sample"), all of it up to `budget` bytes together ("full"), or nothing. Raises UsageError
+    where `path` exists and `force` is not given, and where a recording is under way.
     """
-    return Recording(Path(path), model=model, optimizer=optimizer, level=level, force=force)
+    samples, whole = kept_of(capture, budget)
+    return Recording(
+        Path(path),
+        model=model,
+        optimizer=optimizer,
+        level=level,
+        samples=samples,
+        budget=whole,
+        force=force,
+    )
+
+
+def kept_of(capture: Capture, budget: int) -> tuple[int, int]:
+    """Elements of each output, and bytes of outputs in all, that `capture` keeps."""
+    return (0 if capture == "none" else SAMPLES), (budget if capture == "full" else 0)
 
 
 class Recording:
@@ -106,6 +151,8 @@ class Recording:
         model: torch.nn.Module | None,
         optimizer: torch.optim.Optimizer | None,
         level: Level,
+        samples: int,
+        budget: int,
         force: bool,
     ) -> None:
         if path.exists() and not force:
@@ -116,7 +163,14 @@ class Recording:
         self._optimizer = optimizer
         target = Target("script", sys.argv[0] if sys.argv else "")
         self._plan = Plan(
-            run=path.stem, target=target, trace=str(path), progress="", mode="as-is", level=level
+            run=path.stem,
+            target=target,
+            trace=str(path),
+            progress="",
+            mode="as-is",
+            level=level,
+            samples=samples,
+            budget=budget,
         )
         self._recorder: Any = None
         self._writer: Any = None
@@ -129,7 +183,12 @@ class Recording:
         self._partial.unlink(missing_ok=True)
         self._writer = Writer(self._partial, run=self._plan.run, plan=plan_to_json(self._plan))
         self._recorder = Recorder(
-            self._writer, bases=(str(Path.cwd()),), automatic=False, level=self._plan.level
+            self._writer,
+            bases=(str(Path.cwd()),),
+            automatic=False,
+            level=self._plan.level,
+            samples=self._plan.samples,
+            budget=self._plan.budget,
         )
         self._recorder.start()
         Recording._running = True

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from repro_audit.model import Level, Mode, Target
+from repro_audit.model import Given, Level, Mode, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,8 @@ class AuditRequest:
     `timeout` is in seconds a run. `root` is the directory that numbered audits are made in. There
     are two runs where `runs` is None; on several `devices` each has so many of its own, or one.
     With `lockstep` the first two run side by side and end where they come apart; further ones are
-    made only if they do not.
+    made only if they do not. `samples` and `budget` are elements and bytes of outputs to keep,
+    `given` is what runs take from recordings.
     """
 
     target: Target
@@ -33,6 +34,9 @@ class AuditRequest:
     explain: bool = False
     reproducer: Path | None = None
     lockstep: bool = False
+    samples: int = 0
+    budget: int = 0
+    given: tuple[Given, ...] = ()
     root: Path = Path(".repro-audit")
 
     @property

@@ -95,6 +95,9 @@ class Session:
             device=request.devices[0] if request.devices else None,
             level=request.level,
             steps=request.steps,
+            samples=request.samples,
+            budget=request.budget,
+            given=request.given,
             since=self._began if self._done else None,
         )
         return replace(plan, **changes)

@@ -198,6 +198,11 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             wanted = read and not captured
             held = lockstep.holds(index, operator, args, kwargs, memory) if wanted else None
 
+        given = recorder.given
+        if given is not None:
+            key = given.key(self, phase, module, operator.name, count)
+            exactly = given.before(key, operator, func, args, kwargs) if read else None
+
         if flags & RANDOM and recorder.draws.by_line:
             recorder.draws.seed_torch(sys._getframe(1), _device_of(args, kwargs))
         result = func(*args, **kwargs) if kwargs else func(*args)
@@ -216,11 +221,18 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if operator.empty:
                 memory.made(result)
             return result
+        if given is not None:
+            made = [tensor for tensor, _ in operator.outputs(args, kwargs, result)]
+            given.drawn(kind, key, made, operator.random)
         if operator.many and read:
             with recorder.readings.together():
                 self._outputs(operator, index, args, kwargs, result, read, captured, readable)
         else:
             self._outputs(operator, index, args, kwargs, result, read, captured, readable)
+        if read and recorder.values is not None:
+            recorder.values.made(index, self.step, phase, site, operator, args, kwargs, result)
+        if given is not None and read:
+            given.after(index, key, made, exactly, (operator, func, args, kwargs))
         # Last, or a process that is killed might leave an event without what it gave.
         recorder.add_event(row)
         if lockstep is not None:

@@ -66,7 +66,7 @@ class Readings:
         """A row of one of the sink's lists for a tensor of event `index`; its digest if `read`, or
         the one given.
         """
-        spec = self._spec_of(tensor)
+        spec = self.spec_of(tensor)
         if read and digest is None:
             digest = engine.plain_digest(tensor)
             if digest is None:
@@ -176,7 +176,8 @@ class Readings:
                 if problem is not None:
                     self._digest_parts(tensor, take, problem)
 
-    def _spec_of(self, tensor: torch.Tensor) -> int:
+    def spec_of(self, tensor: torch.Tensor) -> int:
+        """Number of a tensor's dtype, shape and device."""
         try:
             key = (tensor.dtype, tensor.shape, tensor.device)
             spec = self._specs.get(key)

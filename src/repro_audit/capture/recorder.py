@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -34,6 +34,7 @@ from repro_audit.capture.dispatch import (
 from repro_audit.capture.draws import Draws
 from repro_audit.capture.focus import Focus
 from repro_audit.capture.generators import Generators, digest_of
+from repro_audit.capture.given import Given
 from repro_audit.capture.locations import Locator
 from repro_audit.capture.lockstep import Lockstep
 from repro_audit.capture.memory import UnwrittenMemory
@@ -41,11 +42,12 @@ from repro_audit.capture.modules import OtherRoots
 from repro_audit.capture.operators import Operator, tensors_in
 from repro_audit.capture.outside import Loaders
 from repro_audit.capture.readings import Readings
-from repro_audit.capture.sink import Row, Sink
+from repro_audit.capture.sink import Kept, Row, Sink
 from repro_audit.capture.steps import StepLimitExit, Steps
 from repro_audit.capture.stillness import Stillness
 from repro_audit.capture.threads import Threads
 from repro_audit.capture.unseen import Unseen
+from repro_audit.capture.values import Values
 from repro_audit.model import Interval, Level, SiteKey
 
 _FLUSH_EVERY = 4096
@@ -63,6 +65,7 @@ class Recorder:
     events whose inputs are fingerprinted and whose outputs are kept. `poison` fills `empty*`
     memory. `ledger` records each draw from Python's and NumPy's global generators; with `by_line`
     each line draws from a generator of its own.
+    `values` keeps what tensors hold, `given` puts a recording's values in place of the run's own.
     `on_progress(steps, events)` is called at each step and every few thousand events, `on_fork` in
     a fork of this process, which otherwise records no more. A sink in lock-step with another
     replica's ends the program, as the limit on steps does, where the two come apart; `on_halt` is
@@ -84,6 +87,9 @@ class Recorder:
         poison: int | None = None,
         ledger: bool = False,
         by_line: bool = False,
+        samples: int = 0,
+        budget: int = 0,
+        given: Given | None = None,
         on_progress: Callable[[int, int], None] = lambda steps, events: None,
         on_fork: Callable[[], None] | None = None,
         on_halt: Callable[[], None] = lambda: None,
@@ -115,6 +121,12 @@ class Recorder:
         self.readings = Readings(sink, self.unobserved)
         if self.lockstep is not None:
             self.lockstep.reads(self.readings)
+        self.values = (
+            Values(cast(Kept, sink), self.readings, samples=samples, budget=budget)
+            if samples
+            else None
+        )
+        self.given = given
         self._on_progress = on_progress
         # When the first step ended that did, and the last; and how many lie between.
         self._paced: tuple[float, float, int] | None = None
@@ -302,6 +314,8 @@ class Recorder:
         self._events = self._flush_at = 0
         self._sites.clear()
         self.readings.use(sink)
+        if self.values is not None:
+            self.values.use(cast(Kept, sink), self.readings)
         self.locator.forget(sink.code)
         self.unobserved.clear()
         self.passed_by.forget(self.operators.values())
@@ -334,6 +348,8 @@ class Recorder:
     def flush(self) -> None:
         """Write out what there is; digests that a device has not given yet follow later."""
         self.readings.settle()
+        if self.values is not None:
+            self.values.settle()
         self.sink.flush()
         self._on_progress(self.step, self._events)
 
@@ -381,6 +397,10 @@ class Recorder:
         index, site, count = self._place(mode, phase, module, op)
         keep = bool(self.wanted) and self.wants(phase, module, op, count, mode)
         flags = 0
+        given, values = self.given, self.values
+        if given is not None:
+            key = given.key(mode, phase, module, op, count)
+            given.enters(kind, key, outputs)
         with paused():
             for position, (name, value) in enumerate(outputs):
                 if isinstance(value, bytes):
@@ -394,6 +414,13 @@ class Recorder:
                     self.readings.keep(index, position, value)
                 elif self.lockstep is not None and read:
                     self.lockstep.wrote(index, position, value)
+                if values is not None and read:
+                    starting = kind == KIND_BATCH or (mode.step == count == 0)
+                    values.take(
+                        index, position, value, step=mode.step, phase=phase, starting=starting
+                    )
+                if given is not None and read and kind == KIND_PARAM:
+                    given.parameter(index, key, value)
         self.add_event((index, kind, mode.step, phase, mode.thread, site, count, code, None, flags))
         if self.lockstep is not None and kind != KIND_RNG:
             self.lockstep.done(index)
@@ -422,6 +449,9 @@ class Recorder:
             self.readings.take(self.sink.outputs, index, position, tensor, name=name, digest=digest)
             if self.lockstep is not None:
                 self.lockstep.wrote(index, position, tensor)
+            if self.values is not None:
+                step = mode.step
+                self.values.take(index, position, tensor, step=step, phase=phase, starting=False)
         self.add_event(
             (index, KIND_MODULE, mode.step, phase, mode.thread, site, count, code, cause, flags)
         )

@@ -45,6 +45,17 @@ class Sink(Protocol):
         """Forget the file: this process is a fork and the file its parent's."""
 
 
+class Kept(Sink, Protocol):
+    """A sink that takes what tensors hold."""
+
+    samples: list[Row]
+    reductions: list[Row]
+    measured: list[Row]
+
+    def unkeep(self, event: int, position: int) -> None:
+        """Let an output's bytes go again."""
+
+
 class Revisable(Sink, Protocol):
     """A sink that can take back what it was given."""
 

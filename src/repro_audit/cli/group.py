@@ -19,6 +19,7 @@ from repro_audit.cli.doctor import doctor
 from repro_audit.cli.record import record
 from repro_audit.cli.report import report
 from repro_audit.cli.run import run
+from repro_audit.cli.verify import verify
 from repro_audit.errors import (
     EXIT_INTERNAL,
     EXIT_INTERRUPTED,
@@ -141,5 +142,5 @@ def main() -> None:
     """
 
 
-for command in (run, record, compare, report, doctor):
+for command in (run, record, compare, verify, report, doctor):
     main.add_command(command)

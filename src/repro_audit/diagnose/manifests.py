@@ -30,6 +30,11 @@ def differences(
     return tuple(found)
 
 
+def lookup(manifest: Mapping[str, Any], field: str) -> Any:
+    """A field of a manifest by its dotted name; None where there is none."""
+    return dict(_flat(manifest)).get(field)
+
+
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, item in value.items():
         full = f"{prefix}.{name}" if prefix else str(name)

@@ -34,20 +34,20 @@ class Divergence:
 
 
 def compare(
-    a: Trace, b: Trace, *, values_only: bool = False
+    a: Trace, b: Trace, *, values_only: bool = False, draws: bool = True
 ) -> tuple[Divergence | None, EventCounts, float]:
     """The first divergence of `b` from `a` (None: they agree), the counts, and how much aligned.
 
     The last figure is the share of events, of the shorter run, that have a counterpart. Generator
     states alone never diverge: a state that nobody draws from changes no result. With `values_only`
     an event without a counterpart is no divergence: devices of two kinds run other ops for the same
-    thing.
+    thing. Without `draws` random operators are not compared: two machines draw other numbers.
     """
     alignment = align(a, b)
     values = sum(kind != RNG_KIND for kind in a.kind), sum(kind != RNG_KIND for kind in b.kind)
     share = len(alignment.pairs) / min(values) if min(values) else float(max(values) == 0)
     differing: list[tuple[int, int]] = []
-    same = 0
+    same = incomparable = 0
     for i, j in alignment.pairs:
         mine, other = a.signature(i), b.signature(j)
         # An event that one of the runs did not fingerprint says nothing.
@@ -55,6 +55,8 @@ def compare(
             continue
         if mine == other:
             same += 1
+        elif not draws and a.flags[i] & RANDOM:
+            incomparable += 1
         else:
             differing.append((i, j))
     alone = len(alignment.only_a) + len(alignment.only_b)
@@ -63,7 +65,7 @@ def compare(
         alone, unaligned = 0, alone
         alignment = Alignment(alignment.pairs)
     divergent = len(differing) + alone
-    counts = EventCounts(same + divergent, same, divergent, unaligned)
+    counts = EventCounts(same + divergent, same, divergent, unaligned, incomparable)
     if not divergent:
         return None, counts, share
     first = _first(a, b, alignment, differing)

@@ -28,8 +28,10 @@ class Outcomes:
     aligned: float
 
 
-def compare_runs(traces: Sequence[Trace], *, values_only: bool = False) -> Outcomes:
-    """Compare every pair of runs; runs alike are compared once. `values_only` as for `compare`.
+def compare_runs(
+    traces: Sequence[Trace], *, values_only: bool = False, draws: bool = True
+) -> Outcomes:
+    """Compare every pair of runs; runs alike are compared once. The switches are `compare`'s.
 
     The divergence reported is that of the most pairs; of equally many, the earliest. Costs one
     alignment for each pair of distinct outcomes.
@@ -44,7 +46,7 @@ def compare_runs(traces: Sequence[Trace], *, values_only: bool = False) -> Outco
     apart: set[tuple[int, int]] = set()
     aligned = 1.0
     for (x, one), (y, other) in combinations(enumerate(members), 2):
-        divergence, _, share = compare(one[0], other[0], values_only=values_only)
+        divergence, _, share = compare(one[0], other[0], values_only=values_only, draws=draws)
         aligned = min(aligned, share)
         if divergence is None:
             continue
@@ -59,7 +61,7 @@ def compare_runs(traces: Sequence[Trace], *, values_only: bool = False) -> Outco
             outcomes.append(y)
     observed = Observed(len(traces), len(outcomes), sum(times.values()), pairs)
     if not found:
-        _, counts, aligned = compare(traces[0], traces[-1], values_only=values_only)
+        _, counts, aligned = compare(traces[0], traces[-1], values_only=values_only, draws=draws)
         return Outcomes(observed, counts, None, (), aligned)
     ordered = sorted(found, key=lambda key: (-times[key], found[key].origin.event))
     first = found[ordered[0]]

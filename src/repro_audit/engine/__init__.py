@@ -25,7 +25,7 @@ from repro_audit.engine.fingerprints import (
 )
 from repro_audit.engine.partials import Partial, merge, partial, partial_bytes
 from repro_audit.engine.ring import Rings
-from repro_audit.engine.samples import sample
+from repro_audit.engine.samples import gathered, sample
 from repro_audit.engine.tags import TAGS
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "compare_channels",
     "compare_streams",
     "fingerprint",
+    "gathered",
     "info",
     "merge",
     "multiset_digest",

@@ -80,20 +80,25 @@ def multiset(t: torch.Tensor, key: int, tag: int) -> bytes:
     return _finalized(lanes, t.nbytes, TAGS[views.dtype_name(t)] + tag)
 
 
-@views.unseen()
 def sample(t: torch.Tensor, count: int) -> bytes:
     """The bytes of `count` sampled elements, all if there are fewer, of a tensor that `stays`."""
+    found = gathered(t, count)
+    with views.unseen():
+        return found.cpu().numpy().tobytes()
+
+
+@views.unseen()
+def gathered(t: torch.Tensor, count: int) -> torch.Tensor:
+    """The same in a tensor of bytes on the device of `t`, which is not waited for."""
     t = views.resolved(t)
     count = min(count, t.numel())
-    if count == 0:
-        return b""
-    if choice.kernels(t.device.type):
+    if count and choice.kernels(t.device.type):
         from repro_audit.engine import cuda
 
-        return cuda.sample(t, count)
+        return cuda.gathered(t, count)
     from repro_audit.engine import torch_ops
 
-    return torch_ops.sample(t, count)
+    return torch_ops.gathered(t, count)
 
 
 def ulp(a: Any, b: Any) -> tuple[dict[str, Any], tuple[int, ...]] | None:

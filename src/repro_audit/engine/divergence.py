@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 from repro_audit.engine import choice, devices, views
-from repro_audit.engine.tags import FLOATS, PARTS, TAGS
+from repro_audit.engine.tags import FLOATS, ITEMSIZES, PARTS, TAGS
 from repro_audit.errors import UnsupportedTensorError
 from repro_audit.model import ChannelDivergence, UlpDivergence
 
@@ -76,12 +75,27 @@ def compare_streams(
     numel = math.prod(shape)
     if len(a) != len(b) or (numel and len(a) % numel):
         raise ValueError(f"streams of {len(a)} and {len(b)} bytes do not hold {numel} elements")
+    return compare_memory(a, b, (dtype, dtype), shape)
+
+
+def compare_memory(
+    a: bytes | bytearray | memoryview,
+    b: bytes | bytearray | memoryview,
+    dtypes: tuple[str, str],
+    shape: tuple[int, ...],
+) -> UlpDivergence:
+    """As `compare`, for two logical row-major streams, each of a dtype of its own.
+
+    The lengths are the caller's to check.
+    """
+    import numpy as np
+
     strides = tuple(math.prod(shape[dim + 1 :]) for dim in range(len(shape)))
-    itemsize = len(a) // numel if numel else 1
     sides = []
-    for stream in (a, b):
-        memory = (ctypes.c_ubyte * len(stream)).from_buffer_copy(stream)
-        sides.append(views.View(ctypes.addressof(memory), shape, strides, itemsize, dtype, memory))
+    for stream, dtype in zip((a, b), dtypes, strict=True):
+        memory = np.frombuffer(stream, np.uint8)
+        itemsize = ITEMSIZES[dtype]
+        sides.append(views.View(memory.ctypes.data, shape, strides, itemsize, dtype, memory))
     return _compare(sides[0], sides[1])
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from repro_audit.engine import choice, devices, views
+
+if TYPE_CHECKING:
+    import torch
 
 
 def sample(x: Any, count: int) -> bytes:
@@ -23,3 +26,11 @@ def sample(x: Any, count: int) -> bytes:
     view = views.of(x)
     taken = min(count, view.numel)
     return choice.engine().sample(view.address, view.shape, view.strides, view.itemsize, taken)
+
+
+def gathered(t: torch.Tensor, count: int) -> torch.Tensor:
+    """The elements of `sample`, bytes in a tensor on the device of `t`, which is not waited for.
+
+    Raises UnsupportedTensorError while a CUDA graph is captured: it would become part of that.
+    """
+    return devices.gathered(t, count)

@@ -136,13 +136,13 @@ def flat_bytes(t: torch.Tensor) -> torch.Tensor:
     return flat.view(torch.uint8) if flat.numel() else flat.new_empty(0, dtype=torch.uint8)
 
 
-def sample(t: torch.Tensor, count: int) -> bytes:
-    """Section 11: the bytes of `count` elements of a dense tensor; waits for the device."""
+def gathered(t: torch.Tensor, count: int) -> torch.Tensor:
+    """Section 11: the bytes of `count` elements of a dense tensor, on its device."""
     import torch
 
     places = reference.sample_indices(count, t.numel())
     flat = t.detach().reshape(-1)[torch.tensor(places, dtype=torch.int64, device=t.device)]
-    return flat_bytes(flat).cpu().numpy().tobytes()
+    return flat_bytes(flat)
 
 
 def engine() -> StreamEngine:

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from repro_audit.errors import InconclusiveError
-from repro_audit.model import Interval, Json, Plan, SiteKey, Target
+from repro_audit.model import Given, Interval, Json, Plan, SiteKey, Target
 
 
 def plan_to_json(plan: Plan) -> dict[str, Json]:
@@ -28,7 +28,8 @@ def plan_from_json(values: Mapping[str, Json]) -> Plan:
         if interval is not None:
             ends = {name: key and _made(SiteKey, key) for name, key in interval.items()}
             interval = _made(Interval, ends)
-        known = {"target": target, "capture": capture, "interval": interval}
+        given = tuple(_made(Given, each) for each in values["given"])
+        known = {"target": target, "capture": capture, "interval": interval, "given": given}
         plan: Plan = _made(Plan, {**values, **known})
     except (AttributeError, KeyError, TypeError) as error:
         raise InconclusiveError(

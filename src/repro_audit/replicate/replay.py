@@ -28,11 +28,11 @@ import torch
 
 from repro_audit import engine
 from repro_audit.capture.calls import complete, rebuilt
+from repro_audit.capture.exact import exact
 from repro_audit.capture.operators import Operator
 from repro_audit.control import pins
 from repro_audit.errors import UnsupportedTensorError
 from repro_audit.model import Json
-from repro_audit.replicate.exact import exact
 from repro_audit.replicate.launch import replay_result as result_of
 from repro_audit.replicate.plan import plan_from_json
 from repro_audit.trace import Trace

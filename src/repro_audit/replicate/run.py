@@ -27,6 +27,7 @@ from repro_audit.replicate.reads import Reads
 
 if TYPE_CHECKING:
     from repro_audit.capture import Recorder
+    from repro_audit.capture.given import Given
     from repro_audit.replicate.endstate import EndState
     from repro_audit.trace import Writer
 
@@ -57,6 +58,7 @@ class Run:
         self._recorded: Recorder | None = None
         self._link = None if plan.lockstep is None or member.name else Link(plan.lockstep)
         self._caught = False
+        self._given: Given | None = None
 
     @property
     def member(self) -> Member:
@@ -207,6 +209,8 @@ class Run:
                 self.recorder.abandon()
         elif self.writer is not None:
             self.writer.rename(self._trace_path(), member.name, _main_thread(member))
+            if self._given is not None:
+                self._given.process = member.name
             if self.recorder is not None:
                 self.recorder.attend(self._wanted(), self._interval())
             if self.writer.begun:
@@ -257,10 +261,17 @@ class Run:
             from repro_audit.control import switches
 
             switches.apply_deterministic(torch)
-        if plan.pins:
+        held = plan.pins
+        if (
+            any(given.what in {"draws", "all"} for given in plan.given)
+            and torch.cuda.is_available()
+        ):
+            # Fused attention draws inside its kernel, where nothing can be given to it.
+            held = (*held, "math-attention")
+        if held:
             from repro_audit.control import pins
 
-            pins.hold(plan.pins, torch)
+            pins.hold(held, torch)
         if plan.end_state:
             from repro_audit.replicate.endstate import EndState
 
@@ -272,6 +283,7 @@ class Run:
 
         if self.writer is None:
             self.writer = self._new_writer()
+        self._given = self._sources() if plan.given else None
         self.recorder = Recorder(
             self.writer if self._link is None else Lockstep(self.writer, self._link),
             bases=self.member.bases,
@@ -283,6 +295,9 @@ class Run:
             poison=plan.poison,
             ledger=plan.ledger,
             by_line="draws-by-line" in plan.pins,
+            samples=plan.samples,
+            budget=plan.budget,
+            given=self._given,
             on_progress=self._progress(),
             on_fork=lambda: None,
             on_halt=self._halt,
@@ -293,6 +308,15 @@ class Run:
             self.recorder.main.muted += 1
         if self._task is not None:
             self.recorder.enter_thread(self._task, 0)
+
+    def _sources(self) -> Given:
+        from repro_audit.capture.given import Given, Source
+        from repro_audit.replicate.given import Recorded
+
+        assert self.writer is not None
+        opened = {given.trace: Recorded(Path(given.trace)) for given in self.plan.given}
+        sources: dict[str, Source] = {given.what: opened[given.trace] for given in self.plan.given}
+        return Given(self.writer, sources, self.member.name)
 
     def _halt(self) -> None:
         """The replicas in lock-step came apart: the trace ends, whatever the program does yet."""
@@ -309,6 +333,8 @@ class Run:
             recorder.abandon()
             return
         self.writer = self._new_writer()
+        if self._given is not None:
+            self._given.use(self.writer, self.member.name)
         recorder.record_into(self.writer, self._wanted(), self._interval(), self._progress())
         if self.member.worker:
             recorder.unlimited()
@@ -386,6 +412,8 @@ class Run:
                 "unobserved": dict(recorder.unobserved) if recorder is not None else {},
                 "unseen": recorder.unseen if recorder is not None else {},
                 "stale_reads": self.reads.stale,
+                "given": {} if self._given is None else dict(self._given.taken),
+                "not_given": {} if self._given is None else dict(self._given.missing),
                 "rank": self._rank if self._rank is not None else _rank_now(),
                 "processes": [] if self.member.name else _started(Path(plan.trace)),
             },

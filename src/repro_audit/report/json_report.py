@@ -30,6 +30,7 @@ from repro_audit.model import (
     UlpDivergence,
 )
 from repro_audit.report.json_values import audit_from
+from repro_audit.report.plain_values import to_plain
 
 SCHEMA = "repro-audit/report/1"
 SCHEMA_FILE = Path(__file__).with_name("schema") / "report-1.json"
@@ -108,6 +109,9 @@ def _audit(audit: Audit) -> dict[str, Json]:
         "self_check": _self_check(audit.self_check),
         "explanation": _explanation(audit.explanation),
         "reproducer": _reproducer(audit.reproducer),
+        "start": to_plain(audit.start),
+        "drift": to_plain(audit.drift),
+        "own_errors": to_plain(audit.own),
         "passes": [
             {
                 "name": pass_.name,
@@ -145,6 +149,7 @@ def _events(events: EventCounts) -> dict[str, Json]:
         "identical": events.identical,
         "divergent": events.divergent,
         "unaligned": events.unaligned,
+        "incomparable": events.incomparable,
     }
 
 

@@ -16,6 +16,7 @@ from repro_audit.model import (
     CausedBy,
     Confirmation,
     Cure,
+    Drift,
     EventCounts,
     Experiment,
     Explanation,
@@ -23,6 +24,7 @@ from repro_audit.model import (
     ManifestDifference,
     Observed,
     Origin,
+    OwnErrors,
     Pass,
     Replay,
     Reproducer,
@@ -30,12 +32,14 @@ from repro_audit.model import (
     SelfCheck,
     Sighting,
     SiteKey,
+    Start,
     TensorSpec,
     UlpDivergence,
     Unseen,
     Verdict,
     Warn,
 )
+from repro_audit.report.plain_values import from_plain
 
 _T = TypeVar("_T")
 
@@ -74,6 +78,9 @@ def audit_from(document: Mapping[str, Json]) -> Audit:
             document.get("reproducer"),
         ),
         explanation=_optional(_explanation, document.get("explanation")),
+        start=_optional(lambda known: from_plain(Start, known), document.get("start")),
+        drift=_optional(lambda known: from_plain(Drift, known), document.get("drift")),
+        own=_optional(lambda known: from_plain(OwnErrors, known), document.get("own_errors")),
         passes=tuple(
             Pass(pass_["name"], pass_["runs"], pass_["seconds"], pass_.get("lockstep", 0))
             for pass_ in document.get("passes", ())
@@ -115,6 +122,7 @@ def _events(events: Mapping[str, Json]) -> EventCounts:
         identical=_integer(events["identical"]),
         divergent=_integer(events["divergent"]),
         unaligned=_integer(events.get("unaligned", 0)),
+        incomparable=_integer(events.get("incomparable", 0)),
     )
 
 

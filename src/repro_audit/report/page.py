@@ -8,6 +8,7 @@ from rich.text import Text
 WIDEST = 100
 _NARROWEST = 16
 _LONGEST_WORD = 64
+_LABEL = 8
 
 # A space no line may break at: `phrases.printable` lets no private-use character through, so this
 # one stands in no name, and unlike U+00A0 it is no white space to the wrapper.
@@ -40,3 +41,7 @@ class Page:
             first = Text(lead, style=style) if i == 0 else Text(" " * len(lead))
             # The line is wrapped already; soft_wrap keeps rich from cutting it a second time.
             self._console.print(Text(" " * indent) + first + line, soft_wrap=True)
+
+    def labelled(self, label: str, text: str, *, indent: int = 2, style: str = "dim") -> None:
+        """A paragraph behind a label of up to seven letters."""
+        self.paragraph(text, indent=indent, lead=label.ljust(_LABEL - 1) + " ", style=style)

@@ -12,13 +12,13 @@ from rich.console import Console
 
 from repro_audit.model import Audit, Cause, Origin, Reproducer, SelfCheck
 from repro_audit.report import phrases
+from repro_audit.report.drifted import render_drift
 from repro_audit.report.page import Page, glued
 from repro_audit.report.phrases import printable
 
 _ELSEWHERE_SHOWN = 3
 _MANIFESTS_SHOWN = 8
 _ITEMS_SHOWN = 4
-_LABEL = 8
 
 _HEADLINES = {
     "identical": ("IDENTICAL", "bold green"),
@@ -46,6 +46,7 @@ def render(audit: Audit, console: Console) -> None:
     if audit.verdict in {"identical", "within-tolerance"}:
         _confirmation(audit, page)
         _honest_close(audit, page)
+    render_drift(audit, page)
     _explanation(audit, page)
     _reproducer(audit.reproducer, page)
     _self_check(audit.self_check, page)
@@ -53,15 +54,15 @@ def render(audit: Audit, console: Console) -> None:
     _manifests(audit, page)
     if audit.unseen:
         said = ", ".join(glued(phrases.unseen(unseen)) for unseen in audit.unseen)
-        _labelled(page, "unseen", said)
+        page.labelled("unseen", said)
     for warning in audit.warnings:
         at = f" (at {printable(warning.call_site)})" if warning.call_site else ""
-        _labelled(page, printable(warning.code), printable(warning.message) + at, style="yellow")
+        page.labelled(printable(warning.code), printable(warning.message) + at, style="yellow")
     if audit.verdict == "divergent" and audit.command == "run" and audit.explanation is None:
-        _labelled(page, "why", "--explain changes one condition at a time, and tries a cure")
+        page.labelled("why", "--explain changes one condition at a time, and tries a cure")
     command = next_command(audit)
     if command:
-        _labelled(page, "report", command)
+        page.labelled("report", command)
 
 
 def render_text(audit: Audit, width: int = 80) -> str:
@@ -96,19 +97,19 @@ def _explanation(audit: Audit, page: Page) -> None:
     replay = explanation.replay
     if replay is not None and replay.problem is not None:
         said = f"the op could not be called by itself: {printable(replay.problem)}"
-        _labelled(page, "alone", said)
+        page.labelled("alone", said)
     tried = phrases.experiments(explanation.experiments, changed=audit.verdict != "divergent")
     for i, said in enumerate(tried):
-        _labelled(page, "" if i else "tried", said)
+        page.labelled("" if i else "tried", said)
     cure = explanation.cure
     if cure is None:
         return
     for remedy in cure.remedies:
-        _labelled(page, "cure" if remedy == cure.remedies[0] else "", printable(remedy))
+        page.labelled("cure" if remedy == cure.remedies[0] else "", printable(remedy))
     said = phrases.cured(cure)
     if cure.remaining is not None:
         said += f"; what remains is first at {_located(cure.remaining, page)}"
-    _labelled(page, "", said)
+    page.labelled("", said)
 
 
 def _reproducer(reproducer: Reproducer | None, page: Page) -> None:
@@ -116,14 +117,10 @@ def _reproducer(reproducer: Reproducer | None, page: Page) -> None:
         return
     reason = printable(reproducer.reason or "")
     if reproducer.path is None:
-        _labelled(page, "script", f"none was written: {reason}")
+        page.labelled("script", f"none was written: {reason}")
         return
     said = {True: "shows it", False: "did not show it when it was tried", None: reason}
-    _labelled(page, "script", f"{printable(reproducer.path)}: {said[reproducer.shows]}")
-
-
-def _labelled(page: Page, label: str, text: str, *, indent: int = 2, style: str = "dim") -> None:
-    page.paragraph(text, indent=indent, lead=label.ljust(_LABEL - 1) + " ", style=style)
+    page.labelled("script", f"{printable(reproducer.path)}: {said[reproducer.shows]}")
 
 
 def _headline(audit: Audit, page: Page) -> None:
@@ -193,11 +190,11 @@ def _cause(cause: Cause | None, page: Page, *, indent: int) -> None:
     source = f"   {glued(f'[{printable(cause.source)}]')}" if cause.source else ""
     label = "cause" if cause.cls == "unknown" else cause.confidence
     said = f"{cause.cls}: {printable(first)}{source}"
-    _labelled(page, label, said, indent=indent, style="bold")
+    page.labelled(label, said, indent=indent, style="bold")
     for evidence in others:
-        _labelled(page, "", printable(evidence), indent=indent)
+        page.labelled("", printable(evidence), indent=indent)
     for i, remedy in enumerate(cause.remedies):
-        _labelled(page, "" if i else "try", printable(remedy), indent=indent, style="bold cyan")
+        page.labelled("" if i else "try", printable(remedy), indent=indent, style="bold cyan")
 
 
 def _extent(audit: Audit, page: Page) -> None:
@@ -219,8 +216,9 @@ def _extent(audit: Audit, page: Page) -> None:
 
 
 def _unaligned(audit: Audit) -> str:
-    alone = audit.events.unaligned
-    return f", {phrases.number(alone)} have no counterpart" if alone else ""
+    alone, drawn = audit.events.unaligned, audit.events.incomparable
+    said = f", {phrases.number(alone)} have no counterpart" if alone else ""
+    return said + (f", {phrases.number(drawn)} random ones are not comparable" if drawn else "")
 
 
 def _sightings(audit: Audit, page: Page) -> None:
@@ -310,7 +308,7 @@ def _passes(audit: Audit, page: Page) -> None:
     if not (several or (audit.passes and audit.explanation is not None)):
         return
     said = (glued(phrases.passed(pass_)) for pass_ in audit.passes)
-    _labelled(page, "runs", ", ".join(said))
+    page.labelled("runs", ", ".join(said))
 
 
 def _items(names: tuple[str, ...]) -> str:

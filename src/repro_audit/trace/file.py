@@ -15,7 +15,7 @@ from typing import Any
 from repro_audit.errors import TraceError
 from repro_audit.model import Json, Output, TensorSpec
 from repro_audit.trace import seal
-from repro_audit.trace.schema import APPLICATION_ID, VERSION
+from repro_audit.trace.schema import APPLICATION_ID, OUTPUT, VERSION
 
 _AGAIN = "run or record the program again"
 
@@ -53,6 +53,10 @@ class TraceFile:
             set(self.columns[3]) <= set(self.threads) and set(self.columns[4]) <= set(self.sites)
         ):
             raise LookupError("an event of a thread or site that is not there")
+        self.reductions: dict[tuple[tuple[str, str], TensorSpec], int] = {
+            (self.sites[site], self.specs[spec]): length
+            for site, spec, length in connection.execute("SELECT * FROM reduction")
+        }
         self.clock: dict[int, int] = dict(connection.execute("SELECT event, ns FROM clock"))
         self._places: dict[int, int] | None = None
 
@@ -131,6 +135,24 @@ class TraceFile:
             (number, role, position),
         ).fetchall()
         return b"".join(chunk for (chunk,) in chunks) if chunks else None
+
+    def samples(self, number: int) -> dict[int, bytes]:
+        """The sampled elements of the event with this id, by output."""
+        taken = "SELECT position, data FROM sample WHERE event = ?"
+        return dict(self._connection.execute(taken, (number,)))
+
+    def measured(self, number: int) -> dict[tuple[int, int], Json]:
+        """What was measured of the event with this id, by output and what it was compared with."""
+        rows = self._connection.execute(
+            "SELECT position, against, figures FROM measured WHERE event = ?", (number,)
+        )
+        return {(position, against): json.loads(figures) for position, against, figures in rows}
+
+    def kept(self) -> list[int]:
+        """The places of the events of which outputs were kept whole."""
+        kept = f"SELECT DISTINCT event FROM payload WHERE role = {OUTPUT}"
+        places = [self.place(event) for (event,) in self._connection.execute(kept)]
+        return [place for place in places if place is not None]
 
     def call(self, number: int) -> Json | None:
         """The description of an operator's call, where it was kept."""

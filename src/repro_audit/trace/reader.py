@@ -163,6 +163,39 @@ class Trace:
         file, number = self._found(i)
         return file.payload(number, role, position)
 
+    def samples(self, i: int) -> dict[int, bytes]:
+        """The sampled elements of each output of event `i` that has some."""
+        file, number = self._found(i)
+        return file.samples(number)
+
+    def measured(self, i: int) -> dict[tuple[int, int], Json]:
+        """What was measured of event `i`, by output and what it was compared with."""
+        file, number = self._found(i)
+        return file.measured(number)
+
+    def reduction(self, i: int, spec: TensorSpec) -> int:
+        """How many numbers go into one result of event `i`, whose first output is a `spec`; 0 where
+        that is not known.
+        """
+        file = self.files[self._file[i]]
+        return file.reductions.get((self.site_name(i), spec), 0)
+
+    def reductions(self) -> dict[int, int]:
+        """How many numbers go into one result of the events of each site, at most."""
+        longest: dict[tuple[str, str], int] = {}
+        for file in self.files:
+            for (name, _), length in file.reductions.items():
+                longest[name] = max(longest.get(name, 0), length)
+        return {site: longest[name] for site, name in self.sites.items() if name in longest}
+
+    def kept(self) -> list[int]:
+        """The events of which outputs were kept whole, in no order."""
+        found: list[int] = []
+        for number, file in enumerate(self.files):
+            places = (self._index(number, place) for place in file.kept())
+            found.extend(place for place in places if place is not None)
+        return found
+
     def call(self, i: int) -> Json | None:
         """The call of operator `i`, where it was kept: see `capture.calls`."""
         file, number = self._found(i)

@@ -7,14 +7,16 @@ Versions are in `PRAGMA user_version`; one that is not known is refused, never g
 
 from __future__ import annotations
 
-SCHEMA = "repro-audit/trace/3"
-VERSION = 3
+SCHEMA = "repro-audit/trace/4"
+VERSION = 4
 # "RAud": tells a trace from any other SQLite file.
 APPLICATION_ID = 0x52417564
 
 KINDS = ("op", "param", "batch", "rng", "module")
 PHASES = ("data", "rng", "weights", "forward", "backward", "optimizer")
 TAINTED, RANDOM, RECOMPUTE, INPUTS = 1, 2, 4, 8
+# Roles of a payload.
+MEMORY, OUTPUT, STATE = range(3)
 # A blob is read whole by SQLite; 16 MiB keeps a large tensor's reading in bounds.
 CHUNK = 16 << 20
 
@@ -74,6 +76,26 @@ CREATE TABLE input (
   digest   BLOB,
   name     TEXT,
   PRIMARY KEY (event, position)
+) WITHOUT ROWID;
+CREATE TABLE sample (
+  event    INTEGER NOT NULL,      -- event.id
+  position INTEGER NOT NULL,      -- as output
+  data     BLOB NOT NULL,         -- elements evenly spread over the stream: SPEC.md, section 11
+  PRIMARY KEY (event, position)
+) WITHOUT ROWID;
+CREATE TABLE reduction (
+  site   INTEGER NOT NULL,        -- site.id of an operator
+  spec   INTEGER NOT NULL,        -- spec.id of its first output
+  length INTEGER NOT NULL,        -- how many numbers go into one of its results, at most
+  PRIMARY KEY (site, spec)
+) WITHOUT ROWID;
+CREATE TABLE measured (
+  event    INTEGER NOT NULL,      -- event.id, where the run was given another's values
+  position INTEGER NOT NULL,      -- as output
+  against  INTEGER NOT NULL,      -- 0 own result against the other's, 1 own against float64, 2 the
+                                  -- other's against float64
+  figures  TEXT NOT NULL,         -- JSON of model.Deviation
+  PRIMARY KEY (event, position, against)
 ) WITHOUT ROWID;
 CREATE TABLE call (
   event INTEGER PRIMARY KEY,      -- event.id of an operator whose call was kept

@@ -14,13 +14,13 @@ from typing import Any
 from repro_audit.errors import TraceError
 from repro_audit.model import Json
 from repro_audit.trace import seal
-from repro_audit.trace.schema import APPLICATION_ID, CHUNK, DDL, INPUTS, SCHEMA, VERSION
+from repro_audit.trace.schema import APPLICATION_ID, CHUNK, DDL, INPUTS, OUTPUT, SCHEMA, VERSION
 
 Row = tuple[Any, ...]
 
 
 class Writer:
-    """A trace being written. `events`, `outputs`, `inputs` and `clock` take rows of the schema.
+    """A trace being written. The lists `events`, `outputs` and so on take rows of the schema.
 
     Rows are appended to the lists by capture and written by `flush`, which clears them in place;
     in one transaction. The file is not a trace until `close`: a reader refuses it before. Numbers,
@@ -43,6 +43,9 @@ class Writer:
         self.outputs: list[Row] = []
         self.inputs: list[Row] = []
         self.clock: list[Row] = []
+        self.samples: list[Row] = []
+        self.reductions: list[Row] = []
+        self.measured: list[Row] = []
         self._sites: dict[tuple[str, str], int] = {}
         self._codes: dict[str, int] = {}
         self._specs: dict[tuple[str, tuple[int, ...], str], int] = {}
@@ -133,6 +136,12 @@ class Writer:
                     [(event, role, position, chunk, data)],
                 )
 
+    def unkeep(self, event: int, position: int) -> None:
+        """Let an output's bytes go again."""
+        with self._lock:
+            gone = "DELETE FROM payload WHERE event = ? AND role = ? AND position = ?"
+            self._execute(gone, [(event, OUTPUT, position)])
+
     def call(self, event: int, call: Json) -> None:
         """Keep the description of an operator's call."""
         with self._lock:
@@ -152,7 +161,7 @@ class Writer:
                 for thread, event in last.items():
                     later = "DELETE FROM event WHERE thread = ? AND id > ?"
                     connection.execute(later, (thread, event))
-                for table in ("output", "input", "call", "payload", "clock"):
+                for table in ("output", "input", "call", "payload", "clock", "sample"):
                     gone = f"DELETE FROM {table} WHERE event NOT IN (SELECT id FROM event)"
                     connection.execute(gone)
                 (left,) = connection.execute("SELECT count(*) FROM event").fetchone()
@@ -166,15 +175,12 @@ class Writer:
             # Rows that another thread appends meanwhile stay for the next flush. A thread that has
             # ended before they are counted has all of its own among them.
             ended = len(self._ended)
-            lists = (self.events, self.outputs, self.inputs, self.clock)
-            taken = [(rows, len(rows)) for rows in lists]
+            taken = [(rows, len(rows)) for rows in self._lists()]
             numbered = len(self._new)
             with self._transaction() as connection:
                 for statement, row in self._new[:numbered]:
                     connection.execute(statement, row)
-                for (rows, count), table, columns in zip(
-                    taken, ("event", "output", "input", "clock"), (10, 5, 5, 2), strict=True
-                ):
+                for (rows, count), (table, columns) in zip(taken, _TABLES, strict=True):
                     marks = ",".join("?" * columns)
                     connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows[:count])
                 connection.executemany(_END, self._ended[:ended])
@@ -258,6 +264,10 @@ class Writer:
         connection.execute("PRAGMA synchronous=OFF")
         return connection
 
+    def _lists(self) -> tuple[list[Row], ...]:
+        own = self.events, self.outputs, self.inputs, self.clock
+        return (*own, self.samples, self.reductions, self.measured)
+
     def _number(self, numbers: dict[Any, int], name: Any, insert: str, row: Row) -> int:
         """A new number; its row is queued before any event can refer to it."""
         with self._lock:
@@ -293,6 +303,16 @@ class Writer:
         return TraceError(f"cannot write the trace {self.path}: {error}")
 
 
+# Tables that rows are gathered for, in the order of the lists, and how many columns they have.
+_TABLES = (
+    ("event", 10),
+    ("output", 5),
+    ("input", 5),
+    ("clock", 2),
+    ("sample", 3),
+    ("reduction", 3),
+    ("measured", 4),
+)
 _END = "UPDATE thread SET ended = 1 WHERE id = ?"
 _leaked: list[sqlite3.Connection | None] = []
 

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch._decomp import decomposition_table
 
-from repro_audit.capture.operators import tensors_in
-
-if TYPE_CHECKING:
-    from repro_audit.replicate.replay import Kept
+from repro_audit.capture.operators import Operator, tensors_in
 
 _WIDER = {torch.complex64: torch.complex128, torch.complex32: torch.complex128}
 # Give back, beside their result, which elements they dropped.
 _DROPOUTS = {"aten.native_dropout.default"}
 
 
-def exact(kept: Kept, output: int, result: list[torch.Tensor]) -> tuple[torch.Tensor | None, str]:
+class Made(Protocol):
+    """A call that can be made: `make` gives its arguments, positional and by name."""
+
+    @property
+    def name(self) -> str:
+        """The operator's name."""
+
+    @property
+    def operator(self) -> Operator:
+        """How it is recorded."""
+
+    @property
+    def function(self) -> Any:
+        """What is called."""
+
+    @property
+    def make(self) -> Callable[[], tuple[Any, dict[str, Any]]]:
+        """Gives the arguments."""
+
+
+def exact(kept: Made, output: int, result: list[torch.Tensor]) -> tuple[torch.Tensor | None, str]:
     """Output number `output` of a call in float64, or None and why there is none.
 
-    All arguments are made float64 (complex128), and so is a dtype that the call asks for. By the
+    All arguments are copied as float64 (complex128), as is a dtype that the call asks for. By the
     operator's own kernel where it has one for float64, else by torch's decomposition. What is drawn
     is taken from `result`, one of the call's results.
     """
@@ -55,7 +73,7 @@ def exact(kept: Kept, output: int, result: list[torch.Tensor]) -> tuple[torch.Te
 
 
 def _dropped(
-    kept: Kept, output: int, result: list[torch.Tensor]
+    kept: Made, output: int, result: list[torch.Tensor]
 ) -> tuple[torch.Tensor | None, str]:
     """A dropout that drops what the call dropped."""
     if output != 0:
@@ -66,7 +84,7 @@ def _dropped(
     return value.double() * mask * scale, ""
 
 
-def _shared(args: Any, kwargs: Any, kept: Kept) -> bool:
+def _shared(args: Any, kwargs: Any, kept: Made) -> bool:
     """True if what the call writes lies in the memory of another argument."""
     written = [tensor for tensor, _ in kept.operator.outputs(args, kwargs, [None] * 8)]
     storages = [tensor.untyped_storage()._cdata for tensor in tensors_in([args, kwargs])]
@@ -79,7 +97,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 def _widened(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return value.to(_wide(value.dtype))
+        return value.to(_wide(value.dtype), copy=True)
     if isinstance(value, torch.dtype):
         return _wide(value)
     if isinstance(value, list | tuple):

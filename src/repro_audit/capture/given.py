@@ -1,0 +1,200 @@
+"""Values of a recording in place of a run's own: to start alike, or to err from the same inputs.
+
+A run that is given `all` takes, after each event, what the recording has of it. Then each operator
+computes from the recording's values, whatever came before it here, forwards and backwards: what its
+result differs by is its own error, and nothing that it inherited.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from repro_audit.capture.dispatch import KIND_BATCH, KIND_PARAM, PHASES, paused
+from repro_audit.capture.exact import exact
+from repro_audit.engine.deviation import deviation
+from repro_audit.model import Deviation, SiteKey
+
+if TYPE_CHECKING:
+    from repro_audit.capture.dispatch import OpMode
+    from repro_audit.capture.operators import Operator
+    from repro_audit.capture.sink import Kept
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+# What `measured` rows compare.
+OWN, HERE, THERE = range(3)
+
+
+class Source(Protocol):
+    """A recording: `value` is an output that it kept whole, on the host; None where it has none."""
+
+    def value(self, key: SiteKey, position: int) -> torch.Tensor | None:
+        """Output `position` of the event of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call as `exact` wants it."""
+
+    name: str
+    operator: Operator
+    function: Any
+    make: Callable[[], tuple[Any, dict[str, Any]]]
+
+
+class Given:
+    """Gives a run what `sources` have: of weights, inputs, draws, or all, by these names.
+
+    `taken` counts what was given, by kind, and `missing` what the run has and the recording not.
+    """
+
+    def __init__(self, sink: Kept, sources: Mapping[str, Source], process: str = "") -> None:
+        self._sink = sink
+        # What the process is called whose events these are.
+        self.process = process
+        self._all = sources.get("all")
+        self._by_kind = {
+            kind: source
+            for kind in ("weights", "inputs", "draws")
+            if (source := sources.get(kind) or self._all) is not None
+        }
+        self.taken: Counter[str] = Counter()
+        self.missing: Counter[str] = Counter()
+
+    def use(self, sink: Kept, process: str) -> None:
+        """In a fork: measure into another sink, as another process."""
+        self._sink = sink
+        self.process = process
+
+    def key(self, mode: OpMode, phase: int, module: str, op: str, count: int) -> SiteKey:
+        """What names an event in a recording."""
+        return SiteKey(mode.step, PHASES[phase], module, op, count, mode.name, self.process)
+
+    # -- before an event is recorded ------------------------------------------------------------
+
+    def enters(self, kind: int, key: SiteKey, outputs: list[tuple[str | None, Any]]) -> None:
+        """Give the tensors of a batch, or of a model that has not run yet, what they are to be."""
+        if kind == KIND_BATCH:
+            what = "inputs"
+        elif kind == KIND_PARAM and key.step == 0 and key.call_index == 0:
+            what = "weights"
+        else:
+            return
+        for position, (_, tensor) in enumerate(outputs):
+            if isinstance(tensor, torch.Tensor):
+                self._give(what, key, position, tensor)
+
+    def drawn(self, kind: int, key: SiteKey, made: list[torch.Tensor], random: bool) -> None:
+        """Give an operator that draws, or brings in from outside, what it is to return."""
+        what = "draws" if random else "inputs" if kind == KIND_BATCH else None
+        if what is not None:
+            for position, tensor in enumerate(made):
+                self._give(what, key, position, tensor)
+
+    def _give(self, what: str, key: SiteKey, position: int, tensor: torch.Tensor) -> None:
+        source = self._by_kind.get(what)
+        if source is None:
+            return
+        with paused():
+            value = source.value(key, position)
+            given = value is not None and put(value, tensor)
+        (self.taken if given else self.missing)[what] += 1
+
+    # -- after it -------------------------------------------------------------------------------
+
+    def before(
+        self, key: SiteKey, operator: Operator, function: Any, args: Any, kwargs: Any
+    ) -> dict[int, torch.Tensor | None] | None:
+        """The exact results of an operator that is about to overwrite its arguments."""
+        if self._all is None or not operator.writes or operator.random:
+            return None
+        with paused():
+            written = [t for t, _ in operator.outputs(args, kwargs, [None] * 8)]
+            call = _call(operator, function, args, kwargs)
+            return {
+                position: _exact(call, position, written)
+                for position in range(len(written))
+                if self._all.value(key, position) is not None
+            }
+
+    def after(
+        self,
+        index: int,
+        key: SiteKey,
+        made: list[torch.Tensor],
+        exactly: dict[int, torch.Tensor | None] | None,
+        call: tuple[Operator, Any, Any, Any] | None,
+    ) -> None:
+        """Measure what an event gave against the recording, and go on with what that has.
+
+        `exactly` are results in float64 that were found before; else `call` is made to find them.
+        """
+        if self._all is None:
+            return
+        with paused():
+            for position, tensor in enumerate(made):
+                value = self._all.value(key, position)
+                if value is None or type(tensor) not in _PLAIN or value.shape != tensor.shape:
+                    self.missing["all"] += 1
+                    continue
+                right = None if exactly is None else exactly.get(position)
+                own = self._measure(index, position, OWN, tensor, value)
+                if own is not None and own.differing:
+                    if exactly is None and call is not None and not call[0].random:
+                        right = _exact(_call(*call), position, made)
+                    if right is not None and right.shape == tensor.shape:
+                        self._measure(index, position, HERE, tensor, right)
+                        self._measure(index, position, THERE, value, right)
+                self.taken["all"] += int(put(value, tensor))
+
+    def parameter(self, index: int, key: SiteKey, tensor: torch.Tensor) -> None:
+        """The same for a parameter that an optimizer has updated."""
+        self.after(index, key, [tensor], {}, None)
+
+    def _measure(
+        self, index: int, position: int, against: int, one: torch.Tensor, other: torch.Tensor
+    ) -> Deviation | None:
+        dtypes = _name(one), _name(other)
+        found = deviation(_bytes(one), _bytes(other), dtypes, one.numel())
+        if found is not None:
+            figures = json.dumps(asdict(found), sort_keys=True)
+            self._sink.measured.append((index, position, against, figures))
+        return found
+
+
+def put(value: torch.Tensor, tensor: torch.Tensor) -> bool:
+    """Write a value over a tensor, unseen by autograd; False where the two are not alike."""
+    if type(tensor) not in _PLAIN or tensor.shape != value.shape or tensor.is_meta:
+        return False
+    try:
+        with paused(), torch._C._AutoDispatchBelowAutograd():
+            tensor.copy_(value)
+    except RuntimeError:  # memory that several elements share, or that is read only
+        return False
+    return True
+
+
+def _call(operator: Operator, function: Any, args: Any, kwargs: Any) -> _Call:
+    return _Call(operator.name, operator, function, lambda: (args, kwargs or {}))
+
+
+def _exact(call: _Call, position: int, made: list[torch.Tensor]) -> torch.Tensor | None:
+    try:
+        return exact(call, position, made)[0]
+    except Exception:
+        # A decomposition may raise anything; there is no exact result then.
+        return None
+
+
+def _name(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy().data)

@@ -1,0 +1,88 @@
+"""`repro-audit verify`: does what was recorded come out the same here?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from repro_audit.cli import output as out
+from repro_audit.cli.audits import REPORT
+from repro_audit.cli.progress import progress
+from repro_audit.cli.tolerance import tolerance_of, tolerance_options
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  repro-audit verify h100.audit
+  repro-audit verify h100.audit --same-start --rounding
+  repro-audit verify h100.audit scripts/train.py   its program is there, here
+""",
+)
+@click.argument("recording", type=click.Path(path_type=Path), metavar="FILE")
+@click.argument("program", required=False)
+@click.option(
+    "--same-start",
+    is_flag=True,
+    help="Take weights, inputs and random draws from FILE: another machine draws other numbers.",
+)
+@click.option(
+    "--own/--no-own",
+    default=None,
+    help="Run each op with FILE's own values too: what it errs by itself, and who is nearer to "
+    "float64. By default where FILE has all tensors and the runs differ.",
+)
+@tolerance_options
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="S",
+    help="End a run that takes more than S seconds.",
+)
+@click.option("--isolate", is_flag=True, help="Give each run its own copy of the directory.")
+@out.report_options
+@click.option("--exit-zero", is_flag=True, help="Exit 0 even when they diverge.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress; with -o, no report on stdout.")
+def verify(
+    *,
+    recording: Path,
+    program: str | None,
+    same_start: bool,
+    own: bool | None,
+    ulp_tol: int | None,
+    rounding: bool,
+    timeout: float | None,
+    isolate: bool,
+    format_: str,
+    output: Path | None,
+    force: bool,
+    exit_zero: bool,
+    quiet: bool,
+) -> int:
+    """Run again here what FILE recorded, and compare.
+
+    The command, its arguments, seeds and switches are the recorded ones. PROGRAM
+    says where the program is, if not where it was.
+    """
+    out.ensure_writable(output, force=force)
+    from repro_audit.audit import VerifyRequest
+    from repro_audit.audit import verify as verified
+    from repro_audit.report.json_report import save
+
+    request = VerifyRequest(
+        recording,
+        program,
+        tolerance=tolerance_of(ulp_tol=ulp_tol, rounding=rounding),
+        same_start=same_start,
+        own=own,
+        timeout=timeout,
+        isolate=isolate,
+    )
+    silent = quiet or (format_ == "json" and output is None)
+    with progress(quiet=silent) as shown:
+        audit = verified(request, shown)
+    if audit.directory is not None:
+        save(audit, Path(audit.directory) / REPORT)
+    out.finish(audit, format_, output, quiet=quiet)
+    return out.exit_code(audit, exit_zero=exit_zero)

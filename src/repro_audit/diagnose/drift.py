@@ -1,0 +1,240 @@
+"""How far two runs drift apart: from event to event, over the depth of a model, over steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+
+from repro_audit.diagnose.align import Alignment
+from repro_audit.diagnose.tolerance import ROUNDOFF, expected
+from repro_audit.engine.deviation import deviation, values
+from repro_audit.model import (
+    Amplification,
+    Deviation,
+    Drift,
+    Event,
+    Gap,
+    StepDrift,
+    Tolerance,
+)
+from repro_audit.trace import Trace
+from repro_audit.trace.schema import PHASES, RANDOM
+
+# Differing events that are measured, at most: the first half of these, the others evenly spread.
+LIMIT = 20_000
+_FORWARD, _BACKWARD = PHASES.index("forward"), PHASES.index("backward")
+_OP, _PARAM, _MODULE = 0, 1, 4
+
+
+def drift(
+    a: Trace,
+    b: Trace,
+    alignment: Alignment,
+    runs: tuple[str, str],
+    *,
+    tolerance: Tolerance,
+    draws: bool = True,
+) -> Drift | None:
+    """How far `b` is from `a` wherever they differ; None where they do not.
+
+    By the elements that were sampled of what both recorded. Random operators are left out unless
+    `draws` compare. Some 100 µs an event that differs, of at most `LIMIT`.
+    """
+    differing = [
+        (i, j)
+        for i, j in alignment.pairs
+        if (mine := a.signature(i)) is not None
+        and (other := b.signature(j)) is not None
+        and mine != other
+        and (draws or not a.flags[i] & RANDOM)
+    ]
+    if not differing:
+        return None
+    differing.sort()
+    added = _added_up(a)
+    gaps = [
+        gap
+        for i, j in _chosen(differing)
+        if (gap := gap_of(a, b, i, j, added[i], tolerance)) is not None
+    ]
+    beyond = [gap for gap in gaps if gap.beyond]
+    layers = _layers(gaps)
+    weighed = sum(gap.deviation.differing for gap in gaps)
+    return Drift(
+        runs=runs,
+        differing=len(differing),
+        measured=len(gaps),
+        sampled=max((g.deviation.compared for g in gaps if not g.deviation.whole), default=0),
+        beyond=len(beyond),
+        tolerance=tolerance,
+        first_beyond=beyond[0] if beyond else None,
+        largest=max(gaps, key=lambda gap: gap.deviation.rms, default=None),
+        amplification=_amplification(layers),
+        bias=sum(g.deviation.bias * g.deviation.differing for g in gaps) / weighed
+        if weighed
+        else 0.0,
+        layers=layers,
+        steps=tuple(_steps(a, b, alignment, gaps)),
+    )
+
+
+def gap_of(a: Trace, b: Trace, i: int, j: int, added: float, tolerance: Tolerance) -> Gap | None:
+    """How far event `i` of `a` is from `j` of `b`, where `added` numbers were added up by then."""
+    mine, other = a.event(i), b.event(j)
+    found: tuple[int, Deviation] | None = None
+    for position, deviation_ in _deviations(a, b, mine, other):
+        if found is None or _size(deviation_) > _size(found[1]):
+            found = position, deviation_
+    return None if found is None else _gap(a, b, mine, other, *found, added, tolerance)
+
+
+def _gap(
+    a: Trace,
+    b: Trace,
+    mine: Event,
+    other: Event,
+    position: int,
+    found: Deviation,
+    added: float,
+    tolerance: Tolerance,
+) -> Gap:
+    output = mine.outputs[position]
+    dtypes = output.spec.dtype, other.outputs[position].spec.dtype
+    computed = mine.kind in {"op", "param", "module"}
+    rounding = expected(added, dtypes) if computed and added else None
+    return Gap(
+        key=mine.key,
+        event=a.place(mine.index),
+        output=position,
+        output_name=output.name,
+        spec=output.spec,
+        call_site=mine.call_site,
+        deviation=found,
+        length=a.reduction(mine.index, mine.outputs[0].spec),
+        expected=rounding,
+        beyond=is_beyond(found, rounding, tolerance),
+    )
+
+
+def is_beyond(found: Deviation, rounding: float | None, tolerance: Tolerance) -> bool:
+    """True if a deviation is past the tolerance; by default past what rounding explains."""
+    if found.unordered:
+        return True
+    if tolerance.ulp is not None:
+        return found.max_ulp > tolerance.ulp
+    return found.rms > rounding if rounding is not None else found.differing > 0
+
+
+def _size(found: Deviation) -> tuple[bool, float]:
+    return found.unordered > 0, found.rms
+
+
+def _deviations(a: Trace, b: Trace, mine: Event, other: Event) -> Iterator[tuple[int, Deviation]]:
+    ours, theirs = a.samples(mine.index), b.samples(other.index)
+    for position, (x, y) in enumerate(zip(mine.outputs, other.outputs, strict=False)):
+        if x.bits == y.bits or x.spec.shape != y.spec.shape:
+            continue
+        if position not in ours or position not in theirs:
+            continue
+        numel = 1
+        for size in x.spec.shape:
+            numel *= size
+        dtypes = x.spec.dtype, y.spec.dtype
+        found = deviation(ours[position], theirs[position], dtypes, numel)
+        if found is not None:
+            yield position, found
+
+
+def _added_up(trace: Trace) -> list[float]:
+    """How many numbers were added up from the begin of the run to each event, that one included.
+
+    Backwards what is forwards is added up once more.
+    """
+    lengths = trace.reductions()
+    return list(
+        accumulate(
+            float(lengths.get(site, 0)) if kind == _OP else 0.0
+            for kind, site in zip(trace.kind, trace.site, strict=True)
+        )
+    )
+
+
+def _chosen(differing: Sequence[tuple[int, int]]) -> Iterable[tuple[int, int]]:
+    if len(differing) <= LIMIT:
+        return differing
+    first, rest = differing[: LIMIT // 2], differing[LIMIT // 2 :]
+    stride = -(-len(rest) // (LIMIT // 2))
+    return [*first, *rest[::stride]]
+
+
+def _layers(gaps: Sequence[Gap]) -> tuple[Gap, ...]:
+    """The last gap of each module in the first forward that differs, in order."""
+    forward = [g for g in gaps if g.key.phase == "forward" and g.spec.dtype in ROUNDOFF]
+    if not forward:
+        return ()
+    step = forward[0].key.step
+    last = {gap.key.module: gap for gap in forward if gap.key.step == step}
+    return tuple(sorted(last.values(), key=lambda gap: gap.event))
+
+
+def _amplification(layers: Sequence[Gap]) -> Amplification | None:
+    found: Amplification | None = None
+    for before, after in zip(layers, layers[1:], strict=False):
+        if before.deviation.rms <= 0:
+            continue
+        factor = after.deviation.rms / before.deviation.rms
+        if found is None or factor > found.factor:
+            found = Amplification(before, after, factor)
+    return found
+
+
+def _steps(a: Trace, b: Trace, alignment: Alignment, gaps: Sequence[Gap]) -> Iterator[StepDrift]:
+    losses = _losses(a, b, alignment)
+    forward: dict[int, float] = {}
+    weights: dict[int, float] = {}
+    for gap in gaps:
+        step, size = gap.key.step, gap.deviation.rms
+        if gap.key.phase == "forward" and gap.spec.dtype in ROUNDOFF:
+            forward[step] = size
+        elif gap.key.phase == "weights" and gap.key.op.startswith("param:"):
+            weights[step] = max(weights.get(step, 0.0), size)
+    # What a run ends with is recorded once more after its last step.
+    made = min(a.steps, b.steps) or 1
+    for step in sorted({*losses, *forward, *weights}):
+        if step < made:
+            yield StepDrift(step, losses.get(step), forward.get(step), weights.get(step))
+
+
+def _losses(a: Trace, b: Trace, alignment: Alignment) -> dict[int, tuple[float, float]]:
+    """Of each step the number that its first backward began at: the last one of its forward."""
+    begun: set[int] = set()
+    last: dict[int, int] = {}
+    for i, (step, phase) in enumerate(zip(a.step, a.phase, strict=True)):
+        if phase == _BACKWARD:
+            begun.add(step)
+        elif step in begun or phase != _FORWARD or not a.signature(i):
+            continue
+        # The gradient of a loss is made before the first op of the backward.
+        elif not a.site_name(i)[1].startswith("aten.ones_like"):
+            last[step] = i
+    wanted = {i: step for step, i in last.items() if step in begun}
+    found: dict[int, tuple[float, float]] = {}
+    for i, j in alignment.pairs:
+        if i in wanted:
+            pair = _number(a, i), _number(b, j)
+            if pair[0] is not None and pair[1] is not None:
+                found[wanted[i]] = pair[0], pair[1]
+    return found
+
+
+def _number(trace: Trace, i: int) -> float | None:
+    spec = next((output.spec for output in trace.event(i).outputs), None)
+    sample = trace.samples(i).get(0)
+    if (
+        spec is None
+        or sample is None
+        or spec.dtype not in ROUNDOFF
+        or any(s != 1 for s in spec.shape)
+    ):
+        return None
+    return float(values(sample, spec.dtype)[0])

@@ -1,0 +1,117 @@
+"""Own error against inherited error: what each event errs when it is given the other's values."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import replace
+
+from repro_audit.diagnose.drift import gap_of, is_beyond
+from repro_audit.diagnose.tolerance import expected
+from repro_audit.model import Deviation, Event, Gap, Json, OwnError, OwnErrors, Tolerance
+from repro_audit.trace import Trace
+
+_OWN, _HERE, _THERE = range(3)
+_SHOWN = 20
+
+
+def own_errors(recorded: Trace, forced: Trace, run: Trace, tolerance: Tolerance) -> OwnErrors:
+    """What events err by themselves: those of `forced`, which was given all that `recorded` kept.
+
+    `run` is one that was given no more than the same start: what its events are off by is the total
+    that is told beside. Costs a lookup an event.
+    """
+    nearer: Counter[str] = Counter()
+    differing: list[OwnError] = []
+    events = 0
+    for i in range(len(forced)):
+        measured = forced.measured(i)
+        if not measured:
+            continue
+        events += 1
+        found = _largest(forced, i, measured, tolerance)
+        if found is None:
+            continue
+        differing.append(found)
+        nearer[_nearer(found)] += 1
+    beyond = [error for error in differing if error.gap.beyond]
+    largest = sorted(differing, key=_beyond_rounding, reverse=True)[:_SHOWN]
+
+    def with_total(error: OwnError | None) -> OwnError | None:
+        return None if error is None else replace(error, total=_total(error, recorded, run))
+
+    return OwnErrors(
+        events=events,
+        differing=len(differing),
+        beyond=len(beyond),
+        missing=int(forced.closing.get("not_given", {}).get("all", 0)),
+        nearer=dict(sorted(nearer.items())),
+        first=with_total(differing[0] if differing else None),
+        first_beyond=with_total(beyond[0] if beyond else None),
+        errors=tuple(error for one in largest if (error := with_total(one)) is not None),
+    )
+
+
+def _largest(
+    forced: Trace, i: int, measured: dict[tuple[int, int], Json], tolerance: Tolerance
+) -> OwnError | None:
+    """The error of an event at the output where it is largest; None where it has none."""
+    owned = {
+        position: Deviation(**figures)
+        for (position, against), figures in measured.items()
+        if against == _OWN and figures["differing"]
+    }
+    if not owned:
+        return None
+    position = max(owned, key=lambda at: (owned[at].unordered > 0, owned[at].rms, -at))
+    here, there = (measured.get((position, against)) for against in (_HERE, _THERE))
+    return OwnError(
+        gap=_gap(forced, forced.event(i), position, owned[position], tolerance),
+        own=owned[position],
+        here=None if here is None else Deviation(**here),
+        there=None if there is None else Deviation(**there),
+        total=None,
+    )
+
+
+def _gap(trace: Trace, event: Event, position: int, found: Deviation, tolerance: Tolerance) -> Gap:
+    output = event.outputs[position]
+    length = trace.reduction(event.index, event.outputs[0].spec)
+    rounding = expected(length, (output.spec.dtype,) * 2) if length else None
+    if event.kind == "param":
+        # An optimizer's update of one element: a handful of operations.
+        rounding = expected(8, (output.spec.dtype,) * 2)
+    return Gap(
+        key=event.key,
+        event=trace.place(event.index),
+        output=position,
+        output_name=output.name,
+        spec=output.spec,
+        call_site=event.call_site,
+        deviation=found,
+        length=length,
+        expected=rounding,
+        beyond=is_beyond(found, rounding, tolerance),
+    )
+
+
+def _nearer(error: OwnError) -> str:
+    if error.here is None or error.there is None:
+        return "unknown"
+    here, there = error.here.rms, error.there.rms
+    if math.isclose(here, there, rel_tol=0.05):
+        return "neither"
+    return "here" if here < there else "there"
+
+
+def _beyond_rounding(error: OwnError) -> tuple[bool, float]:
+    rounding = error.gap.expected
+    return error.own.unordered > 0, error.own.rms / rounding if rounding else error.own.rms
+
+
+def _total(error: OwnError, recorded: Trace, run: Trace) -> Deviation | None:
+    there, here = recorded.find(error.gap.key), run.find(error.gap.key)
+    if there is None or here is None:
+        return None
+    gap = gap_of(recorded, run, there, here, 0.0, Tolerance())
+    return None if gap is None else gap.deviation

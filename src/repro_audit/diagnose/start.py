@@ -1,0 +1,58 @@
+"""Did two runs start alike? Weights, inputs and random numbers, before anything was computed."""
+
+from __future__ import annotations
+
+from repro_audit.diagnose.align import Alignment
+from repro_audit.diagnose.manifests import lookup
+from repro_audit.model import Start
+from repro_audit.trace import Trace
+from repro_audit.trace.schema import RANDOM
+
+_PARAM, _BATCH = 1, 2
+# What decides which random bits a seed gives, or how kernels compute.
+_MACHINE = (
+    "versions.torch",
+    "platform.machine",
+    "torch.backends.cpu.get_cpu_capability",
+)
+_GPUS = "torch.cuda.devices"
+
+
+def draws_compare(a: Trace, b: Trace) -> bool:
+    """False where equal seeds may give other numbers: another machine, device, ISA or torch."""
+    kinds = [{device.partition(":")[0] for device in run.devices()} - {"meta"} for run in (a, b)]
+    if kinds[0] != kinds[1]:
+        return False
+    fields = (*_MACHINE, _GPUS) if kinds[0] != {"cpu"} else _MACHINE
+    return all(lookup(a.manifest, field) == lookup(b.manifest, field) for field in fields)
+
+
+def start_of(a: Trace, b: Trace, alignment: Alignment) -> tuple[Start, int | None]:
+    """What two aligned runs began with, how much of it differs, and the first event that does.
+
+    Weights are those of a model before its first forward, inputs are batches and what else comes in
+    from outside, at any step; draws are what random operators gave.
+    """
+    counts = {name: [0, 0] for name in ("weights", "inputs", "draws")}
+    first: int | None = None
+    for i, j in alignment.pairs:
+        name = _name(a, i)
+        mine, other = a.signature(i), b.signature(j)
+        if name is None or mine is None or other is None:
+            continue
+        counts[name][0] += 1
+        if mine != other:
+            counts[name][1] += 1
+            first = i if first is None else min(first, i)
+    weights, inputs, draws = ((had, differ) for had, differ in counts.values())
+    return Start(weights, inputs, draws), first
+
+
+def _name(trace: Trace, i: int) -> str | None:
+    kind = trace.kind[i]
+    if kind == _PARAM:
+        initial = trace.step[i] == 0 and trace.call_index[i] == 0
+        return "weights" if initial else None
+    if kind == _BATCH:
+        return "inputs"
+    return "draws" if trace.flags[i] & RANDOM else None

@@ -1,0 +1,80 @@
+"""How far two tensors, or samples of them, are apart: in ULP, and against the size of the whole."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from repro_audit.engine import reference_ulp
+from repro_audit.engine.divergence import compare_memory
+from repro_audit.engine.tags import ITEMSIZES, PARTS, TAGS
+from repro_audit.errors import UnsupportedTensorError
+from repro_audit.model import Deviation
+
+_F64 = npt.NDArray[np.float64]
+_NUMPY = {"float16": "<f2", "float32": "<f4", "float64": "<f8", "bool": "?"}
+
+
+def deviation(
+    a: bytes | memoryview, b: bytes | memoryview, dtypes: tuple[str, str], numel: int
+) -> Deviation | None:
+    """What two streams of elements, of tensors of `numel`, are apart; `dtypes` are their own.
+
+    They may be the whole or samples taken alike. `rms` is ‖a-b‖ / max(‖a‖, ‖b‖) in float64 over the
+    pairs of which both are finite: unlike a count of ULP it does not grow where an element happens
+    to be near zero. None where the two have no common distance: other dtypes than numbers, or as
+    many elements not. Some 30 µs for 512 elements.
+    """
+    if any(dtype not in ITEMSIZES for dtype in dtypes):
+        return None
+    counts = [len(s) // ITEMSIZES[dtype] for s, dtype in zip((a, b), dtypes, strict=True)]
+    if counts[0] != counts[1]:
+        return None
+    try:
+        found = compare_memory(a, b, dtypes, (counts[0],))
+    except UnsupportedTensorError:
+        return None
+    # What rounds to the same in the narrower dtype is apart all the same.
+    apart = found.differing or dtypes[0] != dtypes[1]
+    ordered = found.less + found.greater
+    return Deviation(
+        numel=numel,
+        compared=counts[0],
+        differing=found.differing,
+        unordered=found.unordered,
+        max_ulp=found.max_ulp,
+        mean_ulp=found.mean_ulp,
+        max_relative=found.max_relative,
+        rms=_rms(values(a, dtypes[0]), values(b, dtypes[1])) if apart else 0.0,
+        bias=(found.greater - found.less) / ordered if ordered else 0.0,
+    )
+
+
+def values(data: bytes | memoryview, dtype: str) -> _F64:
+    """The numbers of a stream in float64, a complex one as two; exact but for 64-bit integers."""
+    dtype = PARTS.get(dtype, dtype)
+    if dtype in _NUMPY:
+        return np.frombuffer(data, _NUMPY[dtype]).astype(np.float64)
+    if dtype == "bfloat16":
+        wide = np.frombuffer(data, "<u2").astype("<u4") << 16
+        return wide.view("<f4").astype(np.float64)
+    if dtype.startswith("float"):
+        form = reference_ulp.format_of(TAGS[dtype])
+        return reference_ulp.values(np.frombuffer(data, form.bits), form)
+    return np.frombuffer(data, np.dtype(dtype)).astype(np.float64)
+
+
+def _rms(a: _F64, b: _F64) -> float:
+    finite = np.isfinite(a) & np.isfinite(b)
+    if not finite.all():
+        a, b = a[finite], b[finite]
+    # By the largest, or squares of what is near the ends of the range are 0 or infinite.
+    largest = float(max(np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0)))
+    if largest == 0.0:
+        return 0.0
+    a, b = a / largest, b / largest
+    size = math.sqrt(max(float(a @ a), float(b @ b)))
+    apart = a - b
+    return math.sqrt(float(apart @ apart)) / size if size else 0.0
