@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,8 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
     `op` is completed to `aten.OP.default` unless it has a dot or colon; equal values have equal
     digests, None has none; a tuple of values is as many outputs. Columns: kind, step, phase,
     thread, module, code, cause (index), flags, shape, dtype, device, name, inputs (values), keep
-    (bytes of output 0), states (bytes of each generator's), process, time. Phase and kind follow
+    (bytes of output 0), sample (numbers in output 0, float32), length (of what it adds up), states
+    (bytes of each generator's), process, time. Phase and kind follow
     from the op where they are not given. Threads in `cut` did not end.
     """
     count = iter(range(1_000_000))
@@ -40,8 +42,14 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
                 path = folder_of(own) / f"{process}.sqlite"
             writer = Writer(path, run=f"run-{number}", plan={}, process=process)
             fill(writer, mine, cut)
+            steps = max((e[2].get("step", 0) for e in mine if e[2:]), default=0) + 1
             names_there = [] if process else [place.stem for place in processes_of(own)]
-            closing = {"events": len(mine), "processes": names_there, "rank": int(process or 0)}
+            closing = {
+                "steps": steps,
+                "events": len(mine),
+                "processes": names_there,
+                "rank": int(process or 0),
+            }
             writer.close(cut="" in cut, manifest=manifest or {}, closing=closing)
         return Trace.open(own)
 
@@ -51,6 +59,7 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
 def fill(writer: Writer, events: Sequence[tuple[Any, ...]], cut: Sequence[str]) -> None:
     calls: Counter[tuple[Any, ...]] = Counter()
     threads = {"": 0}
+    reductions: set[tuple[int, int]] = set()
     for index, (name, value, *rest) in enumerate(events):
         columns: dict[str, Any] = rest[0] if rest else {}
         kind, phase = columns.get("kind", "op"), columns.get("phase", "forward")
@@ -96,6 +105,12 @@ def fill(writer: Writer, events: Sequence[tuple[Any, ...]], cut: Sequence[str]) 
             writer.outputs.append(row)
         for position, item in enumerate(columns.get("inputs", ())):
             writer.inputs.append((index, position, spec, digest(item), None))
+        if "sample" in columns:
+            numbers = columns["sample"]
+            writer.samples.append((index, 0, struct.pack(f"<{len(numbers)}f", *numbers)))
+        if "length" in columns and (site, spec) not in reductions:
+            reductions.add((site, spec))
+            writer.reductions.append((site, spec, columns["length"]))
         if "keep" in columns:
             writer.payload(index, 1, 0, memoryview(columns["keep"]))
         for position, state in enumerate(columns.get("states", ())):

@@ -193,13 +193,13 @@ class Recording:
         self._recorder.start()
         Recording._running = True
         if self._model is not None:
-            self._recorder.weigh(self._model)
+            self._recorder.weights.weigh(self._model)
         return self
 
     def step(self) -> None:
         """End a step here."""
         if self._model is not None and self._optimizer is None:
-            self._recorder.weigh(self._model)
+            self._recorder.weights.weigh(self._model)
         self._recorder.end_step()
 
     def __exit__(

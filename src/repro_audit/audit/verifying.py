@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from repro_audit.audit import directories
@@ -30,7 +30,7 @@ class VerifyRequest:
 
     recording: Path
     program: str | None = None
-    tolerance: Tolerance = Tolerance()
+    tolerance: Tolerance = field(default_factory=Tolerance)
     same_start: bool = False
     own: bool | None = None
     timeout: float | None = None

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 
-from repro_audit.capture.calls import Call, plain_arguments
 from repro_audit.capture.collectives import Collectives
 from repro_audit.capture.dispatch import (
     DATA,
@@ -26,20 +24,20 @@ from repro_audit.capture.dispatch import (
     PHASES,
     RNG,
     TAINTED,
-    WEIGHTS,
     OpMode,
     paused,
     unseen_by_dynamo,
 )
 from repro_audit.capture.draws import Draws
 from repro_audit.capture.focus import Focus
-from repro_audit.capture.generators import Generators, digest_of
+from repro_audit.capture.generators import Generators
 from repro_audit.capture.given import Given
+from repro_audit.capture.inputs import take_inputs
 from repro_audit.capture.locations import Locator
 from repro_audit.capture.lockstep import Lockstep
 from repro_audit.capture.memory import UnwrittenMemory
 from repro_audit.capture.modules import OtherRoots
-from repro_audit.capture.operators import Operator, tensors_in
+from repro_audit.capture.operators import Operator
 from repro_audit.capture.outside import Loaders
 from repro_audit.capture.readings import Readings
 from repro_audit.capture.sink import Kept, Row, Sink
@@ -48,6 +46,7 @@ from repro_audit.capture.stillness import Stillness
 from repro_audit.capture.threads import Threads
 from repro_audit.capture.unseen import Unseen
 from repro_audit.capture.values import Values
+from repro_audit.capture.weights import Weights
 from repro_audit.model import Interval, Level, SiteKey
 
 _FLUSH_EVERY = 4096
@@ -142,6 +141,7 @@ class Recorder:
         self.draws = Draws(self, ledger=ledger, by_line=by_line)
         self.passed_by = Unseen()
         self._steps = Steps(self, limit=steps, automatic=automatic)
+        self.weights = Weights(self)
         self._loaders = Loaders(self)
         self._threads = Threads(self)
         self.collectives = Collectives(self)
@@ -172,7 +172,7 @@ class Recorder:
             return
         self._stopping = True
         if not at_once:
-            self._weigh_all()
+            self.weights.weigh_all()
         self.generator_states()
         self.active = False
         self.draws.uninstall()
@@ -489,35 +489,6 @@ class Recorder:
         base = op.rpartition(".")[0]
         self.add(KIND_OP, FORWARD, f"{base}.result", named, module=module, code=code)
 
-    def parameters(self, named: Iterable[tuple[str, str, torch.Tensor]], code: int | None) -> None:
-        """Record (module path, name, value) of parameters and buffers, in this order."""
-        with self.readings.together():
-            for module, name, tensor in named:
-                self._parameter(module, name, tensor, code)
-
-    def _parameter(self, module: str, name: str, tensor: torch.Tensor, code: int | None) -> None:
-        index = self.add(
-            KIND_PARAM, WEIGHTS, f"param:{name}", [(name, tensor)], module=module, code=code
-        )
-        mode = self.mode()
-        if index is not None and mode is not None:
-            mode.names.recorded(tensor, index)
-
-    def weigh(self, root: torch.nn.Module) -> None:
-        """Record all parameters and buffers of a model, naming its modules."""
-        names = self.main.names
-        names.enter_root(root)
-        self.parameters(names.tensors(root), None)
-
-    def _weigh_all(self) -> None:
-        """Record what the models that are still there end with: `.numpy()` writes show here."""
-        mode = self.mode()
-        if mode is not None and not mode.name:
-            # Which models are still there must not depend on when garbage was last collected.
-            gc.collect()
-            for root in (*mode.names.roots(), *self.roots.unknown_to(mode.names)):
-                self.weigh(root)
-
     def generator(self, op: str, digest: bytes, code: int | None = None) -> None:
         """Record a generator's state, or the seed it was given."""
         self.add(KIND_RNG, RNG, op, [(None, digest)], code=code)
@@ -586,23 +557,5 @@ class Recorder:
         return (mode.step, PHASES[phase], module, op, count, mode.name) in self.wanted
 
     def take_inputs(self, index: int, operator: Operator, args: Any, kwargs: Any) -> bool:
-        """Fingerprint an operator's arguments before it runs: tensors one by one, numbers together.
-
-        And keep the call, so that it can be made again.
-
-        What it overwrites unread is no input. False for an operator that brings memory in: what
-        it is given is what it returns.
-        """
-        if operator.outside:
-            return False
-        read = operator.read(args, kwargs)
-        position = -1
-        for position, tensor in enumerate(tensors_in(read)):
-            if not self.memory.is_noise(tensor):
-                self.readings.take(self.sink.inputs, index, position, tensor)
-        digest = digest_of(plain_arguments(read))
-        self.readings.value(self.sink.inputs, index, position + 1, digest, "arguments")
-        with paused():
-            call = Call(operator.name, args, kwargs or {}, operator.random)
-            self.readings.keep_call(index, call)
-        return True
+        """Keep what the operator of event `index` is given; False where that is what it returns."""
+        return take_inputs(self, index, operator, args, kwargs)

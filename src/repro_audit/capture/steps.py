@@ -166,7 +166,7 @@ class Steps:
             recorder.roots.seen(root, mode.name, mode.entered)
         elif root not in self._weighed:
             self._weighed.add(root)
-            recorder.parameters(mode.names.tensors(root), code)
+            recorder.weights.take(mode.names.tensors(root), code)
         # `.numpy()` writes and foreign memory are invisible to the dispatcher; here they show.
         arguments, keywords = inputs
         named = [*leaves(arguments), *leaves(keywords)]
@@ -212,7 +212,7 @@ class Steps:
             named = [(owner, tensor) for tensor, owner in self._tensors(optimizer, mode)]
         # The order of parameters is the optimizer's business; that of our events must not be.
         ordered = sorted(named, key=lambda item: item[0])
-        recorder.parameters(((*owner, tensor) for owner, tensor in ordered), code)
+        recorder.weights.take(((*owner, tensor) for owner, tensor in ordered), code)
         self._constructed = True
         if mode.optimizing:
             # Within another's step, or within its own: a subclass that calls its parent's.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from repro_audit.diagnose.align import Alignment
 from repro_audit.diagnose.tolerance import ROUNDOFF, expected
@@ -121,7 +121,8 @@ def is_beyond(found: Deviation, rounding: float | None, tolerance: Tolerance) ->
     if found.unordered:
         return True
     if tolerance.ulp is not None:
-        return found.max_ulp > tolerance.ulp
+        # Where no element of a sample differs, one outside it does.
+        return found.max_ulp > tolerance.ulp or (tolerance.ulp == 0 and not found.differing)
     return found.rms > rounding if rounding is not None else found.differing > 0
 
 
@@ -179,7 +180,7 @@ def _layers(gaps: Sequence[Gap]) -> tuple[Gap, ...]:
 
 def _amplification(layers: Sequence[Gap]) -> Amplification | None:
     found: Amplification | None = None
-    for before, after in zip(layers, layers[1:], strict=False):
+    for before, after in pairwise(layers):
         if before.deviation.rms <= 0:
             continue
         factor = after.deviation.rms / before.deviation.rms
