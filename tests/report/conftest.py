@@ -32,6 +32,8 @@ from repro_audit.model import (
     Warn,
 )
 
+from .recordings import recorded_audits
+
 INF = float("inf")
 HOSTILE = "[red]boom[/red] \x1b[31m\u202e\ue000 :smile: {x}%s\n\x00\udc80</script>"
 
@@ -417,6 +419,7 @@ def explained_audits(
     }
 
 
+AUDITS |= recorded_audits(DIVERGENT)
 AUDITS |= explained_audits(DIVERGENT, IDENTICAL, _at("aten.mm.default"), ULP)
 
 

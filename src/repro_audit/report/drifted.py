@@ -79,9 +79,10 @@ def _beyond(drift: Drift, page: Page) -> None:
     asked = drift.tolerance
     explained = f"{phrases.number(asked.ulp)} ULP" if asked.ulp is not None else "rounding"
     if drift.first_beyond is None:
-        within = "within" if asked.ulp is not None else "what"
-        rest = "" if asked.ulp is not None else " explains"
-        page.labelled("beyond", f"none: all that was measured is {within} {explained}{rest}")
+        said = f"all that was measured is within {explained}"
+        if asked.ulp is None:
+            said = "rounding explains all that was measured"
+        page.labelled("beyond", f"none: {said}")
         return
     first = drift.first_beyond
     allowed = ""
@@ -101,7 +102,7 @@ def _steps(drift: Drift, page: Page) -> None:
         if step.losses is not None:
             one, other = step.losses
             alike = repr(one) == repr(other)
-            parts.append(f"loss {one:.7g}" + (" in both" if alike else f" and {other:.7g}"))
+            parts.append(f"loss {one:.7g} in both" if alike else f"loss {one:.9g} and {other:.9g}")
         if step.weights is not None:
             parts.append(f"weights {phrases.short(step.weights)} apart")
         if parts:
