@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, pairwise
+from itertools import chain, pairwise
 
-from repro_audit.diagnose.align import Alignment
+import numpy as np
+import numpy.typing as npt
+
+from repro_audit.diagnose.align import (
+    Alignment,
+    Pairs,
+    column,
+    random_ones,
+    told_apart,
+)
 from repro_audit.diagnose.tolerance import ROUNDOFF, expected
 from repro_audit.engine.deviation import deviation, values
 from repro_audit.model import (
@@ -18,10 +27,10 @@ from repro_audit.model import (
     Tolerance,
 )
 from repro_audit.trace import Trace
-from repro_audit.trace.schema import PHASES, RANDOM
+from repro_audit.trace.schema import PHASES
 
 # Differing events that are measured, at most: the first half of these, the others evenly spread.
-LIMIT = 20_000
+LIMIT = 10_000
 _FORWARD, _BACKWARD = PHASES.index("forward"), PHASES.index("backward")
 _OP, _PARAM, _MODULE = 0, 1, 4
 
@@ -40,22 +49,19 @@ def drift(
     By the elements that were sampled of what both recorded. Random operators are left out unless
     `draws` compare. Some 100 µs an event that differs, of at most `LIMIT`.
     """
-    differing = [
-        (i, j)
-        for i, j in alignment.pairs
-        if (mine := a.signature(i)) is not None
-        and (other := b.signature(j)) is not None
-        and mine != other
-        and (draws or not a.flags[i] & RANDOM)
-    ]
+    _, unlike = told_apart(a, b, alignment.pairs)
+    if not draws:
+        unlike &= ~random_ones(a)[alignment.pairs.mine]
+    differing = alignment.pairs.where(unlike)
     if not differing:
         return None
-    differing.sort()
+    order = np.argsort(differing.mine, kind="stable")
+    differing = Pairs(differing.mine[order], differing.other[order])
     added = _added_up(a)
     gaps = [
         gap
         for i, j in _chosen(differing)
-        if (gap := gap_of(a, b, i, j, added[i], tolerance)) is not None
+        if (gap := gap_of(a, b, i, j, float(added[i]), tolerance)) is not None
     ]
     beyond = [gap for gap in gaps if gap.beyond]
     layers = _layers(gaps)
@@ -146,26 +152,24 @@ def _deviations(a: Trace, b: Trace, mine: Event, other: Event) -> Iterator[tuple
             yield position, found
 
 
-def _added_up(trace: Trace) -> list[float]:
+def _added_up(trace: Trace) -> npt.NDArray[np.float64]:
     """How many numbers were added up from the begin of the run to each event, that one included.
 
     Backwards what is forwards is added up once more.
     """
-    lengths = trace.reductions()
-    return list(
-        accumulate(
-            float(lengths.get(site, 0)) if kind == _OP else 0.0
-            for kind, site in zip(trace.kind, trace.site, strict=True)
-        )
-    )
+    lengths = np.zeros(max(trace.sites, default=0) + 1)
+    for site, length in trace.reductions().items():
+        lengths[site] = length
+    ops = column(trace.kind) == _OP
+    return np.cumsum(np.where(ops, lengths[column(trace.site)], 0.0))
 
 
-def _chosen(differing: Sequence[tuple[int, int]]) -> Iterable[tuple[int, int]]:
+def _chosen(differing: Pairs) -> Iterable[tuple[int, int]]:
     if len(differing) <= LIMIT:
         return differing
     first, rest = differing[: LIMIT // 2], differing[LIMIT // 2 :]
     stride = -(-len(rest) // (LIMIT // 2))
-    return [*first, *rest[::stride]]
+    return chain(first, rest[::stride])
 
 
 def _layers(gaps: Sequence[Gap]) -> tuple[Gap, ...]:
@@ -208,23 +212,23 @@ def _steps(a: Trace, b: Trace, alignment: Alignment, gaps: Sequence[Gap]) -> Ite
 
 def _losses(a: Trace, b: Trace, alignment: Alignment) -> dict[int, tuple[float, float]]:
     """Of each step the number that its first backward began at: the last one of its forward."""
-    begun: set[int] = set()
-    last: dict[int, int] = {}
-    for i, (step, phase) in enumerate(zip(a.step, a.phase, strict=True)):
-        if phase == _BACKWARD:
-            begun.add(step)
-        elif step in begun or phase != _FORWARD or not a.signature(i):
-            continue
-        # The gradient of a loss is made before the first op of the backward.
-        elif not a.site_name(i)[1].startswith("aten.ones_like"):
-            last[step] = i
-    wanted = {i: step for step, i in last.items() if step in begun}
+    phase, step = column(a.phase), column(a.step)
+    backward = np.flatnonzero(phase == _BACKWARD)
+    steps, first = np.unique(step[backward], return_index=True)
+    begun = np.zeros(int(step.max(initial=0)) + 1, np.int64)
+    begun[steps] = backward[first]
+    # The gradient of a loss is made before the first op of the backward.
+    made = [site for site, name in a.sites.items() if name[1].startswith("aten.ones_like")]
+    forward = (phase == _FORWARD) & a.signatures.present & ~np.isin(column(a.site), made)
+    before = np.flatnonzero(forward & (np.arange(len(step)) < begun[step]))
+    # The last of each step: of those from the end the first.
+    _, last = np.unique(step[before][::-1], return_index=True)
+    ends = before[::-1][last]
     found: dict[int, tuple[float, float]] = {}
-    for i, j in alignment.pairs:
-        if i in wanted:
-            pair = _number(a, i), _number(b, j)
-            if pair[0] is not None and pair[1] is not None:
-                found[wanted[i]] = pair[0], pair[1]
+    for i, j in alignment.pairs.where(np.isin(alignment.pairs.mine, ends)):
+        one, other = _number(a, i), _number(b, j)
+        if one is not None and other is not None:
+            found[a.step[i]] = one, other
     return found
 
 

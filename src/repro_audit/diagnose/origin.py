@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from repro_audit.diagnose.align import RNG_KIND, Alignment, align, threads_of
+import numpy as np
+
+from repro_audit.diagnose.align import (
+    RNG_KIND,
+    Alignment,
+    Pairs,
+    align,
+    column,
+    random_ones,
+    threads_of,
+    told_apart,
+)
 from repro_audit.model import CausedBy, Event, EventCounts, Origin
 from repro_audit.trace import Trace
 from repro_audit.trace.schema import RANDOM
@@ -44,21 +55,12 @@ def compare(
     thing. Without `draws` random operators are not compared: two machines draw other numbers.
     """
     alignment = align(a, b)
-    values = sum(kind != RNG_KIND for kind in a.kind), sum(kind != RNG_KIND for kind in b.kind)
+    values = [int(np.count_nonzero(column(trace.kind) != RNG_KIND)) for trace in (a, b)]
     share = len(alignment.pairs) / min(values) if min(values) else float(max(values) == 0)
-    differing: list[tuple[int, int]] = []
-    same = incomparable = 0
-    for i, j in alignment.pairs:
-        mine, other = a.signature(i), b.signature(j)
-        # An event that one of the runs did not fingerprint says nothing.
-        if mine is None or other is None:
-            continue
-        if mine == other:
-            same += 1
-        elif not draws and a.flags[i] & RANDOM:
-            incomparable += 1
-        else:
-            differing.append((i, j))
+    known, unlike = told_apart(a, b, alignment.pairs)
+    drawn = unlike & (random_ones(a)[alignment.pairs.mine] & (not draws))
+    differing = alignment.pairs.where(unlike & ~drawn)
+    same, incomparable = int(np.count_nonzero(known & ~unlike)), int(np.count_nonzero(drawn))
     alone = len(alignment.only_a) + len(alignment.only_b)
     unaligned = 0
     if values_only:
@@ -79,12 +81,12 @@ def between_devices(a: Trace, b: Trace) -> bool:
 
 
 def _first(
-    a: Trace, b: Trace, alignment: Alignment, differing: list[tuple[int, int]]
+    a: Trace, b: Trace, alignment: Alignment, differing: Pairs
 ) -> tuple[int | None, int | None]:
     """The earliest difference in the execution order of `a`; `b` alone goes before what follows."""
     candidates: list[tuple[float, int | None, int | None]] = []
     if differing:
-        both = min(differing)
+        both = differing[int(np.argmin(differing.mine))]
         candidates.append((both[0], *both))
     if alignment.only_a:
         mine = min(alignment.only_a)

@@ -36,10 +36,13 @@ def compare_runs(
     The divergence reported is that of the most pairs; of equally many, the earliest. Costs one
     alignment for each pair of distinct outcomes.
     """
-    groups: dict[bytes, list[Trace]] = {}
-    for trace in traces:
-        groups.setdefault(_whole(trace), []).append(trace)
-    members = list(groups.values())
+    members = [[trace] for trace in traces]
+    # Of two there is one pair, which tells as much.
+    if len(traces) > 2:
+        groups: dict[bytes, list[Trace]] = {}
+        for trace in traces:
+            groups.setdefault(_whole(trace), []).append(trace)
+        members = list(groups.values())
     pairs = len(traces) * (len(traces) - 1) // 2
     found: dict[SiteKey, Divergence] = {}
     times: Counter[SiteKey] = Counter()

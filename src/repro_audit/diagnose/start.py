@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from repro_audit.diagnose.align import Alignment
+from repro_audit.diagnose.align import Alignment, column, random_ones
 from repro_audit.diagnose.manifests import lookup
 from repro_audit.model import Start
 from repro_audit.trace import Trace
@@ -35,7 +35,9 @@ def start_of(a: Trace, b: Trace, alignment: Alignment) -> tuple[Start, int | Non
     """
     counts = {name: [0, 0] for name in ("weights", "inputs", "draws")}
     first: int | None = None
-    for i, j in alignment.pairs:
+    kinds = column(a.kind)
+    wanted = (kinds == _PARAM) | (kinds == _BATCH) | random_ones(a)
+    for i, j in alignment.pairs.where(wanted[alignment.pairs.mine]):
         name = _name(a, i)
         mine, other = a.signature(i), b.signature(j)
         if name is None or mine is None or other is None:

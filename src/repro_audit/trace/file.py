@@ -7,14 +7,14 @@ import json
 import shutil
 import sqlite3
 import tempfile
-from array import array
-from collections.abc import Iterator
+from bisect import bisect_left
 from pathlib import Path
 from typing import Any
 
 from repro_audit.errors import TraceError
 from repro_audit.model import Json, Output, TensorSpec
 from repro_audit.trace import seal
+from repro_audit.trace.columns import Signatures, read_columns
 from repro_audit.trace.schema import APPLICATION_ID, OUTPUT, VERSION
 
 _AGAIN = "run or record the program again"
@@ -44,11 +44,7 @@ class TraceFile:
             number: (name, bool(ended))
             for number, name, ended in connection.execute("SELECT id, name, ended FROM thread")
         }
-        rows = connection.execute(
-            "SELECT id, kind, step, phase, thread, site, call_index, flags FROM event ORDER BY id"
-        ).fetchall()
-        columns = list(zip(*rows, strict=True)) if rows else [()] * 8
-        self.ids, *self.columns = (array("q", column) for column in columns)
+        self.ids, self.columns = read_columns(connection)
         if not (
             set(self.columns[3]) <= set(self.threads) and set(self.columns[4]) <= set(self.sites)
         ):
@@ -58,7 +54,6 @@ class TraceFile:
             for site, spec, length in connection.execute("SELECT * FROM reduction")
         }
         self.clock: dict[int, int] = dict(connection.execute("SELECT event, ns FROM clock"))
-        self._places: dict[int, int] | None = None
 
     @classmethod
     def open(cls, path: Path, *, partial: bool) -> TraceFile:
@@ -108,9 +103,8 @@ class TraceFile:
         """Place of an event by its id: they differ where events of several threads interleave."""
         if number is None:
             return None
-        if self._places is None:
-            self._places = {event: at for at, event in enumerate(self.ids)}
-        return self._places.get(number)
+        at = bisect_left(self.ids, number)
+        return at if at < len(self.ids) and self.ids[at] == number else None
 
     def source(self, number: int) -> tuple[str | None, int | None]:
         """(call site, id of the forward event) of the event with this id."""
@@ -160,24 +154,9 @@ class TraceFile:
         found = row.fetchone()
         return None if found is None else json.loads(found[0])
 
-    def signatures(self) -> list[bytes | None]:
-        """For each event, bytes that are equal for equal outputs; None where no digest is."""
-        # Numbers of specs are a file's own; what they stand for compares, but for the device:
-        # the same bits are the same wherever they are.
-        text = {number: f"{spec.dtype}{spec.shape}".encode() for number, spec in self.specs.items()}
-        found: dict[int, list[bytes]] = {}
-        digested: set[int] = set()
-        rows: Iterator[tuple[int, int, bytes | None]] = self._connection.execute(
-            "SELECT event, spec, digest FROM output ORDER BY event, position"
-        )
-        for event, spec, digest in rows:
-            parts = found.setdefault(event, [])
-            parts.append(text[spec])
-            if digest is not None:
-                digested.add(event)
-                parts.append(digest)
-            parts.append(b"|")
-        return [b"".join(found[number]) if number in digested else None for number in self.ids]
+    def signatures(self) -> Signatures:
+        """For each event, bytes that are equal for equal outputs."""
+        return Signatures.read(self._connection, self.ids, self.specs)
 
 
 def _connected(path: Path, *, partial: bool) -> sqlite3.Connection:

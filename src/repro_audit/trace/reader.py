@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from repro_audit.errors import TraceError
 from repro_audit.model import Event, EventKind, Json, SiteKey, TensorSpec
 from repro_audit.trace import seal
+from repro_audit.trace.columns import Signatures
 from repro_audit.trace.file import TraceFile
 from repro_audit.trace.schema import KINDS, PHASES, RANDOM, RECOMPUTE, TAINTED
 
@@ -60,7 +63,7 @@ class Trace:
             self.thread = array("q", map(lambda n, t: threads[n][t], self._file, self.thread))
             self.site = array("q", map(lambda n, s: sites[n] + s, self._file, self.site))
         self._merged: list[dict[int, int] | None] = [None] * len(files)
-        self._signatures: list[bytes | None] | None = None
+        self._signatures: Signatures | None = None
 
     @classmethod
     def open(cls, path: Path, *, partial: bool = False) -> Trace:
@@ -123,11 +126,15 @@ class Trace:
 
     def signature(self, i: int) -> bytes | None:
         """Bytes that are equal for equal outputs; None where no digest was taken."""
+        return self.signatures.of(i)
+
+    @property
+    def signatures(self) -> Signatures:
+        """The same of all events, in bulk."""
         if self._signatures is None:
             each = [file.signatures() for file in self.files]
-            places = zip(self._file, self._at, strict=True)
-            self._signatures = [each[number][at] for number, at in places]
-        return self._signatures[i]
+            self._signatures = each[0] if len(each) == 1 else self._merged_signatures(each)
+        return self._signatures
 
     def event(self, i: int) -> Event:
         """Event `i` with its outputs and, where they were kept, inputs."""
@@ -225,6 +232,13 @@ class Trace:
         if len(columns) == 1:
             return columns[0]
         return array("q", map(lambda n, at: columns[n][at], self._file, self._at))
+
+    def _merged_signatures(self, each: Sequence[Signatures]) -> Signatures:
+        begins = np.cumsum([0, *(len(file.ids) for file in self.files)])
+        places = begins[np.frombuffer(self._file, np.int64)] + np.frombuffer(self._at, np.int64)
+        values = np.concatenate([one.values for one in each])
+        present = np.concatenate([one.present for one in each])
+        return Signatures(values[places], present[places])
 
     def _found(self, i: int) -> tuple[TraceFile, int]:
         file = self.files[self._file[i]]
