@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.provenance import provenance
+
 from repro_audit.engine.tags import ITEMSIZES
 from repro_audit.trace import Trace
 

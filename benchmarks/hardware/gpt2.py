@@ -1,4 +1,4 @@
-"""A step of training GPT-2 (124M parameters, from its config) on fixed tokens: GPT2_DTYPE, STEPS."""
+"""Training GPT-2 (124M parameters, from its config) on fixed tokens; see GPT2_DTYPE and STEPS."""
 
 import os
 
