@@ -140,6 +140,17 @@ def test_what_rounding_explains_can_be_tolerated(recorded, verified) -> None:
     assert code == 1
 
 
+def test_modules_alone_do_not_tell_what_rounding_explains(audit, recorded) -> None:
+    recorded("a.audit", "--level", "modules", "--capture", "full")
+    recorded("b.audit", "--level", "modules", "--weights-from", "a.audit", **FACTOR)
+    result = audit("compare", "a.audit", "b.audit")
+    assert result.code == 1
+    assert "not known: how much is added up" in result.stdout
+    result = audit("compare", "a.audit", "b.audit", "--rounding")
+    assert result.code == 4
+    assert "--level ops" in result.stderr
+
+
 def test_random_numbers_of_another_machine_are_no_origin(audit, recorded, verified) -> None:
     recorded("a.audit")
     code, report = verified("a.audit", **OTHER_ISA)

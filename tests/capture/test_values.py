@@ -61,6 +61,24 @@ def test_samples_are_those_of_the_engine() -> None:
     assert sink.payloads == {}
 
 
+def test_of_a_device_elements_are_gathered_there_and_fetched_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = torch.randn(40, 30)
+    sink = KeepingSink()
+    recorder = Recorder(sink, bases=(), samples=16)
+    # The host plays the device: what is told apart is when elements come back.
+    monkeypatch.setattr(engine, "stays", lambda tensor: True)
+    assert recorder.values is not None
+    recorder.values.take(7, 0, x, step=0, phase=3, starting=False)
+    assert sink.samples == []
+    recorder.values.settle()
+    monkeypatch.undo()
+    assert sink.samples == [(7, 0, engine.sample(x, 16))]
+    recorder.values.settle()
+    assert len(sink.samples) == 1
+
+
 def test_whole_tensors_within_the_budget() -> None:
     x = torch.ones(100)
     sink = recorded(lambda: x.exp().sin().cos(), samples=4, budget=1000)

@@ -119,6 +119,9 @@ def recorded_audits(divergent: Audit) -> dict[str, Audit]:
                 steps=(),
             ),
         ),
+        "drifted-modules": replace(
+            compared, drift=replace(DRIFT, largest=replace(PAST, expected=None, beyond=False))
+        ),
         "drifted-unmeasured": replace(
             compared, drift=replace(DRIFT, measured=0, largest=None, layers=(), steps=())
         ),

@@ -17,7 +17,7 @@ from repro_audit.diagnose.drift import drift
 from repro_audit.diagnose.origin import between_devices
 from repro_audit.diagnose.runs import compare_runs
 from repro_audit.diagnose.start import draws_compare, start_of
-from repro_audit.errors import UsageError
+from repro_audit.errors import InconclusiveError, UsageError
 from repro_audit.model import Audit, Drift, Origin, RunInfo, Start, Tolerance, Verdict, Warn
 from repro_audit.trace import Trace
 
@@ -30,7 +30,8 @@ def compare_traces(paths: Sequence[Path], tolerance: Tolerance | None = None) ->
 
     Where they differ, how far they drift apart is measured by what they kept of their tensors;
     differences within `tolerance`, where one is asked for, are no divergence. Raises TraceError for
-    a file that is no whole trace, UsageError for fewer than two.
+    a file that is no whole trace, InconclusiveError where a tolerance needs what was not recorded,
+    UsageError for fewer than two.
     """
     if len(paths) < 2:
         raise UsageError("compare needs two recordings: repro-audit compare A.audit B.audit")
@@ -55,6 +56,12 @@ class _Apart:
 
 def compared(runs: Sequence[RunInfo], traces: Sequence[Trace], tolerance: Tolerance) -> Audit:
     """The audit of recorded runs, whose traces these are."""
+    silent = [run for run, trace in zip(runs, traces, strict=True) if not trace.reductions()]
+    if tolerance.rounding and silent:
+        raise InconclusiveError(
+            f"{silent[0].name} does not tell how many numbers its ops add up, as --rounding needs "
+            "to know. Record it with --level ops, and not with --capture none."
+        )
     apart = any(between_devices(traces[0], trace) for trace in traces[1:])
     draws = all(draws_compare(traces[0], trace) for trace in traces[1:])
     outcomes = compare_runs(traces, values_only=apart, draws=draws)

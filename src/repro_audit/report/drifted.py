@@ -78,6 +78,10 @@ def _drift(drift: Drift, page: Page) -> None:
 def _beyond(drift: Drift, page: Page) -> None:
     asked = drift.tolerance
     explained = f"{phrases.number(asked.ulp)} ULP" if asked.ulp is not None else "rounding"
+    unknown = drift.largest is not None and drift.largest.expected is None
+    if drift.first_beyond is None and asked.ulp is None and unknown:
+        page.labelled("beyond", "not known: how much is added up is told by ops, not by modules")
+        return
     if drift.first_beyond is None:
         said = f"all that was measured is within {explained}"
         if asked.ulp is None:
