@@ -215,6 +215,8 @@ BAD = [
     (["verify", "a.audit", "--own"], 4, "kept no tensor whole"),
     (["verify", "a.audit", "--ulp-tol", "1", "--rounding"], 2, "two tolerances"),
     (["verify", "a.audit", "--ulp-tol", "-1"], 2, "--ulp-tol"),
+    (["verify", "a.audit", "--device", "cpu,cuda"], 2, "name one"),
+    (["verify", "a.audit", "--device", "abacus"], 2, "'abacus' is no device"),
     (["record", "train.py", "-o", "b.audit", "--weights-from", "a.audit"], 4, "--capture full"),
     (["record", "train.py", "-o", "b.audit", "--draws-from", "none"], 4, "no trace at none"),
     (["record", "train.py", "-o", "b.audit", "--budget", "many"], 2, "'many' is no size"),
@@ -260,6 +262,13 @@ def test_damage_is_told(audit, recorded, tmp_path: Path) -> None:
     result = audit("verify", "a.audit")
     assert result.code == 4
     assert "damaged" in result.stderr or "cannot be read" in result.stderr
+
+
+def test_on_another_device_than_the_recorded_one(audit, recorded, verified) -> None:
+    recorded("a.audit")
+    code, report = verified("a.audit", "--device", "cpu")
+    assert (code, report["verdict"]) == (0, "identical")
+    assert [run["manifest"]["asked"]["device"] for run in report["runs"]] == [None, "cpu"]
 
 
 def test_a_recording_says_what_it_kept(recorded, tmp_path: Path) -> None:

@@ -23,9 +23,10 @@ from repro_audit.trace import Trace
 class VerifyRequest:
     """One verification as the user asked for it.
 
-    `program` is where the recorded program is here, if not where it was. With `same_start` the run
-    takes weights, inputs and random draws from the recording. `own` is whether each event is also
-    run with the recording's values: None for where that can be done and the runs differ.
+    `program` is where the recorded program is here, if not where it was; `device` is another than
+    the recorded one. With `same_start` the run takes weights, inputs and random draws from the
+    recording. `own` is whether each event is also run with the recording's values: None for where
+    that can be done and the runs differ.
     """
 
     recording: Path
@@ -33,6 +34,7 @@ class VerifyRequest:
     tolerance: Tolerance = field(default_factory=Tolerance)
     same_start: bool = False
     own: bool | None = None
+    device: str | None = None
     timeout: float | None = None
     isolate: bool = False
     root: Path = Path(".repro-audit")
@@ -124,7 +126,7 @@ def _plan(request: VerifyRequest, recorded: Trace) -> Plan:
             f"{request.recording} is of {target.path}, which is not here; name the program: "
             f"repro-audit verify {request.recording} PROGRAM.py"
         )
-    return replace(plan, target=target)
+    return replace(plan, target=target, device=request.device or plan.device)
 
 
 def _check_kept(request: VerifyRequest, plan: Plan, kept: bool) -> None:

@@ -92,7 +92,8 @@ def _without(words: Sequence[str], target: str) -> list[str]:
     return [*words[:position], *words[position + 1 :]]
 
 
-def _devices(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+def devices(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """The devices that an option names, checked to be such."""
     names = () if value is None else tuple(value.split(","))
     for name in names:
         if not re.fullmatch(r"cpu|cuda(:\d+)?|mps|xpu", name):
@@ -131,7 +132,7 @@ def program_options(command: _F) -> _F:
         click.option(
             "--device",
             "devices",
-            callback=_devices,
+            callback=devices,
             metavar="DEVICE[,...]",
             help="cpu, cuda, cuda:N, mps or xpu: a model file is moved there, a script sees no "
             "other. Of several, one run on each is compared.",

@@ -8,8 +8,10 @@ import click
 
 from repro_audit.cli import output as out
 from repro_audit.cli.audits import REPORT
+from repro_audit.cli.program import devices
 from repro_audit.cli.progress import progress
 from repro_audit.cli.tolerance import tolerance_of, tolerance_options
+from repro_audit.errors import UsageError
 
 
 @click.command(
@@ -35,6 +37,12 @@ Examples:
 )
 @tolerance_options
 @click.option(
+    "--device",
+    callback=devices,
+    metavar="DEVICE",
+    help="Run it on this one, instead of the recorded one: cpu, cuda, cuda:N, mps or xpu.",
+)
+@click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
     metavar="S",
@@ -52,6 +60,7 @@ def verify(
     own: bool | None,
     ulp_tol: int | None,
     rounding: bool,
+    device: tuple[str, ...],
     timeout: float | None,
     isolate: bool,
     format_: str,
@@ -65,6 +74,8 @@ def verify(
     The command, its arguments, seeds and switches are the recorded ones. PROGRAM
     says where the program is, if not where it was.
     """
+    if len(device) > 1:
+        raise UsageError("a recording is run again on one device; name one")
     out.ensure_writable(output, force=force)
     from repro_audit.audit import VerifyRequest
     from repro_audit.audit import verify as verified
@@ -76,6 +87,7 @@ def verify(
         tolerance=tolerance_of(ulp_tol=ulp_tol, rounding=rounding),
         same_start=same_start,
         own=own,
+        device=device[0] if device else None,
         timeout=timeout,
         isolate=isolate,
     )

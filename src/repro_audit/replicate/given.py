@@ -11,7 +11,7 @@ from repro_audit.model import SiteKey
 from repro_audit.trace import Trace
 
 # An event is asked for a few times, one after the other.
-_LAST = 8
+_LAST = 4
 _OUTPUT = 1
 
 
