@@ -81,6 +81,17 @@ def test_unseeded_generator(audit, program: str, line: int, op: str, cause: str)
     assert result.report["cause"]["class"] == cause
 
 
+@whole
+def test_a_draw_too_many_in_lockstep(audit) -> None:
+    """The runs end where they came apart, before a state shows that a generator was drawn from."""
+    result = audit("tests/programs/draw_too_many.py", "--lockstep")
+    assert (result.origin["op"], result.origin["call_site"]) == (
+        "draw:random.random",
+        "draw_too_many.py:21",
+    )
+    assert result.report["cause"]["class"] == "rng-drift"
+
+
 HELD_BY_CONTROL = [
     ("set_of_strings", 9, "data", "aten.lift_fresh.default", "data-order"),
     ("hash_seed", 6, "rng", "seed:torch.manual_seed", "unseeded-rng"),
