@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from repro_audit.diagnose.causes import classify
+from repro_audit.diagnose.causes import classify, may_have_drifted
 from repro_audit.diagnose.nondeterministic import why
 from repro_audit.diagnose.origin import compare
 from repro_audit.diagnose.zoomed import Zoomed
@@ -195,6 +195,36 @@ def test_data_shuffled_by_an_unseeded_generator(run: Run, generator: str) -> Non
 def test_another_path_says_no_more(run: Run) -> None:
     found = cause(run([("mm", 1), ("relu", 2)]), run([("mm", 1), ("gelu", 2)]))
     assert found.cls == "unknown"
+
+
+def test_another_path_that_begins_with_a_draw(run: Run) -> None:
+    found = cause(run([("mm", 1), ("rand", 2, DRAW)]), run([("mm", 1)]))
+    assert found.cls == "rng-drift"
+    assert "one run draws here" in found.evidence[0]
+    # One of the program's own shifts nothing else.
+    own = ("aten.rand.generator", 2, DRAW)
+    assert cause(run([("mm", 1), own]), run([("mm", 1)])).cls == "unseeded-rng"
+
+
+def test_which_divergences_a_draw_too_many_may_be_behind(run: Run) -> None:
+    def may(a: Trace, b: Trace, *whole: Trace) -> bool:
+        divergence, _, _ = compare(a, b)
+        assert divergence is not None
+        return may_have_drifted(divergence, classify(divergence, None), whole)
+
+    batches = [run([("DataLoader", n, BATCH)]) for n in (1, 2)]
+    drew = run([("rng:numpy", 1), ("DataLoader", 1, BATCH), ("rng:numpy", 2, {"step": 1})])
+    drew_not = run([("rng:numpy", 1), ("DataLoader", 1, BATCH), ("rng:numpy", 1, {"step": 1})])
+    assert may(*batches, drew)
+    assert not may(*batches, drew_not)
+    # Cut off where they came apart, they do not say.
+    assert may(*batches)
+    ops = [run([("mm", n)]) for n in (1, 2)]
+    assert not may(*ops, drew)
+    # The draw too many is there already, but for one before it that chose the path.
+    paths = run([("mm", 1), ("rand", 2, DRAW)]), run([("mm", 1)])
+    assert not may(*paths, drew_not)
+    assert may(*paths, drew)
 
 
 def test_a_path_that_a_nondeterministic_op_is_on(run: Run) -> None:

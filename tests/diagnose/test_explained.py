@@ -58,6 +58,19 @@ def test_a_set_of_conditions_proves_no_class() -> None:
     assert "one-thread and no-aslr" in cause.evidence[-1]
 
 
+def test_of_several_sets_the_smallest_is_told() -> None:
+    likely = replace(UNKNOWN, cls="data-order")
+    cause = found(
+        likely,
+        tried("no-aslr", differs=True),
+        tried("no-aslr", "one-thread", "fixed-seeds", differs=False),
+        tried("no-aslr", "fixed-seeds", differs=False),
+        tried("no-aslr", "one-thread", differs=True),
+    )
+    assert (cause.cls, cause.confidence) == ("data-order", "likely")
+    assert cause.evidence[-1] == "with no-aslr and fixed-seeds, 3 of 3 runs agree"
+
+
 def test_nothing_found_and_nothing_known_change_nothing() -> None:
     assert (
         found(UNKNOWN, tried("one-thread", differs=None), tried("no-aslr", differs=True)) == UNKNOWN

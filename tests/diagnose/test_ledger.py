@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from repro_audit.diagnose import ledger
 from repro_audit.diagnose.ledger import first_draw_apart
 from repro_audit.diagnose.origin import compare
 from repro_audit.trace import Trace
@@ -58,3 +59,8 @@ def test_another_function_at_the_same_line(run: Callable[..., Trace]) -> None:
 
 def test_alike(run: Callable[..., Trace]) -> None:
     assert first_draw_apart(run([*ROW, ("sin", 1)]), run([*ROW, ("cos", 1)])) is None
+
+
+def test_whether_anything_was_drawn(run: Callable[..., Trace]) -> None:
+    assert ledger.draws(run([*ROW, ("sin", 1)]))
+    assert not ledger.draws(run([("rng:python", 1), ("sin", 1)]))

@@ -68,7 +68,10 @@ def test_planted_in_the_forward(zoo, word: str, thread: str) -> None:
 
 @pytest.mark.parametrize(
     ("word", "thread"),
-    [("models", "2"), pytest.param("elsewhere", "", marks=pytest.mark.whole)],
+    [
+        pytest.param("models", "2", marks=pytest.mark.whole),
+        pytest.param("elsewhere", "", marks=pytest.mark.whole),
+    ],
 )
 def test_planted_in_the_backward(zoo, word: str, thread: str) -> None:
     """Also where another thread has built the graph that a thread runs backward."""

@@ -34,7 +34,7 @@ class Case:
 
 
 CASES = [
-    Case("accumulation", ci=("backward",)),
+    Case("accumulation"),
     Case("amp", module="1"),
     Case("attention"),
     Case("averages"),
@@ -82,7 +82,7 @@ CASES = [
     Case("optimizers SGD fused"),
     Case("parametrized", module="symmetric.parametrizations.weight.0"),
     # The backward of the fault's backward.
-    Case("penalty", cause="zoo.fault_back.default", leaves=2, ci=("backward",)),
+    Case("penalty", cause="zoo.fault_back.default", leaves=2),
     Case("recreated"),
     Case("recurrent"),
     Case("resumed"),

@@ -106,7 +106,8 @@ def _audit(session: Session) -> Audit:
         if cause.cls == "unknown" and came_apart(closer.divergence.a):
             cause = _by_what_follows(session, outcomes.divergence, closer, cause)
         cause = configured(cause, audit.manifest_differences)
-        if not request.between_devices and may_have_drifted(closer.divergence, cause):
+        ended = [run.trace for run in runs if not run.apart]
+        if not request.between_devices and may_have_drifted(closer.divergence, cause, ended):
             closer, cause = drawn_apart(session, closer, cause)
         audit = replace(
             audit,

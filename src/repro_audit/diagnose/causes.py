@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from repro_audit.diagnose.align import RNG_KIND
@@ -58,18 +58,35 @@ class Case:
         return int(self.trace.flags[self.event])
 
 
-def may_have_drifted(divergence: Divergence, cause: Cause) -> bool:
+def may_have_drifted(divergence: Divergence, cause: Cause, whole: Sequence[Trace]) -> bool:
     """True if a draw too many could be behind it: of a generator whose state shows it, or might.
 
-    A draw after the last look at a generator and before the next shows in no state.
+    A draw after the last look at a generator and before the next shows in no state; what was drawn
+    from at all is seen in traces that are `whole`. One that ends where replicas came apart has no
+    state after that.
     """
-    if cause.cls == "rng-drift":
+    structural = divergence.origin.kind == "structural"
+    if cause.cls == "rng-drift" and not structural:
         return True
     case = Case(divergence, None)
-    fed = case.trace.kind[case.event] == _BATCH_KIND or divergence.origin.kind == "structural"
-    if not fed or cause.cls not in {"data-order", "unknown"}:
+    fed = case.trace.kind[case.event] == _BATCH_KIND or structural
+    if not fed or cause.cls not in {"data-order", "rng-drift", "unknown"}:
         return False
-    return _drawn_from(case, "python") or _drawn_from(case, "numpy")
+    return not whole or any(
+        _drew(trace, case.process, generator)
+        for trace in whole
+        for generator in ("python", "numpy")
+    )
+
+
+def one_draw_more() -> Cause:
+    """A draw that one run makes and the other does not."""
+    return Cause(
+        "rng-drift",
+        "likely",
+        ("one run draws here and the other does not: what is drawn later shifts",),
+        ("make every draw in every run, or draw from a generator of its own",),
+    )
 
 
 def classify(divergence: Divergence, zoomed: Zoomed | None) -> Cause:
@@ -241,13 +258,17 @@ def _batch(case: Case) -> Cause | None:
 
 def _drawn_from(case: Case, generator: str) -> bool:
     """True if a run's own states of the generator changed around the event: it was drawn from."""
-    trace = case.trace
+    return _drew(case.trace, case.process, generator)
+
+
+def _drew(trace: Trace, process: str, generator: str) -> bool:
+    """True if a process drew from its global generator between two looks at its state."""
     seen = [
         trace.signature(i)
         for i, kind in enumerate(trace.kind)
         if kind == RNG_KIND
         and trace.site_name(i)[1] == f"rng:{generator}"
-        and trace.owner(i).process == case.process
+        and trace.owner(i).process == process
     ]
     return len(set(seen)) > 1
 
@@ -261,6 +282,8 @@ def _path(case: Case) -> Cause | None:
             cause = _generator(case, generator)
             if cause is not None:
                 return cause
+    if case.flags & RANDOM and ".generator" not in case.op:
+        return one_draw_more()
     return None
 
 

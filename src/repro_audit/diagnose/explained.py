@@ -98,6 +98,8 @@ def _by_pin(
     gone = [tried for tried in experiments if tried.differs is False]
     if not gone:
         return cause
+    # Where it takes several conditions, all of them were tried before the few that suffice.
+    gone.sort(key=lambda tried: len(tried.pins))
     contrast = [t for t in experiments if t.pins == ("filled-memory",) and t.differs]
     tried = next((t for t in gone if meanings[t.pins[0]].cls == cause.cls), gone[0])
     if contrast and any(t.pins == contrast[0].pins for t in gone):

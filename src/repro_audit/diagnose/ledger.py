@@ -18,6 +18,11 @@ _WINDOW = 500
 _Draw = tuple[str, str | None]
 
 
+def draws(trace: Trace) -> bool:
+    """True if a run that kept the ledger drew from a generator in it."""
+    return any(op.startswith(DRAW) for _, op in trace.sites.values())
+
+
 def first_draw_apart(a: Trace, b: Trace) -> Origin | None:
     """The first draw of one run that the other, which drew the same before, did not make.
 
