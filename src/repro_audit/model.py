@@ -581,8 +581,8 @@ class Drift:
     """How far the second of two runs is from the first, from event to event.
 
     Of `differing` events `measured` had values to go by, by `sampled` elements each where that is
-    not 0; `beyond` of these are past the tolerance. `layers` are the last of each module in the
-    first step that differs, in order.
+    not 0; `beyond` of these are past the tolerance. `first` is the first that differs, if it was
+    measured; `layers` are the last of each module in the first step that differs, in order.
     """
 
     runs: tuple[str, str]
@@ -591,6 +591,7 @@ class Drift:
     sampled: int
     beyond: int
     tolerance: Tolerance
+    first: Gap | None
     first_beyond: Gap | None
     largest: Gap | None
     amplification: Amplification | None

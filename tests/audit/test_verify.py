@@ -186,6 +186,17 @@ def test_recordings_that_start_from_another(audit, recorded) -> None:
     assert drift["layers"][0]["key"]["module"] == "1.norm"
 
 
+def test_what_the_recording_has_not_is_told(audit, recorded) -> None:
+    recorded("a.audit", "--capture", "full", "--steps", "1")
+    recorded("b.audit", "--inputs-from", "a.audit", "--steps", "2")
+    recorded("c.audit", "--steps", "2")
+    report = json.loads(audit("compare", "b.audit", "c.audit", "--format", "json").stdout)
+    assert report["verdict"] == "identical"
+    (warning,) = report["warnings"]
+    assert warning["code"] == "RA113"
+    assert "of its inputs itself" in warning["message"]
+
+
 def test_a_program_that_was_changed(audit, recorded, verified, tmp_path: Path) -> None:
     recorded("a.audit")
     source = tmp_path / "train.py"

@@ -53,6 +53,7 @@ DRIFT = Drift(
     sampled=512,
     beyond=0,
     tolerance=Tolerance(),
+    first=None,
     first_beyond=None,
     largest=LAYERS[-1],
     amplification=Amplification(LAYERS[0], LAYERS[1], 4.0),
@@ -106,6 +107,11 @@ def recorded_audits(divergent: Audit) -> dict[str, Audit]:
             drift=replace(
                 DRIFT, beyond=12, first_beyond=PAST, tolerance=Tolerance(ulp=4), layers=LAYERS[:1]
             ),
+        ),
+        "drifted-from-the-origin": replace(
+            compared,
+            origin=replace(divergent.origin, key=PAST.key, caused_by=None, ulp=None, ulp_runs=()),
+            drift=replace(DRIFT, first=PAST),
         ),
         "drifted-within": replace(
             compared, verdict="within-tolerance", drift=replace(DRIFT, tolerance=Tolerance(ulp=9))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from repro_audit import engine
 from repro_audit.audit.unobserved import unseen_in
@@ -87,11 +88,7 @@ def compared(runs: Sequence[RunInfo], traces: Sequence[Trace], tolerance: Tolera
         runs=tuple(runs),
         events=outcomes.counts,
         observed=outcomes.observed,
-        warnings=tuple(
-            Warn("RA108", f"{run.name} ends early: {trace.closing.get('error')}")
-            for run, trace in zip(runs, traces, strict=True)
-            if trace.closing.get("outcome") == "raised"
-        ),
+        warnings=tuple(_warnings(runs, traces)),
         manifest_differences=differences,
         unseen=unseen_in(traces[0]),
         reason=reason,
@@ -133,6 +130,26 @@ def _apart(
         return _Apart(start, measured, origin, None)
     # What follows from another start is nobody's origin.
     return _Apart(start, measured, None, "the runs did not start equal")
+
+
+def _warnings(runs: Sequence[RunInfo], traces: Sequence[Trace]) -> Iterator[Warn]:
+    for run, trace in zip(runs, traces, strict=True):
+        closing = trace.closing
+        if closing.get("outcome") == "raised":
+            yield Warn("RA108", f"{run.name} ends early: {closing.get('error')}")
+        if closing.get("math_attention"):
+            said = "computed attention by the math backend, where dropout can be given to it"
+            yield Warn("RA112", f"{run.name} {said}")
+        not_given = [closing_.get("not_given", {}) for closing_ in _closings(trace)]
+        for what in ("weights", "inputs", "draws"):
+            missing = sum(counts.get(what, 0) for counts in not_given)
+            if missing:
+                said = f"made {missing} of its {what} itself: the recording has none alike"
+                yield Warn("RA113", f"{run.name} {said}")
+
+
+def _closings(trace: Trace) -> list[dict[str, Any]]:
+    return [file.closing for file in trace.files]
 
 
 def _same_source(traces: Sequence[Trace]) -> bool:

@@ -74,6 +74,7 @@ def drift(
         sampled=max((g.deviation.compared for g in gaps if not g.deviation.whole), default=0),
         beyond=len(beyond),
         tolerance=tolerance,
+        first=next((gap for gap in gaps[:1] if gap.event == a.place(differing[0][0])), None),
         first_beyond=beyond[0] if beyond else None,
         largest=max(gaps, key=lambda gap: gap.deviation.rms, default=None),
         amplification=_amplification(layers),

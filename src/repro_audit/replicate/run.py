@@ -59,6 +59,7 @@ class Run:
         self._link = None if plan.lockstep is None or member.name else Link(plan.lockstep)
         self._caught = False
         self._given: Given | None = None
+        self._math_attention = False
 
     @property
     def member(self) -> Member:
@@ -268,6 +269,7 @@ class Run:
         ):
             # Fused attention draws inside its kernel, where nothing can be given to it.
             held = (*held, "math-attention")
+            self._math_attention = True
         if held:
             from repro_audit.control import pins
 
@@ -412,6 +414,7 @@ class Run:
                 "unobserved": dict(recorder.unobserved) if recorder is not None else {},
                 "unseen": recorder.unseen if recorder is not None else {},
                 "stale_reads": self.reads.stale,
+                "math_attention": self._math_attention,
                 "given": {} if self._given is None else dict(self._given.taken),
                 "not_given": {} if self._given is None else dict(self._given.missing),
                 "rank": self._rank if self._rank is not None else _rank_now(),

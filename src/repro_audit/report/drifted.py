@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from repro_audit.model import Audit, Deviation, Drift, Gap, OwnError, OwnErrors, Start
+from repro_audit.model import Audit, Drift, Gap, OwnError, OwnErrors, Start
 from repro_audit.report import phrases
 from repro_audit.report.page import Page, glued
 from repro_audit.report.phrases import printable
@@ -56,7 +56,9 @@ def _drift(drift: Drift, page: Page) -> None:
     if largest is None:
         page.labelled("drift", "not measured: neither kept values of what differs")
         return
-    page.labelled("drift", f"at most {_figures(largest.deviation)} at {_place(largest, page)}")
+    page.labelled(
+        "drift", f"at most {phrases.deviation(largest.deviation)} at {_place(largest, page)}"
+    )
     _beyond(drift, page)
     grown = drift.amplification
     if grown is not None and grown.factor >= 2:
@@ -95,7 +97,7 @@ def _beyond(drift: Drift, page: Page) -> None:
     page.labelled(
         "beyond",
         f"{phrases.number(drift.beyond)} of {phrases.number(drift.measured)} are past "
-        f"{explained}; first {_place(first, page)}: {_figures(first.deviation)}{allowed}",
+        f"{explained}; first {_place(first, page)}: {phrases.deviation(first.deviation)}{allowed}",
     )
 
 
@@ -162,14 +164,6 @@ def _nearer(own: OwnErrors, page: Page) -> None:
     other = own.differing - here - there
     said = f"this machine in {phrases.number(here)}, the recorded one in {phrases.number(there)}"
     page.labelled("nearer", f"to float64: {said}" + (f", neither in {other}" if other else ""))
-
-
-def _figures(deviation: Deviation) -> str:
-    """How far apart, first by the size of the whole: ULP alone mislead near zero."""
-    said = f"{phrases.short(deviation.rms)} of its size"
-    if deviation.unordered:
-        return f"{said} ({phrases.number(deviation.unordered)} NaN against a number)"
-    return f"{said} ({phrases.number(deviation.max_ulp)} ULP)"
 
 
 def _place(gap: Gap, page: Page) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from repro_audit.model import (
     CauseClass,
     Cure,
+    Deviation,
     Experiment,
     Json,
     ManifestDifference,
@@ -214,6 +215,14 @@ def ulp(figures: UlpDivergence) -> list[str]:
     )
     phrases.extend(f"{number(n)} {said}" for n, said in apart if n)
     return phrases
+
+
+def deviation(found: Deviation) -> str:
+    """How far apart, first by the size of the whole: ULP alone mislead near zero."""
+    said = f"{short(found.rms)} of its size"
+    if found.unordered:
+        return f"{said} ({number(found.unordered)} NaN against a number)"
+    return f"{said} ({number(found.max_ulp)} ULP)"
 
 
 def spec(origin: Origin) -> str:

@@ -169,6 +169,9 @@ def _difference(origin: Origin, audit: Audit, page: Page, *, indent: int) -> Non
     figures = origin.ulp
     if figures is None:
         tensor = phrases.spec(origin)
+        first = None if audit.drift is None else audit.drift.first
+        if first is not None and first.key == origin.key:
+            what += f" by {glued(phrases.deviation(first.deviation))}"
         page.paragraph(f"{what}: {glued(tensor)}" if tensor else what, indent=indent)
         return
     between = ""
