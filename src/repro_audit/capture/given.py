@@ -8,12 +8,15 @@ result differs by is its own error, and nothing that it inherited.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 from repro_audit.capture.dispatch import KIND_BATCH, KIND_PARAM, PHASES, paused
 from repro_audit.capture.exact import exact
@@ -26,8 +29,25 @@ if TYPE_CHECKING:
     from repro_audit.capture.sink import Kept
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
-# What `measured` rows compare.
-OWN, HERE, THERE = range(3)
+# What `measured` rows compare; the last says how much the terms of a sum cancel.
+OWN, HERE, THERE, CANCELS = range(4)
+# Operators that are linear in each argument: with all signs taken away their terms only add up.
+_LINEAR = frozenset(
+    {
+        "mm",
+        "addmm",
+        "bmm",
+        "baddbmm",
+        "linear",
+        "mv",
+        "dot",
+        "sum",
+        "mean",
+        "convolution",
+        "convolution_backward",
+        "embedding_dense_backward",
+    }
+)
 
 
 class Source(Protocol):
@@ -150,11 +170,39 @@ class Given:
                     if right is not None and right.shape == tensor.shape:
                         self._measure(index, position, HERE, tensor, right)
                         self._measure(index, position, THERE, value, right)
+                        if call is not None:
+                            self._cancels(index, position, _call(*call), made, right)
                 self.taken["all"] += int(put(value, tensor))
 
     def parameter(self, index: int, key: SiteKey, tensor: torch.Tensor) -> None:
         """The same for a parameter that an optimizer has updated."""
         self.after(index, key, [tensor], {}, None)
+
+    def _cancels(
+        self,
+        index: int,
+        position: int,
+        call: _Call,
+        made: list[torch.Tensor],
+        right: torch.Tensor,
+    ) -> None:
+        """Measure how much larger a sum is with all its terms' signs taken away.
+
+        Rounding errs by the size of the terms: the bound on a dot product is by |a|·|b|.
+        """
+        if call.name.split(".")[1] not in _LINEAR or not right.is_floating_point():
+            return
+        args, kwargs = call.make()
+        unsigned = _Call(
+            call.name, call.operator, call.function, lambda: (_unsigned(args), _unsigned(kwargs))
+        )
+        added = _exact(unsigned, position, made)
+        if added is None or added.shape != right.shape:
+            return
+        size, cancelled = float(added.norm()), float(right.norm())
+        if size > cancelled and math.isfinite(size):
+            figures = json.dumps({"factor": size / cancelled if cancelled else None})
+            self._sink.measured.append((index, position, CANCELS, figures))
 
     def _measure(
         self, index: int, position: int, against: int, one: torch.Tensor, other: torch.Tensor
@@ -171,16 +219,32 @@ def put(value: torch.Tensor, tensor: torch.Tensor) -> bool:
     """Write a value over a tensor, unseen by autograd; False where the two are not alike."""
     if type(tensor) not in _PLAIN or tensor.shape != value.shape or tensor.is_meta:
         return False
+    counted = nullcontext() if tensor.is_inference() else _preserved(tensor)
     try:
-        with paused(), torch._C._AutoDispatchBelowAutograd():
+        with paused(), torch._C._AutoDispatchBelowAutograd(), counted:
             tensor.copy_(value)
     except RuntimeError:  # memory that several elements share, or that is read only
         return False
     return True
 
 
+def _preserved(tensor: torch.Tensor) -> AbstractContextManager[Any]:
+    """What a tensor was when it was saved for a backward is told by how often it was written to."""
+    return _unsafe_preserve_version_counter(tensor)
+
+
 def _call(operator: Operator, function: Any, args: Any, kwargs: Any) -> _Call:
     return _Call(operator.name, operator, function, lambda: (args, kwargs or {}))
+
+
+def _unsigned(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.abs() if value.is_floating_point() else value
+    if isinstance(value, list | tuple):
+        return [_unsigned(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _unsigned(item) for name, item in value.items()}
+    return value
 
 
 def _exact(call: _Call, position: int, made: list[torch.Tensor]) -> torch.Tensor | None:

@@ -11,8 +11,10 @@ from repro_audit.diagnose.tolerance import expected
 from repro_audit.model import Deviation, Event, Gap, Json, OwnError, OwnErrors, Tolerance
 from repro_audit.trace import Trace
 
-_OWN, _HERE, _THERE = range(3)
+_OWN, _HERE, _THERE, _CANCELS = range(4)
 _SHOWN = 20
+
+_Place = tuple[int, int, tuple[str, str], str, str]
 
 
 def own_errors(recorded: Trace, forced: Trace, run: Trace, tolerance: Tolerance) -> OwnErrors:
@@ -23,10 +25,16 @@ def own_errors(recorded: Trace, forced: Trace, run: Trace, tolerance: Tolerance)
     """
     nearer: Counter[str] = Counter()
     differing: list[OwnError] = []
-    events = 0
+    events = unlike = 0
+    calls = _calls(recorded), _calls(forced)
     for i in range(len(forced)):
         measured = forced.measured(i)
         if not measured:
+            continue
+        place = _place(forced, i)
+        if calls[0][place] != calls[1][place]:
+            # Which of them is which is not known.
+            unlike += 1
             continue
         events += 1
         found = _largest(forced, i, measured, tolerance)
@@ -44,12 +52,22 @@ def own_errors(recorded: Trace, forced: Trace, run: Trace, tolerance: Tolerance)
         events=events,
         differing=len(differing),
         beyond=len(beyond),
-        missing=int(forced.closing.get("not_given", {}).get("all", 0)),
+        missing=unlike + int(forced.closing.get("not_given", {}).get("all", 0)),
         nearer=dict(sorted(nearer.items())),
         first=with_total(differing[0] if differing else None),
         first_beyond=with_total(beyond[0] if beyond else None),
         errors=tuple(error for one in largest if (error := with_total(one)) is not None),
     )
+
+
+def _calls(trace: Trace) -> Counter[_Place]:
+    """How often each op was called in each step, phase, module and thread."""
+    return Counter(_place(trace, i) for i in range(len(trace)))
+
+
+def _place(trace: Trace, i: int) -> _Place:
+    thread = trace.owner(i)
+    return trace.step[i], trace.phase[i], trace.site_name(i), thread.process, thread.name
 
 
 def _largest(
@@ -64,9 +82,11 @@ def _largest(
     if not owned:
         return None
     position = max(owned, key=lambda at: (owned[at].unordered > 0, owned[at].rms, -at))
+    cancels = measured.get((position, _CANCELS), {"factor": 1.0})["factor"]
+    factor = math.inf if cancels is None else float(cancels)
     here, there = (measured.get((position, against)) for against in (_HERE, _THERE))
     return OwnError(
-        gap=_gap(forced, forced.event(i), position, owned[position], tolerance),
+        gap=_gap(forced, forced.event(i), position, owned[position], factor, tolerance),
         own=owned[position],
         here=None if here is None else Deviation(**here),
         there=None if there is None else Deviation(**there),
@@ -74,13 +94,22 @@ def _largest(
     )
 
 
-def _gap(trace: Trace, event: Event, position: int, found: Deviation, tolerance: Tolerance) -> Gap:
+def _gap(
+    trace: Trace,
+    event: Event,
+    position: int,
+    found: Deviation,
+    factor: float,
+    tolerance: Tolerance,
+) -> Gap:
     output = event.outputs[position]
     length = trace.reduction(event.index, event.outputs[0].spec)
     rounding = expected(length, (output.spec.dtype,) * 2) if length else None
     if event.kind == "param":
         # An optimizer's update of one element: a handful of operations.
         rounding = expected(8, (output.spec.dtype,) * 2)
+    # Of terms that cancel the error is by their size, not by what is left of it.
+    rounding = None if rounding is None else rounding * max(factor, 1.0)
     return Gap(
         key=event.key,
         event=trace.place(event.index),

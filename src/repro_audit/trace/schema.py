@@ -93,8 +93,8 @@ CREATE TABLE measured (
   event    INTEGER NOT NULL,      -- event.id, where the run was given another's values
   position INTEGER NOT NULL,      -- as output
   against  INTEGER NOT NULL,      -- 0 own result against the other's, 1 own against float64, 2 the
-                                  -- other's against float64
-  figures  TEXT NOT NULL,         -- JSON of model.Deviation
+                                  -- other's against float64, 3 a sum against its terms
+  figures  TEXT NOT NULL,         -- JSON of model.Deviation; of 3 the factor, null for infinite
   PRIMARY KEY (event, position, against)
 ) WITHOUT ROWID;
 CREATE TABLE call (

@@ -1,0 +1,164 @@
+"""A run that is given another's values: what it then computes from, and what it errs by itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from repro_audit import engine
+from repro_audit.capture import Recorder
+from repro_audit.capture.given import CANCELS, HERE, OWN, THERE, Given, put
+from repro_audit.model import SiteKey
+
+from .test_values import KeepingSink
+
+
+class Values:
+    """A recording that has of some ops, by (module, op, call index), a value for output 0."""
+
+    def __init__(self, values: dict[tuple[str, str, int], torch.Tensor]) -> None:
+        self.values = values
+        self.asked: list[SiteKey] = []
+
+    def value(self, key: SiteKey, position: int) -> torch.Tensor | None:
+        self.asked.append(key)
+        found = self.values.get((key.module, key.op, key.call_index))
+        return found if position == 0 else None
+
+
+def run(function: Callable[[], Any], **sources: Values) -> tuple[KeepingSink, Given, Any]:
+    sink = KeepingSink()
+    given = Given(sink, sources)
+    recorder = Recorder(sink, bases=(), samples=4, given=given)
+    recorder.start()
+    try:
+        result = function()
+    finally:
+        recorder.stop()
+    return sink, given, result
+
+
+def figures(sink: KeepingSink, op: str) -> dict[int, dict[str, Any]]:
+    ops = {event.index: event.op for event in sink.seen()}
+    return {
+        against: json.loads(found) for event, _, against, found in sink.measured if ops[event] == op
+    }
+
+
+def test_draws_are_the_recorded_ones() -> None:
+    wanted = torch.full((3,), 0.25)
+    sink, given, result = run(
+        lambda: torch.rand(3), draws=Values({("", "aten.rand.default", 0): wanted})
+    )
+    assert result.tolist() == wanted.tolist()
+    assert given.taken == {"draws": 1}
+    (event,) = [event for event in sink.seen() if event.op == "aten.rand.default"]
+    # What is recorded is what the program goes on with.
+    assert event.digests == [engine.tensor_digest(wanted)]
+
+
+def test_what_the_recording_has_not_stays_and_is_counted() -> None:
+    torch.manual_seed(0)
+    plain = torch.rand(3)
+    torch.manual_seed(0)
+    other = Values({("", "aten.rand.default", 0): torch.zeros(4)})
+    _, given, result = run(lambda: torch.rand(3), draws=other)
+    assert result.tolist() == plain.tolist()
+    assert given.missing == {"draws": 1}
+
+
+def test_weights_before_the_first_forward_and_not_after_an_update() -> None:
+    net = nn.Linear(2, 2, bias=False)
+    optimizer = torch.optim.SGD(net.parameters(), 1.0)
+    wanted = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+
+    def train() -> torch.Tensor:
+        out = net(torch.ones(1, 2))
+        out.sum().backward()
+        optimizer.step()
+        return out
+
+    _, given, out = run(train, weights=Values({("Linear", "param:weight", 0): wanted}))
+    assert out.tolist() == [[3.0, 7.0]]
+    assert net.weight.tolist() == [[0.0, 1.0], [2.0, 3.0]]
+    assert given.taken == {"weights": 1}
+
+
+def test_inputs_of_the_model() -> None:
+    net = nn.Identity()
+    wanted = torch.tensor([5.0])
+    _, taken, out = run(
+        lambda: net(torch.zeros(1)), inputs=Values({("", "inputs:Identity", 0): wanted})
+    )
+    assert out.tolist() == [5.0]
+    assert taken.taken == {"inputs": 1}
+
+
+def test_what_follows_is_computed_from_the_recorded_values_forwards_and_backwards() -> None:
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    there = torch.tensor([3.0, 5.0])
+
+    def function() -> torch.Tensor:
+        y = x.exp()
+        # Its backward multiplies by what the forward gave.
+        (y * y).sum().backward()
+        return y
+
+    sink, _, y = run(function, all=Values({("", "aten.exp.default", 0): there}))
+    assert y.tolist() == [3.0, 5.0]
+    assert x.grad is not None
+    assert x.grad.tolist() == [2 * 3.0 * 3.0, 2 * 5.0 * 5.0]
+    found = figures(sink, "aten.exp.default")
+    assert found[OWN]["differing"] == 2
+    assert found[HERE]["rms"] < 1e-7 < found[THERE]["rms"]
+
+
+def test_what_agrees_is_not_computed_once_more() -> None:
+    x = torch.tensor([1.0, 2.0])
+    sink, given, _ = run(x.exp, all=Values({("", "aten.exp.default", 0): x.exp()}))
+    assert list(figures(sink, "aten.exp.default")) == [OWN]
+    assert given.taken["all"] == 1
+
+
+def test_an_op_that_overwrites_its_argument() -> None:
+    x = torch.tensor([1.0, 2.0])
+    right = torch.tensor([1.0, 2.0]).double().exp()
+    sink, _, out = run(x.exp_, all=Values({("", "aten.exp_.default", 0): torch.ones(2)}))
+    assert out.tolist() == [1.0, 1.0]
+    found = figures(sink, "aten.exp_.default")
+    assert found[HERE]["rms"] < 1e-7
+    assert found[THERE]["rms"] == pytest.approx(
+        ((right - 1).norm() / right.norm()).item(), rel=1e-6
+    )
+
+
+def test_how_much_terms_cancel() -> None:
+    a = torch.tensor([[1.0, 1.0, -2.0]])
+    b = torch.tensor([[1.0], [1.0], [1.0 - 2**-10]])
+    there = torch.zeros(1, 1)
+    sink, _, _ = run(lambda: a.mm(b), all=Values({("", "aten.mm.default", 0): there}))
+    found = figures(sink, "aten.mm.default")[CANCELS]
+    assert found["factor"] == pytest.approx((4 - 2**-9) / 2**-9)
+
+
+def test_autograd_sees_nothing() -> None:
+    x = torch.ones(3, requires_grad=True)
+    y = x * 2
+    version = y._version
+    assert put(torch.zeros(3), y)
+    assert (y._version, y.tolist()) == (version, [0.0] * 3)
+    y.square().sum().backward()
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.zeros(3), torch.zeros(1).expand(2), torch.empty(2, device="meta")],
+    ids=["another shape", "shared memory", "no memory"],
+)
+def test_what_cannot_be_given(tensor: torch.Tensor) -> None:
+    assert not put(torch.ones(2), tensor)
