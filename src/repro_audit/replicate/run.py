@@ -274,7 +274,7 @@ class Run:
             self.writer = self._new_writer()
         self.recorder = Recorder(
             self.writer if self._link is None else Lockstep(self.writer, self._link),
-            bases=self.member.bases,
+            bases=self._bases(),
             steps=None if self.member.worker else plan.steps,
             level=plan.level,
             interval=self._interval(),
@@ -293,6 +293,13 @@ class Run:
             self.recorder.main.muted += 1
         if self._task is not None:
             self.recorder.enter_thread(self._task, 0)
+
+    def _bases(self) -> tuple[str, ...]:
+        """What call sites are shown relative to: of a script that torchrun starts its own place."""
+        script = getattr(sys.modules.get("__main__"), "__file__", None)
+        if not self.member.name or script is None:
+            return self.member.bases
+        return (*self.member.bases, os.path.dirname(os.path.abspath(script)))  # noqa: PTH100, PTH120
 
     def _halt(self) -> None:
         """The replicas in lock-step came apart: the trace ends, whatever the program does yet."""
