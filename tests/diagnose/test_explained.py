@@ -14,6 +14,7 @@ MEANINGS = {pin.name: Meaning(pin.cls, pin.remedy) for pin in PINS}
 UNKNOWN = Cause("unknown", "likely", ("nothing points at a cause",), ("look",))
 VARIES = Replay(calls=10, counts=(6, 4), pairs=5, differing_pairs=2, recorded=0, output=0)
 STEADY = Replay(calls=10, counts=(10,), pairs=5, recorded=0, output=0)
+ANYWAY = "alone, on the same inputs, the op gave one result in 10 calls"
 
 
 def tried(*pins: str, differs: bool | None, on: str = "program") -> Experiment:
@@ -99,6 +100,15 @@ def test_an_op_that_never_varies_alone_is_innocent() -> None:
     cause = found(UNKNOWN, tried("no-aslr", differs=False), replay=STEADY)
     assert (cause.cls, cause.confidence) == ("data-order", "proven")
     assert "one result in 10 calls" in cause.evidence[-1]
+
+
+def test_that_it_never_varied_alone_is_said_of_an_op_that_is_blamed_too() -> None:
+    likely = replace(UNKNOWN, cls="nondeterministic-op", evidence=("the same inputs",))
+    cause = found(likely, tried("one-thread", differs=True), replay=STEADY)
+    assert (cause.cls, cause.confidence) == ("nondeterministic-op", "likely")
+    assert cause.evidence == ("the same inputs", ANYWAY)
+    cause = found(likely, tried("deterministic", differs=False), replay=STEADY)
+    assert (cause.confidence, cause.evidence[-1]) == ("proven", ANYWAY)
 
 
 def test_filled_memory_is_told_from_the_deterministic_flag() -> None:

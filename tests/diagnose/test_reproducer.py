@@ -93,6 +93,22 @@ def test_a_call_that_varies(shown: Any) -> None:
     assert "two of them differ in" in said
 
 
+def test_settings_are_as_they_were(shown: Any, tmp_path: Path) -> None:
+    torch.backends.cudnn.benchmark = True
+    torch.set_default_dtype(torch.float64)
+    try:
+        code, _ = shown("aten.mm.default", BASE, BASE.t())
+    finally:
+        torch.backends.cudnn.benchmark = False
+        torch.set_default_dtype(torch.float32)
+    assert code == 0
+    lines = (tmp_path / "reproduce.py").read_text().splitlines()
+    at = lines.index("torch.backends.cudnn.benchmark = True")
+    assert lines[at + 1] == "torch.set_default_dtype(torch.float64)"
+    # What torch begins with is not set: the script stays short.
+    assert not any("mkldnn" in line for line in lines)
+
+
 def test_torch_alone_is_enough(tmp_path: Path) -> None:
     written(tmp_path, "aten.mm.default", BASE, BASE.t(), times=2)
     done = ran(tmp_path / "reproduce.py")

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from repro_audit.capture.choices import chosen
 from repro_audit.model import Json
 
 # Kernels choose among vectorised loops by addresses modulo this.
@@ -83,6 +84,8 @@ class Call:
             "threads": torch.get_num_threads(),
             "deterministic": torch.are_deterministic_algorithms_enabled(),
             "fill": torch._C._get_deterministic_fill_uninitialized_memory(),
+            "dtype": str(torch.get_default_dtype()).removeprefix("torch."),
+            "settings": chosen(),
         }
 
     @property

@@ -45,7 +45,7 @@ def explained(
     if replay is not None and replay.varies:
         return _by_itself(cause, replay, explanation.experiments, meanings)
     found = _by_pin(cause, explanation.experiments, meanings)
-    if replay is not None and replay.problem is None and found.cls != "nondeterministic-op":
+    if replay is not None and replay.problem is None:
         said = f"alone, on the same inputs, the op gave one result in {replay.calls} calls"
         found = replace(found, evidence=(*found.evidence, said))
     return found

@@ -57,6 +57,7 @@ def script_of_call(call: dict[str, Json], *, about: Sequence[str], times: int) -
         about=_about(about),
         threads=call["threads"],
         deterministic=call["deterministic"],
+        settings="".join(f"{line}\n" for line in _settings(call)),
         times=times,
         body=textwrap.indent("\n".join(lines), "    "),
     )
@@ -94,6 +95,14 @@ def _conditions(one: Condition, other: Condition) -> str:
         f"reverse={c.reversed_listings!r}, deterministic={c.deterministic!r}),"
         for c in (one, other)
     )
+
+
+def _settings(call: dict[str, Json]) -> list[str]:
+    """What sets torch as it was for a call, where that is not as it begins."""
+    lines = [f"torch.{name} = {value!r}" for name, value in call["settings"].items()]
+    if call["dtype"] != "float32":
+        lines.append(f"torch.set_default_dtype(torch.{call['dtype']})")
+    return lines
 
 
 def _about(paragraphs: Sequence[str]) -> str:
@@ -199,7 +208,7 @@ def same(one, other):
 
 torch.set_num_threads({threads})
 torch.use_deterministic_algorithms({deterministic}, warn_only=True)
-distinct = []
+{settings}distinct = []
 for _ in range({times}):
     with torch.no_grad():
         outcome = list(flat(call()))

@@ -28,6 +28,7 @@ import torch
 
 from repro_audit import engine
 from repro_audit.capture.calls import complete, rebuilt
+from repro_audit.capture.choices import choose
 from repro_audit.capture.exact import exact
 from repro_audit.capture.operators import Operator
 from repro_audit.control import pins
@@ -78,6 +79,8 @@ def load(trace: Trace, i: int | None) -> Kept:
     torch.set_num_threads(call["threads"])
     torch.use_deterministic_algorithms(call["deterministic"], warn_only=True)
     torch._C._set_deterministic_fill_uninitialized_memory(call["fill"])
+    torch.set_default_dtype(getattr(torch, call["dtype"]))
+    choose(call["settings"])
     memory = list(_kept(trace, i, _MEMORY, len(call["memory"])))
     states = list(_kept(trace, i, _STATE, len(call["generators"])))
     recorded = [(output.spec.dtype, output.spec.shape) for output in trace.event(i).outputs]

@@ -288,7 +288,7 @@ class Run:
         self._given = self._sources() if plan.given else None
         self.recorder = Recorder(
             self.writer if self._link is None else Lockstep(self.writer, self._link),
-            bases=self.member.bases,
+            bases=self._bases(),
             steps=None if self.member.worker else plan.steps,
             level=plan.level,
             interval=self._interval(),
@@ -319,6 +319,13 @@ class Run:
         opened = {given.trace: Recorded(Path(given.trace)) for given in self.plan.given}
         sources: dict[str, Source] = {given.what: opened[given.trace] for given in self.plan.given}
         return Given(self.writer, sources, self.member.name)
+
+    def _bases(self) -> tuple[str, ...]:
+        """What call sites are shown relative to: of a script that torchrun starts its own place."""
+        script = getattr(sys.modules.get("__main__"), "__file__", None)
+        if not self.member.name or script is None:
+            return self.member.bases
+        return (*self.member.bases, os.path.dirname(os.path.abspath(script)))  # noqa: PTH100, PTH120
 
     def _halt(self) -> None:
         """The replicas in lock-step came apart: the trace ends, whatever the program does yet."""
