@@ -20,7 +20,6 @@ from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 from repro_audit.capture.dispatch import KIND_BATCH, KIND_PARAM, PHASES, paused
 from repro_audit.capture.exact import exact
-from repro_audit.engine.deviation import deviation
 from repro_audit.model import Deviation, SiteKey
 
 if TYPE_CHECKING:
@@ -207,6 +206,9 @@ class Given:
     def _measure(
         self, index: int, position: int, against: int, one: torch.Tensor, other: torch.Tensor
     ) -> Deviation | None:
+        # NumPy with it, which not every program imports.
+        from repro_audit.engine.deviation import deviation
+
         dtypes = _name(one), _name(other)
         found = deviation(_bytes(one), _bytes(other), dtypes, one.numel())
         if found is not None:

@@ -16,6 +16,7 @@ from repro_audit.model import Event, EventKind, Json, SiteKey, TensorSpec
 from repro_audit.trace import seal
 from repro_audit.trace.columns import Signatures
 from repro_audit.trace.file import TraceFile
+from repro_audit.trace.folders import folder_of, processes_of
 from repro_audit.trace.schema import KINDS, PHASES, RANDOM, RECOMPUTE, TAINTED
 
 
@@ -256,16 +257,6 @@ class Trace:
                 if owner == number
             }
         return found[at]
-
-
-def processes_of(path: Path) -> list[Path]:
-    """The traces of the processes that the program of the trace at `path` started, by name."""
-    return sorted(folder_of(path).glob("*.sqlite"))
-
-
-def folder_of(path: Path) -> Path:
-    """Where the traces of the processes go that the program of the trace at `path` starts."""
-    return path.with_name(f"{path.name}-processes")
 
 
 def _member(path: Path) -> TraceFile:
