@@ -21,6 +21,7 @@ from repro_audit.model import (
     RunInfo,
     SiteKey,
     TensorSpec,
+    Tolerance,
 )
 
 IDENTICAL = Audit(
@@ -57,6 +58,7 @@ class Rooms:
     answer: Audit | Exception | BaseException = IDENTICAL
     requests: list[AuditRequest] = field(default_factory=list)
     compared: list[Path] = field(default_factory=list)
+    tolerances: list[Tolerance] = field(default_factory=list)
     recorded: list[tuple[AuditRequest, Path, bool]] = field(default_factory=list)
 
     def run_audit(self, request: AuditRequest, progress: Progress) -> Audit:
@@ -66,8 +68,9 @@ class Rooms:
         progress.finish()
         return self._answer()
 
-    def compare_traces(self, paths: Sequence[Path]) -> Audit:
+    def compare_traces(self, paths: Sequence[Path], tolerance: Tolerance) -> Audit:
         self.compared.extend(paths)
+        self.tolerances.append(tolerance)
         return replace(self._answer(), command="compare")
 
     def record_run(

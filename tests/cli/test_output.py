@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from repro_audit.model import SelfCheck
+from repro_audit.model import SelfCheck, Tolerance
 from repro_audit.report.json_report import load, to_json
 
 
@@ -102,6 +102,7 @@ def test_audits_are_compared_by_their_first_runs(audit_command, rooms) -> None:
         (place / "run-1.sqlite").touch()
     assert audit_command("compare", "1", ".repro-audit/0002-b").exit_code == 0
     assert [path.parent.name for path in rooms.compared] == ["0001-a", "0002-b"]
+    assert rooms.tolerances == [Tolerance()]
 
 
 def test_report_goes_to_a_file_and_the_verdict_to_the_terminal(
