@@ -226,6 +226,7 @@ BAD = [
     (["verify", "a.audit", "--own"], 4, "kept no tensor whole"),
     (["verify", "a.audit", "--ulp-tol", "1", "--rounding"], 2, "two tolerances"),
     (["verify", "a.audit", "--ulp-tol", "-1"], 2, "--ulp-tol"),
+    (["verify", "a.audit", "--timeout", "inf"], 2, "no number of seconds"),
     (["verify", "a.audit", "--device", "cpu,cuda"], 2, "name one"),
     (["verify", "a.audit", "--device", "abacus"], 2, "'abacus' is no device"),
     (["record", "train.py", "-o", "b.audit", "--weights-from", "a.audit"], 4, "--capture full"),

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from repro_audit.audit.comparing import compared
 from repro_audit.diagnose import drift as drifting
 from repro_audit.diagnose.align import align
 from repro_audit.diagnose.drift import drift
 from repro_audit.diagnose.start import draws_compare, start_of
-from repro_audit.model import Drift, Start, Tolerance
+from repro_audit.model import Drift, RunInfo, Start, Tolerance
 
 EPSILON = 2.0**-20
 
@@ -119,6 +120,22 @@ def test_of_many_events_some_are_measured(run, monkeypatch: pytest.MonkeyPatch) 
     found: Drift = between(run, many, off)
     assert found.differing == 40
     assert 6 <= found.measured <= 10
+    # What is tolerated is looked at.
+    assert between(run, many, off, Tolerance(rounding=True)).measured == 40
+
+
+def test_what_follows_in_another_process_from_another_start_is_no_origin(run) -> None:
+    def started(drawn: float) -> list[tuple[Any, ...]]:
+        before = [event("exp", 1.0, time=at) for at in range(1, 4)]
+        begun = event("rand", drawn, flags=2, time=4)
+        return [*before, begun, event("sin", drawn, process="1", time=5)]
+
+    other = {"torch": {"backends": {"cpu": {"get_cpu_capability": "DEFAULT"}}}}
+    traces = run(started(1.0)), run(started(2.0), other)
+    runs = [RunInfo(name, name, trace.manifest) for name, trace in zip("ab", traces, strict=True)]
+    audit = compared(runs, traces, Tolerance())
+    assert (audit.verdict, audit.origin) == ("divergent", None)
+    assert audit.reason == "the runs did not start equal"
 
 
 def test_random_numbers_of_another_machine_are_left_out(run) -> None:

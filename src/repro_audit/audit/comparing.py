@@ -15,7 +15,7 @@ from repro_audit.diagnose.align import align
 from repro_audit.diagnose.causes import classify
 from repro_audit.diagnose.configuration import configured
 from repro_audit.diagnose.drift import drift
-from repro_audit.diagnose.origin import between_devices
+from repro_audit.diagnose.origin import Divergence, between_devices
 from repro_audit.diagnose.runs import compare_runs
 from repro_audit.diagnose.start import draws_compare, start_of
 from repro_audit.errors import InconclusiveError, UsageError
@@ -97,7 +97,7 @@ def compared(runs: Sequence[RunInfo], traces: Sequence[Trace], tolerance: Tolera
         return audit
     by_trace = {id(trace): run.name for run, trace in zip(runs, traces, strict=True)}
     names = by_trace[id(divergence.a)], by_trace[id(divergence.b)]
-    found = _apart(divergence.a, divergence.b, divergence.origin, names, draws, tolerance)
+    found = _apart(divergence, names, draws, tolerance)
     origin = found.origin
     if origin is not None and found.drift is not None and tolerance.asked:
         structural = origin.kind == "structural" or outcomes.counts.unaligned
@@ -116,17 +116,15 @@ def compared(runs: Sequence[RunInfo], traces: Sequence[Trace], tolerance: Tolera
 
 
 def _apart(
-    a: Trace,
-    b: Trace,
-    origin: Origin,
-    names: tuple[str, str],
-    draws: bool,
-    tolerance: Tolerance,
+    divergence: Divergence, names: tuple[str, str], draws: bool, tolerance: Tolerance
 ) -> _Apart:
+    a, b, origin = divergence.a, divergence.b, divergence.origin
+    # Its place in the run, among the events of all processes.
+    at = divergence.i if divergence.i is not None else divergence.j
     alignment = align(a, b)
     start, first = start_of(a, b, alignment)
     measured = drift(a, b, alignment, names, tolerance=tolerance, draws=draws)
-    if draws or first is None or first > origin.event:
+    if draws or first is None or at is None or first > at:
         return _Apart(start, measured, origin, None)
     # What follows from another start is nobody's origin.
     return _Apart(start, measured, None, "the runs did not start equal")

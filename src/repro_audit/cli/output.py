@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from repro_audit.cli.audits import REPORT
 from repro_audit.errors import (
     EXIT_DIVERGENT,
     EXIT_IDENTICAL,
@@ -143,7 +144,14 @@ def say(text: str) -> None:
 
 
 def finish(audit: Audit, format_: str, path: Path | None, *, quiet: bool = False) -> None:
-    """Show what a command found: on standard output, or in `path` and as text."""
+    """Show what a command found: on standard output, or in `path` and as text.
+
+    What was run keeps its report with its traces.
+    """
+    if audit.directory is not None:
+        from repro_audit.report.json_report import save
+
+        save(audit, Path(audit.directory) / REPORT)
     if path is not None:
         deliver(rendered(audit, format_), path)
     if path is None or not quiet:

@@ -109,6 +109,15 @@ def _seconds(ctx: click.Context, parameter: click.Parameter, value: float | None
     return value
 
 
+timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    callback=_seconds,
+    metavar="S",
+    help="End a run that takes more than S seconds.",
+)
+
+
 def program_options(command: _F) -> _F:
     """The target, and the options that say under which conditions it runs."""
     decorators = (
@@ -122,13 +131,7 @@ def program_options(command: _F) -> _F:
             help="An input of FILE.py:CLASS, such as 'float32[8,3,32,32]'; repeatable.",
         ),
         click.option("--steps", type=click.IntRange(1), metavar="N", help="End it after N steps."),
-        click.option(
-            "--timeout",
-            type=click.FloatRange(0, min_open=True),
-            callback=_seconds,
-            metavar="S",
-            help="End a run that takes more than S seconds.",
-        ),
+        timeout_option,
         click.option(
             "--device",
             "devices",

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repro_audit.cli import output as out
-from repro_audit.cli.audits import REPORT
 from repro_audit.cli.bisect import skipping
 from repro_audit.cli.program import ProgramCommand, program_options, request_of
 from repro_audit.cli.progress import progress
@@ -102,12 +101,9 @@ def _run(
         raise UsageError("one run compares with nothing: --runs 2 at least, or several devices")
     out.ensure_writable(output, force=force)
     from repro_audit.audit import run_audit
-    from repro_audit.report.json_report import save
 
     silent = quiet or (format_ == "json" and output is None)
     with progress(quiet=silent) as shown:
         audit = run_audit(request, shown)
-    if audit.directory is not None:
-        save(audit, Path(audit.directory) / REPORT)
     out.finish(audit, format_, output, quiet=quiet)
     return out.exit_code(audit, exit_zero=exit_zero)

@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from repro_audit.cli import output as out
-from repro_audit.cli.audits import REPORT
-from repro_audit.cli.program import devices
+from repro_audit.cli.program import devices, timeout_option
 from repro_audit.cli.progress import progress
 from repro_audit.cli.tolerance import tolerance_of, tolerance_options
 from repro_audit.errors import UsageError
@@ -42,12 +41,7 @@ Examples:
     metavar="DEVICE",
     help="Run it on this one, instead of the recorded one: cpu, cuda, cuda:N, mps or xpu.",
 )
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0, min_open=True),
-    metavar="S",
-    help="End a run that takes more than S seconds.",
-)
+@timeout_option
 @click.option("--isolate", is_flag=True, help="Give each run its own copy of the directory.")
 @out.report_options
 @click.option("--exit-zero", is_flag=True, help="Exit 0 even when they diverge.")
@@ -79,7 +73,6 @@ def verify(
     out.ensure_writable(output, force=force)
     from repro_audit.audit import VerifyRequest
     from repro_audit.audit import verify as verified
-    from repro_audit.report.json_report import save
 
     request = VerifyRequest(
         recording,
@@ -94,7 +87,5 @@ def verify(
     silent = quiet or (format_ == "json" and output is None)
     with progress(quiet=silent) as shown:
         audit = verified(request, shown)
-    if audit.directory is not None:
-        save(audit, Path(audit.directory) / REPORT)
     out.finish(audit, format_, output, quiet=quiet)
     return out.exit_code(audit, exit_zero=exit_zero)

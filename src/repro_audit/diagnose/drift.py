@@ -33,7 +33,7 @@ from repro_audit.trace.schema import PHASES
 # Differing events that are measured, at most: the first half of these, the others evenly spread.
 LIMIT = 10_000
 _FORWARD, _BACKWARD = PHASES.index("forward"), PHASES.index("backward")
-_OP, _PARAM, _MODULE = 0, 1, 4
+_OP = 0
 
 
 def drift(
@@ -48,7 +48,8 @@ def drift(
     """How far `b` is from `a` wherever they differ; None where they do not.
 
     By the elements that were sampled of what both recorded. Random operators are left out unless
-    `draws` compare. Some 100 µs an event that differs, of at most `LIMIT`.
+    `draws` compare. Some 100 µs an event that differs, of at most `LIMIT` where no tolerance is
+    asked for.
     """
     _, unlike = told_apart(a, b, alignment.pairs)
     if not draws:
@@ -61,7 +62,8 @@ def drift(
     added = _added_up(a)
     gaps = [
         gap
-        for i, j in _chosen(differing)
+        # What is to be tolerated has to be seen, all of it.
+        for i, j in (differing if tolerance.asked else _chosen(differing))
         if (gap := gap_of(a, b, i, j, float(added[i]), tolerance)) is not None
     ]
     beyond = [gap for gap in gaps if gap.beyond]
@@ -106,23 +108,36 @@ def _gap(
     added: float,
     tolerance: Tolerance,
 ) -> Gap:
-    output = mine.outputs[position]
-    dtypes = output.spec.dtype, other.outputs[position].spec.dtype
+    dtypes = mine.outputs[position].spec.dtype, other.outputs[position].spec.dtype
     computed = mine.kind in {"op", "param", "module"}
     rounding = expected(added, dtypes) if computed and added else None
     # At the level of modules nothing tells how much was added up.
     unknown = computed and not added and expected(1, dtypes) is not None
+    beyond = is_beyond(found, math.inf if unknown else rounding, tolerance)
+    return gap_at(a, mine, position, found, rounding, beyond)
+
+
+def gap_at(
+    trace: Trace,
+    event: Event,
+    position: int,
+    found: Deviation,
+    rounding: float | None,
+    beyond: bool,
+) -> Gap:
+    """The gap `found` at an output of an event, of which rounding explains so much."""
+    output = event.outputs[position]
     return Gap(
-        key=mine.key,
-        event=a.place(mine.index),
+        key=event.key,
+        event=trace.place(event.index),
         output=position,
         output_name=output.name,
         spec=output.spec,
-        call_site=mine.call_site,
+        call_site=event.call_site,
         deviation=found,
-        length=a.reduction(mine.index, mine.outputs[0].spec),
+        length=trace.length(event),
         expected=rounding,
-        beyond=is_beyond(found, math.inf if unknown else rounding, tolerance),
+        beyond=beyond,
     )
 
 
@@ -147,11 +162,8 @@ def _deviations(a: Trace, b: Trace, mine: Event, other: Event) -> Iterator[tuple
             continue
         if position not in ours or position not in theirs:
             continue
-        numel = 1
-        for size in x.spec.shape:
-            numel *= size
         dtypes = x.spec.dtype, y.spec.dtype
-        found = deviation(ours[position], theirs[position], dtypes, numel)
+        found = deviation(ours[position], theirs[position], dtypes, math.prod(x.spec.shape))
         if found is not None:
             yield position, found
 

@@ -6,13 +6,14 @@ import math
 from collections import Counter
 from dataclasses import replace
 
-from repro_audit.diagnose.drift import gap_of, is_beyond
+from repro_audit.diagnose.drift import gap_at, gap_of, is_beyond
 from repro_audit.diagnose.tolerance import expected
 from repro_audit.model import Deviation, Event, Gap, Json, OwnError, OwnErrors, Tolerance
 from repro_audit.trace import Trace
+from repro_audit.trace.schema import CANCELS, HERE, OWN, THERE
 
-_OWN, _HERE, _THERE, _CANCELS = range(4)
 _SHOWN = 20
+_UPDATE = 8
 
 _Place = tuple[int, int, tuple[str, str], str, str]
 
@@ -77,14 +78,14 @@ def _largest(
     owned = {
         position: Deviation(**figures)
         for (position, against), figures in measured.items()
-        if against == _OWN and figures["differing"]
+        if against == OWN and figures["differing"]
     }
     if not owned:
         return None
     position = max(owned, key=lambda at: (owned[at].unordered > 0, owned[at].rms, -at))
-    cancels = measured.get((position, _CANCELS), {"factor": 1.0})["factor"]
+    cancels = measured.get((position, CANCELS), {"factor": 1.0})["factor"]
     factor = math.inf if cancels is None else float(cancels)
-    here, there = (measured.get((position, against)) for against in (_HERE, _THERE))
+    here, there = (measured.get((position, against)) for against in (HERE, THERE))
     return OwnError(
         gap=_gap(forced, forced.event(i), position, owned[position], factor, tolerance),
         own=owned[position],
@@ -102,26 +103,12 @@ def _gap(
     factor: float,
     tolerance: Tolerance,
 ) -> Gap:
-    output = event.outputs[position]
-    length = trace.reduction(event.index, event.outputs[0].spec)
-    rounding = expected(length, (output.spec.dtype,) * 2) if length else None
-    if event.kind == "param":
-        # An optimizer's update of one element: a handful of operations.
-        rounding = expected(8, (output.spec.dtype,) * 2)
+    # An optimizer's update of one element: a handful of operations.
+    length = _UPDATE if event.kind == "param" else trace.length(event)
+    rounding = expected(length, (event.outputs[position].spec.dtype,) * 2) if length else None
     # Of terms that cancel the error is by their size, not by what is left of it.
     rounding = None if rounding is None else rounding * max(factor, 1.0)
-    return Gap(
-        key=event.key,
-        event=trace.place(event.index),
-        output=position,
-        output_name=output.name,
-        spec=output.spec,
-        call_site=event.call_site,
-        deviation=found,
-        length=length,
-        expected=rounding,
-        beyond=is_beyond(found, rounding, tolerance),
-    )
+    return gap_at(trace, event, position, found, rounding, is_beyond(found, rounding, tolerance))
 
 
 def _nearer(error: OwnError) -> str:

@@ -9,10 +9,10 @@ import torch
 
 from repro_audit.model import SiteKey
 from repro_audit.trace import Trace
+from repro_audit.trace.schema import OUTPUT
 
 # An event is asked for a few times, one after the other.
 _LAST = 4
-_OUTPUT = 1
 
 
 class Recorded:
@@ -38,7 +38,7 @@ class Recorded:
         return self._last[i, position]
 
     def _read(self, i: int, position: int) -> torch.Tensor | None:
-        data = self._trace.payload(i, _OUTPUT, position)
+        data = self._trace.payload(i, OUTPUT, position)
         if not data:
             return None
         spec = self._trace.event(i).outputs[position].spec

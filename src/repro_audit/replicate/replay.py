@@ -37,8 +37,8 @@ from repro_audit.model import Json
 from repro_audit.replicate.launch import replay_result as result_of
 from repro_audit.replicate.plan import plan_from_json
 from repro_audit.trace import Trace
+from repro_audit.trace.schema import MEMORY, STATE
 
-_STATE, _MEMORY = 2, 0
 # Results that are kept to be compared, and the bytes that they may take together.
 _KEPT, _ROOM = 8, 1 << 30
 
@@ -81,8 +81,8 @@ def load(trace: Trace, i: int | None) -> Kept:
     torch._C._set_deterministic_fill_uninitialized_memory(call["fill"])
     torch.set_default_dtype(getattr(torch, call["dtype"]))
     choose(call["settings"])
-    memory = list(_kept(trace, i, _MEMORY, len(call["memory"])))
-    states = list(_kept(trace, i, _STATE, len(call["generators"])))
+    memory = list(_kept(trace, i, MEMORY, len(call["memory"])))
+    states = list(_kept(trace, i, STATE, len(call["generators"])))
     recorded = [(output.spec.dtype, output.spec.shape) for output in trace.event(i).outputs]
     digests = [output.digest for output in trace.event(i).outputs]
     return Kept(

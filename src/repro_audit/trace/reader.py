@@ -181,12 +181,10 @@ class Trace:
         file, number = self._found(i)
         return file.measured(number)
 
-    def reduction(self, i: int, spec: TensorSpec) -> int:
-        """How many numbers go into one result of event `i`, whose first output is a `spec`; 0 where
-        that is not known.
-        """
-        file = self.files[self._file[i]]
-        return file.reductions.get((self.site_name(i), spec), 0)
+    def length(self, event: Event) -> int:
+        """How many numbers go into one result of an event; 0 where that is not known."""
+        file = self.files[self._file[event.index]]
+        return file.reductions.get((self.site_name(event.index), event.outputs[0].spec), 0)
 
     def reductions(self) -> dict[int, int]:
         """How many numbers go into one result of the events of each site, at most."""

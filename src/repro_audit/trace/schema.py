@@ -17,6 +17,8 @@ PHASES = ("data", "rng", "weights", "forward", "backward", "optimizer")
 TAINTED, RANDOM, RECOMPUTE, INPUTS = 1, 2, 4, 8
 # Roles of a payload.
 MEMORY, OUTPUT, STATE = range(3)
+# What rows of `measured` compare.
+OWN, HERE, THERE, CANCELS = range(4)
 # A blob is read whole by SQLite; 16 MiB keeps a large tensor's reading in bounds.
 CHUNK = 16 << 20
 
