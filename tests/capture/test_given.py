@@ -137,6 +137,32 @@ def test_an_op_that_overwrites_its_argument() -> None:
     )
 
 
+def test_an_op_that_overwrites_one_argument_and_returns_another() -> None:
+    net = nn.BatchNorm1d(2)
+    x = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
+    there = torch.zeros(2, 2)
+    sink = KeepingSink()
+
+    class Output(Values):
+        def value(self, key: SiteKey, position: int) -> torch.Tensor | None:
+            if "batch_norm" not in key.op:
+                return None
+            return (
+                [net.running_mean + 1, net.running_var, there][position] if position < 3 else None
+            )
+
+    sink, _, out = run(lambda: net(x), all=Output({}))
+    assert out.tolist() == there.tolist()
+    ops = {event.index: event.op for event in sink.seen()}
+    found = {
+        (position, against)
+        for event, position, against, _ in sink.measured
+        if "batch_norm" in ops[event]
+    }
+    # The result of a norm is compared with float64 although the running mean is overwritten.
+    assert {(2, OWN), (2, HERE), (2, THERE)} <= found
+
+
 def test_how_much_terms_cancel() -> None:
     a = torch.tensor([[1.0, 1.0, -2.0]])
     b = torch.tensor([[1.0], [1.0], [1.0 - 2**-10]])

@@ -79,6 +79,19 @@ def test_of_a_device_elements_are_gathered_there_and_fetched_later(
     assert len(sink.samples) == 1
 
 
+def test_zeros_without_memory_are_kept_and_what_wraps_others_is_not() -> None:
+    def run() -> None:
+        zeros = torch._efficientzerotensor(3)
+        zeros.mul(2)
+        torch.vmap(lambda row: row.exp())(torch.randn(2, 3))
+
+    sink = recorded(run, samples=4, budget=10_000)
+    ops = {event.index: event.op for event in sink.seen()}
+    kept = {ops[event]: data for (event, _, _), data in sink.payloads.items()}
+    assert kept["aten._efficientzerotensor.default"] == bytes(12)
+    assert {ops[event] for event, _, _ in sink.samples} == set(kept)
+
+
 def test_whole_tensors_within_the_budget() -> None:
     x = torch.ones(100)
     sink = recorded(lambda: x.exp().sin().cos(), samples=4, budget=1000)

@@ -11,6 +11,7 @@ from torch._decomp import decomposition_table
 from repro_audit.capture.operators import Operator, tensors_in
 
 _WIDER = {torch.complex64: torch.complex128, torch.complex32: torch.complex128}
+_WIDEST = {torch.float64, torch.complex128}
 # Give back, beside their result, which elements they dropped.
 _DROPOUTS = {"aten.native_dropout.default"}
 
@@ -38,20 +39,28 @@ class Made(Protocol):
 def exact(kept: Made, output: int, result: list[torch.Tensor]) -> tuple[torch.Tensor | None, str]:
     """Output number `output` of a call in float64, or None and why there is none.
 
-    All arguments are copied as float64 (complex128), as is a dtype that the call asks for. By the
-    operator's own kernel where it has one for float64, else by torch's decomposition. What is drawn
-    is taken from `result`, one of the call's results.
+    As `exact_outputs`; what is drawn is taken from `result`, one of the call's results.
     """
     dtype = result[output].dtype
     if _wide(dtype) == dtype:
         return None, f"it is {str(dtype).removeprefix('torch.')}, and nothing wider is at hand"
     if kept.name in _DROPOUTS:
         return _dropped(kept, output, result)
+    found, reason = exact_outputs(kept)
+    return found.get(output), "" if output in found else reason
+
+
+def exact_outputs(kept: Made) -> tuple[dict[int, torch.Tensor], str]:
+    """The outputs of a call in float64 (complex128), by number, and why others are not there.
+
+    All arguments are copied as float64, as is a dtype that the call asks for. By the operator's own
+    kernel where it has one for float64, else by torch's decomposition.
+    """
     if kept.operator.random:
-        return None, "it draws random numbers"
+        return {}, "it draws random numbers"
     args, kwargs = kept.make()
     if _shared(args, kwargs, kept):
-        return None, "it writes to memory that another argument lies in"
+        return {}, "it writes to memory that another argument lies in"
     reason = ""
     decomposed = decomposition_table.get(kept.function)
     for function in (kept.function, decomposed):
@@ -65,11 +74,12 @@ def exact(kept: Made, output: int, result: list[torch.Tensor]) -> tuple[torch.Te
         except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
             reason = reason or str(error).partition("\n")[0]
             continue
-        found = [tensor for tensor, _ in kept.operator.outputs(wide, named, given)]
-        if output < len(found) and found[output].dtype == _wide(dtype):
-            return found[output], ""
+        outputs = [tensor for tensor, _ in kept.operator.outputs(wide, named, given)]
+        found = {at: tensor for at, tensor in enumerate(outputs) if tensor.dtype in _WIDEST}
         reason = reason or "it computes in another precision whatever it is given"
-    return None, reason
+        if found:
+            return found, reason
+    return {}, reason
 
 
 def _dropped(

@@ -12,14 +12,15 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
+from repro_audit import engine
 from repro_audit.capture.dispatch import KIND_BATCH, KIND_PARAM, PHASES, paused
-from repro_audit.capture.exact import exact
+from repro_audit.capture.exact import exact_outputs
 from repro_audit.model import Deviation, SiteKey
 
 if TYPE_CHECKING:
@@ -128,25 +129,21 @@ class Given:
 
     def before(
         self, key: SiteKey, operator: Operator, function: Any, args: Any, kwargs: Any
-    ) -> dict[int, torch.Tensor | None] | None:
+    ) -> dict[int, torch.Tensor] | None:
         """The exact results of an operator that is about to overwrite its arguments."""
         if self._all is None or not operator.writes or operator.random:
             return None
+        if self._all.value(key, 0) is None:
+            return {}
         with paused():
-            written = [t for t, _ in operator.outputs(args, kwargs, [None] * 8)]
-            call = _call(operator, function, args, kwargs)
-            return {
-                position: _exact(call, position, written)
-                for position in range(len(written))
-                if self._all.value(key, position) is not None
-            }
+            return _exact(_call(operator, function, args, kwargs))
 
     def after(
         self,
         index: int,
         key: SiteKey,
         made: list[torch.Tensor],
-        exactly: dict[int, torch.Tensor | None] | None,
+        exactly: dict[int, torch.Tensor] | None,
         call: tuple[Operator, Any, Any, Any] | None,
     ) -> None:
         """Measure what an event gave against the recording, and go on with what that has.
@@ -155,49 +152,40 @@ class Given:
         """
         if self._all is None:
             return
+        sums: dict[int, torch.Tensor] | None = None
         with paused():
             for position, tensor in enumerate(made):
                 value = self._all.value(key, position)
                 if value is None or type(tensor) not in _PLAIN or value.shape != tensor.shape:
                     self.missing["all"] += 1
                     continue
-                right = None if exactly is None else exactly.get(position)
                 own = self._measure(index, position, OWN, tensor, value)
                 if own is not None and own.differing:
-                    if exactly is None and call is not None and not call[0].random:
-                        right = _exact(_call(*call), position, made)
-                    if right is not None and right.shape == tensor.shape:
+                    if exactly is None:
+                        exactly = {} if call is None else _exact(_call(*call))
+                    right = exactly.get(position)
+                    if (
+                        right is not None
+                        and right.shape == tensor.shape
+                        and right.dtype != tensor.dtype
+                    ):
                         self._measure(index, position, HERE, tensor, right)
                         self._measure(index, position, THERE, value, right)
-                        if call is not None:
-                            self._cancels(index, position, _call(*call), made, right)
+                        if sums is None:
+                            sums = {} if call is None else _sums(_call(*call))
+                        if position in sums:
+                            self._cancels(index, position, sums[position], right)
                 self.taken["all"] += int(put(value, tensor))
 
     def parameter(self, index: int, key: SiteKey, tensor: torch.Tensor) -> None:
         """The same for a parameter that an optimizer has updated."""
         self.after(index, key, [tensor], {}, None)
 
-    def _cancels(
-        self,
-        index: int,
-        position: int,
-        call: _Call,
-        made: list[torch.Tensor],
-        right: torch.Tensor,
-    ) -> None:
+    def _cancels(self, index: int, position: int, added: torch.Tensor, right: torch.Tensor) -> None:
         """Measure how much larger a sum is with all its terms' signs taken away.
 
         Rounding errs by the size of the terms: the bound on a dot product is by |a|·|b|.
         """
-        if call.name.split(".")[1] not in _LINEAR or not right.is_floating_point():
-            return
-        args, kwargs = call.make()
-        unsigned = _Call(
-            call.name, call.operator, call.function, lambda: (_unsigned(args), _unsigned(kwargs))
-        )
-        added = _exact(unsigned, position, made)
-        if added is None or added.shape != right.shape:
-            return
         size, cancelled = float(added.norm()), float(right.norm())
         if size > cancelled and math.isfinite(size):
             figures = json.dumps({"factor": size / cancelled if cancelled else None})
@@ -249,12 +237,20 @@ def _unsigned(value: Any) -> Any:
     return value
 
 
-def _exact(call: _Call, position: int, made: list[torch.Tensor]) -> torch.Tensor | None:
+def _exact(call: _Call) -> dict[int, torch.Tensor]:
     try:
-        return exact(call, position, made)[0]
+        return exact_outputs(call)[0]
     except Exception:
         # A decomposition may raise anything; there is no exact result then.
-        return None
+        return {}
+
+
+def _sums(call: _Call) -> dict[int, torch.Tensor]:
+    """The results of a linear operator without the signs of its arguments; none of any other."""
+    if call.name.split(".")[1] not in _LINEAR:
+        return {}
+    args, kwargs = call.make()
+    return _exact(replace(call, make=lambda: (_unsigned(args), _unsigned(kwargs))))
 
 
 def _name(tensor: torch.Tensor) -> str:
@@ -262,5 +258,5 @@ def _name(tensor: torch.Tensor) -> str:
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:
-    flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+    flat = engine.resolved(tensor).cpu().contiguous().reshape(-1)
     return memoryview(flat.view(torch.uint8).numpy().data)

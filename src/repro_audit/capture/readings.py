@@ -108,7 +108,11 @@ class Readings:
         if tensor.numel() * tensor.element_size() > _PAYLOAD_LIMIT:
             self._unobserved["capture over 2 GiB"] += 1
             return
-        flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+        try:
+            flat = engine.resolved(tensor).cpu().contiguous()
+        except UnsupportedTensorError:
+            # A wrapper, without memory: what is said of its digest holds of its bits.
+            return
         self._sink.payload(index, OUTPUT, position, _bytes_of(flat))
 
     def keep_call(self, index: int, call: Call) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from repro_audit import engine
+from repro_audit.capture import parts
 from repro_audit.capture.dispatch import BACKWARD, DATA, FORWARD, OPTIMIZER, WEIGHTS, paused
 from repro_audit.capture.operators import tensors_in
 from repro_audit.errors import UnsupportedTensorError
@@ -62,9 +63,12 @@ class Values:
         if tensor.layout is not torch.strided or tensor.is_meta or tensor.numel() == 0:
             return
         with paused():
+            if parts.of(tensor) is not None:
+                # Made of others: a functorch wrapper has a shape, and no memory at all.
+                return
             try:
                 self._sample(index, position, tensor)
-            except (UnsupportedTensorError, RuntimeError):
+            except UnsupportedTensorError:
                 # No plain memory: its digest is all that there is of it.
                 return
             if self._budget:

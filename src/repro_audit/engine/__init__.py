@@ -27,6 +27,7 @@ from repro_audit.engine.partials import Partial, merge, partial, partial_bytes
 from repro_audit.engine.ring import Rings
 from repro_audit.engine.samples import gathered, sample
 from repro_audit.engine.tags import TAGS
+from repro_audit.engine.views import resolved
 
 __all__ = [
     "DIGEST_VERSION",
@@ -49,6 +50,7 @@ __all__ = [
     "partial",
     "partial_bytes",
     "plain_digest",
+    "resolved",
     "row_digests",
     "row_multiset",
     "sample",
