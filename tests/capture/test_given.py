@@ -118,6 +118,16 @@ def test_what_follows_is_computed_from_the_recorded_values_forwards_and_backward
     assert found[HERE]["rms"] < 1e-7 < found[THERE]["rms"]
 
 
+def test_a_single_element_of_a_diagonal() -> None:
+    x = torch.zeros(1, 2)
+    there = torch.tensor([2.0])
+    sink, _, _ = run(
+        lambda: x.diagonal().fill_(1), all=Values({("", "aten.fill_.Scalar", 0): there})
+    )
+    assert x.tolist() == [[2.0, 0.0]]
+    assert figures(sink, "aten.fill_.Scalar")[OWN]["differing"] == 1
+
+
 def test_what_agrees_is_not_computed_once_more() -> None:
     x = torch.tensor([1.0, 2.0])
     sink, given, _ = run(x.exp, all=Values({("", "aten.exp.default", 0): x.exp()}))

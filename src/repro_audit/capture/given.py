@@ -258,5 +258,6 @@ def _name(tensor: torch.Tensor) -> str:
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:
-    flat = engine.resolved(tensor).cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy().data)
+    from repro_audit.engine.torch_ops import flat_bytes
+
+    return memoryview(flat_bytes(engine.resolved(tensor).cpu()).numpy().data)

@@ -132,8 +132,11 @@ def flat_bytes(t: torch.Tensor) -> torch.Tensor:
     """The stream of a dense tensor as a flat uint8 tensor: a view where it is contiguous."""
     import torch
 
-    flat = t.detach().contiguous().reshape(-1)
-    return flat.view(torch.uint8) if flat.numel() else flat.new_empty(0, dtype=torch.uint8)
+    flat = t.detach().contiguous()
+    if not flat.numel():
+        return flat.new_empty(0, dtype=torch.uint8)
+    # A single element counts as contiguous whatever its stride, and is then no view of bytes.
+    return flat.as_strided((flat.numel(),), (1,)).view(torch.uint8)
 
 
 def gathered(t: torch.Tensor, count: int) -> torch.Tensor:
