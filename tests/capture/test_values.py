@@ -176,6 +176,16 @@ def test_how_many_numbers_go_into_a_result(function: Any, length: int) -> None:
     assert found[-1] == length
 
 
+def test_of_a_norm_that_overwrites_its_statistics() -> None:
+    net = nn.BatchNorm1d(3)
+    sink = recorded(lambda: net(torch.randn(5, 3)), samples=4)
+    sites = {number: op for (_, op), number in sink.names["s"].items()}
+    specs = {number: shape for (_, shape, _), number in sink.names["p"].items()}
+    found = {sites[site]: (specs[spec], length) for site, spec, length in sink.reductions}
+    # By the shape of its first output, as the event has it.
+    assert found["aten.native_batch_norm.default"] == ((3,), 5)
+
+
 def test_of_a_convolution_backwards_what_its_weight_adds_up() -> None:
     weight = torch.ones(8, 3, 5, 5, requires_grad=True)
     sink = recorded(lambda: F.conv2d(torch.ones(2, 3, 9, 9), weight).sum().backward(), samples=4)

@@ -221,16 +221,18 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if operator.empty:
                 memory.made(result)
             return result
-        if given is not None:
+        values = recorder.values
+        if given is not None or values is not None:
             made = [tensor for tensor, _ in operator.outputs(args, kwargs, result)]
+        if given is not None:
             given.drawn(kind, key, made, operator.random)
         if operator.many and read:
             with recorder.readings.together():
                 self._outputs(operator, index, args, kwargs, result, read, captured, readable)
         else:
             self._outputs(operator, index, args, kwargs, result, read, captured, readable)
-        if read and recorder.values is not None:
-            recorder.values.made(index, self.step, phase, site, operator, args, kwargs, result)
+        if read and values is not None:
+            values.made(index, self.step, phase, site, operator, args, made)
         if given is not None and read:
             given.after(index, key, made, exactly, (operator, func, args, kwargs))
         # Last, or a process that is killed might leave an event without what it gave.

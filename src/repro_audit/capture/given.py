@@ -29,25 +29,10 @@ if TYPE_CHECKING:
     from repro_audit.capture.sink import Kept
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
-# What `measured` rows compare; the last says how much the terms of a sum cancel.
-OWN, HERE, THERE, CANCELS = range(4)
-# Operators that are linear in each argument: with all signs taken away their terms only add up.
-_LINEAR = frozenset(
-    {
-        "mm",
-        "addmm",
-        "bmm",
-        "baddbmm",
-        "linear",
-        "mv",
-        "dot",
-        "sum",
-        "mean",
-        "convolution",
-        "convolution_backward",
-        "embedding_dense_backward",
-    }
-)
+# What `measured` rows compare; the last says how a change of the arguments grows in the result.
+OWN, HERE, THERE, CONDITION = range(4)
+# By how much arguments are changed to see that: what rounding them to float32 does.
+_CHANGE = 2.0**-24
 
 
 class Source(Protocol):
@@ -152,7 +137,7 @@ class Given:
         """
         if self._all is None:
             return
-        sums: dict[int, torch.Tensor] | None = None
+        changed: dict[int, torch.Tensor] | None = None
         with paused():
             for position, tensor in enumerate(made):
                 value = self._all.value(key, position)
@@ -171,25 +156,27 @@ class Given:
                     ):
                         self._measure(index, position, HERE, tensor, right)
                         self._measure(index, position, THERE, value, right)
-                        if sums is None:
-                            sums = {} if call is None else _sums(_call(*call))
-                        if position in sums:
-                            self._cancels(index, position, sums[position], right)
+                        if changed is None:
+                            changed = {} if call is None else _changed_results(_call(*call))
+                        if position in changed:
+                            self._condition(index, position, changed[position], right)
                 self.taken["all"] += int(put(value, tensor))
 
     def parameter(self, index: int, key: SiteKey, tensor: torch.Tensor) -> None:
         """The same for a parameter that an optimizer has updated."""
         self.after(index, key, [tensor], {}, None)
 
-    def _cancels(self, index: int, position: int, added: torch.Tensor, right: torch.Tensor) -> None:
-        """Measure how much larger a sum is with all its terms' signs taken away.
+    def _condition(
+        self, index: int, position: int, changed: torch.Tensor, right: torch.Tensor
+    ) -> None:
+        """Measure by how much more than its arguments a result changes.
 
-        Rounding errs by the size of the terms: the bound on a dot product is by |a|·|b|.
+        Rounding errs by that much more: where terms cancel, by the size of the terms.
         """
-        size, cancelled = float(added.norm()), float(right.norm())
-        if size > cancelled and math.isfinite(size):
-            figures = json.dumps({"factor": size / cancelled if cancelled else None})
-            self._sink.measured.append((index, position, CANCELS, figures))
+        size, apart = float(right.norm()), float((changed - right).norm())
+        if math.isfinite(apart) and apart > _CHANGE * size:
+            figures = json.dumps({"factor": apart / (_CHANGE * size) if size else None})
+            self._sink.measured.append((index, position, CONDITION, figures))
 
     def _measure(
         self, index: int, position: int, against: int, one: torch.Tensor, other: torch.Tensor
@@ -227,13 +214,17 @@ def _call(operator: Operator, function: Any, args: Any, kwargs: Any) -> _Call:
     return _Call(operator.name, operator, function, lambda: (args, kwargs or {}))
 
 
-def _unsigned(value: Any) -> Any:
+def _changed(value: Any, signs: torch.Generator) -> Any:
+    """Arguments in float64, each number a little larger or smaller; the same way each time."""
     if isinstance(value, torch.Tensor):
-        return value.abs() if value.is_floating_point() else value
+        if not value.is_floating_point():
+            return value
+        ups = torch.randint(0, 2, value.shape, generator=signs, dtype=torch.float64)
+        return value.double() * (1 + _CHANGE * (2 * ups - 1)).to(value.device)
     if isinstance(value, list | tuple):
-        return [_unsigned(item) for item in value]
+        return [_changed(item, signs) for item in value]
     if isinstance(value, dict):
-        return {name: _unsigned(item) for name, item in value.items()}
+        return {name: _changed(item, signs) for name, item in value.items()}
     return value
 
 
@@ -245,12 +236,10 @@ def _exact(call: _Call) -> dict[int, torch.Tensor]:
         return {}
 
 
-def _sums(call: _Call) -> dict[int, torch.Tensor]:
-    """The results of a linear operator without the signs of its arguments; none of any other."""
-    if call.name.split(".")[1] not in _LINEAR:
-        return {}
+def _changed_results(call: _Call) -> dict[int, torch.Tensor]:
+    signs = torch.Generator().manual_seed(0)
     args, kwargs = call.make()
-    return _exact(replace(call, make=lambda: (_unsigned(args), _unsigned(kwargs))))
+    return _exact(replace(call, make=lambda: (_changed(args, signs), _changed(kwargs, signs))))
 
 
 def _name(tensor: torch.Tensor) -> str:

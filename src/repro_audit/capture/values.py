@@ -83,26 +83,17 @@ class Values:
         site: int,
         operator: Operator,
         args: Any,
-        kwargs: Any,
-        result: Any,
+        made: list[torch.Tensor],
     ) -> None:
         """Keep what an operator wrote, and note how many numbers go into it."""
         starting = operator.random or operator.outside
-        for position, (tensor, _) in enumerate(operator.outputs(args, kwargs, result)):
+        for position, tensor in enumerate(made):
             self.take(index, position, tensor, step=step, phase=phase, starting=starting)
-        self._reduces(site, operator, args, result)
-
-    def _reduces(self, site: int, operator: Operator, args: Any, result: Any) -> None:
-        """Note how many numbers go into one result of an operator, once for each shape of it."""
-        first = next(tensors_in(result), None)
-        if first is None:
-            first = next(tensors_in(args), None)
-        if first is None:
-            return
-        spec = self._readings.spec_of(first)
-        if (site, spec) not in self._reductions:
+        spec = self._readings.spec_of(made[0]) if made else None
+        # Once for each shape.
+        if spec is not None and (site, spec) not in self._reductions:
             self._reductions.add((site, spec))
-            length = reduction_length(operator.name, args, result)
+            length = reduction_length(operator.name, args, made)
             self._sink.reductions.append((site, spec, length))
 
     def settle(self) -> None:

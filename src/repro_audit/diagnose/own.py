@@ -10,7 +10,7 @@ from repro_audit.diagnose.drift import gap_at, gap_of, is_beyond
 from repro_audit.diagnose.tolerance import expected
 from repro_audit.model import Deviation, Event, Gap, Json, OwnError, OwnErrors, Tolerance
 from repro_audit.trace import Trace
-from repro_audit.trace.schema import CANCELS, HERE, OWN, THERE
+from repro_audit.trace.schema import CONDITION, HERE, OWN, THERE
 
 _SHOWN = 20
 _UPDATE = 8
@@ -83,8 +83,8 @@ def _largest(
     if not owned:
         return None
     position = max(owned, key=lambda at: (owned[at].unordered > 0, owned[at].rms, -at))
-    cancels = measured.get((position, CANCELS), {"factor": 1.0})["factor"]
-    factor = math.inf if cancels is None else float(cancels)
+    condition = measured.get((position, CONDITION), {"factor": 1.0})["factor"]
+    factor = math.inf if condition is None else float(condition)
     here, there = (measured.get((position, against)) for against in (HERE, THERE))
     return OwnError(
         gap=_gap(forced, forced.event(i), position, owned[position], factor, tolerance),
@@ -106,7 +106,7 @@ def _gap(
     # An optimizer's update of one element: a handful of operations.
     length = _UPDATE if event.kind == "param" else trace.length(event)
     rounding = expected(length, (event.outputs[position].spec.dtype,) * 2) if length else None
-    # Of terms that cancel the error is by their size, not by what is left of it.
+    # What the arguments' last bits decide much of is not known better than that.
     rounding = None if rounding is None else rounding * max(factor, 1.0)
     return gap_at(trace, event, position, found, rounding, is_beyond(found, rounding, tolerance))
 

@@ -18,7 +18,7 @@ TAINTED, RANDOM, RECOMPUTE, INPUTS = 1, 2, 4, 8
 # Roles of a payload.
 MEMORY, OUTPUT, STATE = range(3)
 # What rows of `measured` compare.
-OWN, HERE, THERE, CANCELS = range(4)
+OWN, HERE, THERE, CONDITION = range(4)
 # A blob is read whole by SQLite; 16 MiB keeps a large tensor's reading in bounds.
 CHUNK = 16 << 20
 
@@ -95,7 +95,7 @@ CREATE TABLE measured (
   event    INTEGER NOT NULL,      -- event.id, where the run was given another's values
   position INTEGER NOT NULL,      -- as output
   against  INTEGER NOT NULL,      -- 0 own result against the other's, 1 own against float64, 2 the
-                                  -- other's against float64, 3 a sum against its terms
+                                  -- other's against float64, 3 the condition
   figures  TEXT NOT NULL,         -- JSON of model.Deviation; of 3 the factor, null for infinite
   PRIMARY KEY (event, position, against)
 ) WITHOUT ROWID;
