@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from repro_audit.audit.session import Finished
+from repro_audit.diagnose.align import column
 from repro_audit.model import Unseen, Warn
 from repro_audit.trace import Trace, TraceFile
 from repro_audit.trace.schema import TAINTED
@@ -70,7 +73,7 @@ def unseen_in(trace: Trace) -> tuple[Unseen, ...]:
     counts: Counter[str] = Counter()
     for file in trace.files:
         counts.update(file.closing.get("unseen", {}))
-    counts["unwritten"] += sum(flags & TAINTED for flags in trace.flags)
+    counts["unwritten"] += int(np.count_nonzero(column(trace.flags) & TAINTED))
     return tuple(Unseen(kind, counts[kind]) for kind in _KINDS if counts[kind])
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from repro_audit.diagnose.align import RNG_KIND
+import numpy as np
+
+from repro_audit.diagnose.align import RNG_KIND, column
 from repro_audit.diagnose.nondeterministic import why
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.zoomed import Zoomed
@@ -353,13 +355,9 @@ def _same_values_in_another_order(case: Case) -> int:
     ):
         if at is None:
             return 0
-        place = (trace.step[at], trace.phase[at], trace.site[at])
+        alike = [column(values) == values[at] for values in (trace.step, trace.phase, trace.site)]
         found.append(
-            [
-                trace.signature(i)
-                for i in range(len(trace))
-                if (trace.step[i], trace.phase[i], trace.site[i]) == place
-            ]
+            [trace.signature(i) for i in np.flatnonzero(np.logical_and.reduce(alike)).tolist()]
         )
     mine, other = found
     if len(mine) < 2 or mine == other or sorted(map(bytes, _known(mine))) != sorted(_known(other)):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from array import array
-from collections.abc import Mapping
-from itertools import chain
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -16,33 +15,44 @@ from repro_audit.model import TensorSpec
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
-# Three integers an event: half the time of its eight columns.
+# SQLite puts many numbers into one text faster than Python takes rows, and without its lock.
+# They come in the order of the primary keys, as that is what is scanned.
 _EVENTS = (
-    "SELECT kind | (phase << 4) | (flags << 8) | (thread << 24), (step << 32) | site, call_index "
-    "FROM event ORDER BY id"
+    "SELECT count(*), max(id), group_concat(id), "
+    "group_concat(kind | (phase << 4) | (flags << 8) | (thread << 24)), "
+    "group_concat((step << 32) | site), group_concat(call_index) "
+    "FROM event WHERE id > ?1 AND id <= "
+    "(SELECT max(id) FROM (SELECT id FROM event WHERE id > ?1 ORDER BY id LIMIT 65536))"
+)
+_OUTPUTS = (
+    "SELECT count(*), max(event), group_concat(event), group_concat(spec), "
+    "group_concat(digest IS NOT NULL), group_concat("
+    "CASE WHEN digest IS NULL THEN '00000000000000000000000000000000' ELSE hex(digest) END, '') "
+    "FROM output WHERE event > ?1 AND event <= "
+    "(SELECT max(event) FROM "
+    "(SELECT event FROM output WHERE event > ?1 ORDER BY event LIMIT 65536))"
 )
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
 def read_columns(connection: sqlite3.Connection) -> tuple[array[int], list[array[int]]]:
     """Ids, and kind, step, phase, thread, site, call index and flags, of all events in order."""
-    extent = "SELECT count(*), min(id), max(id) FROM event"
-    count, least, most = connection.execute(extent).fetchone()
-    packed = _integers(connection, _EVENTS, count, 3)
-    ids = np.arange(count)
-    if count and (least, most) != (0, count - 1):
-        ids = _integers(connection, "SELECT id FROM event ORDER BY id", count, 1)[:, 0]
-    head, place, calls = packed.T
-    columns = (
-        head & 15,
-        place >> 32,
-        head >> 4 & 15,
-        head >> 24,
-        place & 0xFFFFFFFF,
-        calls,
-        head >> 8 & 0xFFFF,
-    )
-    return _array(ids), [_array(column) for column in columns]
+    found = [array("q") for _ in range(8)]
+    for count, texts in _stretches(connection, _EVENTS):
+        ids, head, place, calls = _numbers(texts, count)
+        columns = (
+            ids,
+            head & 15,
+            place >> 32,
+            head >> 4 & 15,
+            head >> 24,
+            place & 0xFFFFFFFF,
+            calls,
+            head >> 8 & 0xFFFF,
+        )
+        for column, more in zip(found, columns, strict=True):
+            column.frombytes(more.tobytes())
+    return found[0], found[1:]
 
 
 class Signatures:
@@ -55,8 +65,6 @@ class Signatures:
     def __init__(self, values: U64, present: npt.NDArray[np.bool_]) -> None:
         self.values = values
         self.present = present
-        self._bytes = values.tobytes()
-        self._known = present.tobytes()
 
     @classmethod
     def read(
@@ -66,43 +74,23 @@ class Signatures:
         events = np.frombuffer(ids, np.int64)
         values = np.zeros((len(events), 2), np.uint64)
         present = np.zeros(len(events), np.bool_)
-        (count,) = connection.execute("SELECT count(*) FROM output").fetchone()
-        if not count or not len(events):
-            return cls(values, present)
-        of, spec, digests, given = _outputs(connection, count)
-        first = np.flatnonzero(np.diff(of, prepend=of[0] - 1))
-        place = np.arange(count) - np.repeat(first, np.diff(first, append=count))
-        rows = (digests + _salts(specs)[spec]) * _weights(place)
-        known = np.searchsorted(events, of[first])
-        kept = known < len(events)
-        kept[kept] = events[known[kept]] == of[first][kept]
-        values[known[kept]] = np.add.reduceat(rows, first, axis=0)[kept]
-        present[known[kept]] = np.logical_or.reduceat(given, first)[kept]
+        salts = _salts(specs)
+        for count, texts in _stretches(connection, _OUTPUTS):
+            of, spec, given = _numbers(texts[:3], count)
+            digests = np.frombuffer(bytes.fromhex(texts[3]), np.uint64).reshape(count, 2)
+            first = np.flatnonzero(np.diff(of, prepend=of[0] - 1))
+            place = np.arange(count) - np.repeat(first, np.diff(first, append=count))
+            rows = (digests + salts[spec]) * _weights(place)
+            at = np.searchsorted(events, of[first])
+            kept = at < len(events)
+            kept[kept] = events[at[kept]] == of[first][kept]
+            values[at[kept]] = np.add.reduceat(rows, first, axis=0)[kept]
+            present[at[kept]] = np.logical_or.reduceat(given != 0, first)[kept]
         return cls(values, present)
 
     def of(self, at: int) -> bytes | None:
         """Those of event `at`; None where no digest was taken."""
-        return self._bytes[16 * at : 16 * at + 16] if self._known[at] else None
-
-
-def _outputs(
-    connection: sqlite3.Connection, count: int
-) -> tuple[I64, I64, U64, npt.NDArray[np.bool_]]:
-    """Event, spec and digest of each output in order, and whether it has one."""
-    of, spec = np.empty(count, np.int64), np.empty(count, np.int64)
-    digests = np.zeros((count, 2), np.uint64)
-    given = np.empty(count, np.bool_)
-    missing = bytes(16)
-    cursor = connection.execute("SELECT event, spec, digest FROM output ORDER BY event, position")
-    at = 0
-    while rows := cursor.fetchmany(8192):
-        stretch = slice(at, at + len(rows))
-        of[stretch], spec[stretch], taken = zip(*rows, strict=True)
-        given[stretch] = [digest is not None for digest in taken]
-        joined = b"".join(digest or missing for digest in taken)
-        digests[stretch] = np.frombuffer(joined, np.uint64).reshape(-1, 2)
-        at += len(rows)
-    return of, spec, digests, given
+        return self.values[at].tobytes() if self.present[at] else None
 
 
 def _salts(specs: Mapping[int, TensorSpec]) -> U64:
@@ -125,12 +113,17 @@ def _weights(place: I64) -> U64:
     return odd[:, np.newaxis]
 
 
-def _integers(connection: sqlite3.Connection, query: str, count: int, width: int) -> I64:
-    flat = chain.from_iterable(connection.execute(query))
-    return np.fromiter(flat, np.int64, count * width).reshape(count, width)
+def _stretches(connection: sqlite3.Connection, query: str) -> Iterator[tuple[int, list[str]]]:
+    """How many rows the next stretch has, and the texts that a query makes of it."""
+    last = -1
+    while (row := connection.execute(query, (last,)).fetchone())[0]:
+        count, last, *texts = row
+        yield count, texts
 
 
-def _array(column: I64) -> array[int]:
-    found = array("q")
-    found.frombytes(np.ascontiguousarray(column).tobytes())
-    return found
+def _numbers(texts: list[str], count: int) -> I64:
+    """The numbers of each text, which must be so many."""
+    found = [np.fromstring(text, np.int64, sep=",") for text in texts]
+    if any(len(column) != count for column in found):
+        raise ValueError("a row without a number")
+    return np.array(found)

@@ -167,8 +167,10 @@ def _connected(path: Path, *, partial: bool) -> sqlite3.Connection:
     """
     journal = path.with_name(f"{path.name}-journal")
     if not (partial and journal.is_file()):
-        return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-    connection = sqlite3.connect(":memory:")
+        # Read by one thread at a time, not always the same.
+        uri = f"{path.resolve().as_uri()}?mode=ro"
+        return sqlite3.connect(uri, uri=True, check_same_thread=False)
+    connection = sqlite3.connect(":memory:", check_same_thread=False)
     with tempfile.TemporaryDirectory(prefix="repro-audit-") as folder:
         copy = Path(folder, path.name)
         shutil.copyfile(path, copy)
