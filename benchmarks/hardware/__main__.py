@@ -1,9 +1,10 @@
-"""One machine as if it were several: `python -m benchmarks.hardware --json FILE [--report FILE]`.
+"""One machine as if it were several: `python -m benchmarks.hardware --json FILE`.
 
 GPT-2 is recorded on two threads with all its tensors, then run again from them by another
 instruction set, another MKL, one thread, in bfloat16; a convolutional network by another oneDNN.
 Of each: where it first differs, how far it drifts, whether rounding explains that, whose own error
-it is, and who is nearer to float64. Takes some 10 minutes and 10 GB of disk.
+it is, and who is nearer to float64. Takes some 20 minutes and 10 GB of disk.
+`python -m benchmarks.hardware.table FILE` prints the table of docs/hardware.md.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -117,23 +119,21 @@ def main() -> None:
     """Record, run again under each change, print and leave the answers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--report", type=Path, help="leave the whole JSON report of avx2 there")
     asked = parser.parse_args()
     rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for program, changes in (("gpt2", GPT2), ("convnet", CONVNET)):
-            source = str(HERE / f"{program}.py")
-            ask(folder, "record", source, "-q", "-o", f"{program}.audit", "--capture", "full")
+            shutil.copy(HERE / f"{program}.py", folder)
+            out = ("-q", "-o", f"{program}.audit", "--capture", "full")
+            ask(folder, "record", f"{program}.py", *out)
             for change, environment in changes.items():
                 words = ("verify", f"{program}.audit", "--same-start", "-q", "--format", "json")
                 report = json.loads(ask(folder, *words, **environment).stdout)
                 rows[f"{program} {change}"] = summary(report)
                 print(f"{program} {change}", json.dumps(rows[f"{program} {change}"]), flush=True)
-                if asked.report and "avx2" in change:
-                    asked.report.write_text(json.dumps(report, indent=1) + "\n")
         (folder / "gpt2.audit").unlink()
-        ask(folder, "record", str(HERE / "gpt2.py"), "-q", "-o", "steps.audit", STEPS="3")
+        ask(folder, "record", "gpt2.py", "-q", "-o", "steps.audit", STEPS="3")
         rows["volume of 3 steps"] = volume(folder / "steps.audit")
         print(rows["volume of 3 steps"])
     if asked.json:

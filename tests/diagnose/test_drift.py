@@ -9,7 +9,7 @@ import pytest
 from repro_audit.audit.comparing import compared
 from repro_audit.diagnose import drift as drifting
 from repro_audit.diagnose.align import align
-from repro_audit.diagnose.drift import drift
+from repro_audit.diagnose.drift import drift, gaps_between
 from repro_audit.diagnose.start import draws_compare, start_of
 from repro_audit.model import Drift, RunInfo, Start, Tolerance
 
@@ -27,9 +27,9 @@ def hash(number: float) -> int:
 
 def between(run: Any, a: Any, b: Any, tolerance: Tolerance | None = None, **options: Any) -> Any:
     one, other = run(a), run(b)
-    return drift(
-        one, other, align(one, other), ("a", "b"), tolerance=tolerance or Tolerance(), **options
-    )
+    asked, alignment = tolerance or Tolerance(), align(one, other)
+    gaps = gaps_between(one, other, alignment, tolerance=asked, **options)
+    return drift(one, other, alignment, gaps, ("a", "b"), asked)
 
 
 def layers(scale: float = 0.0, **columns: Any) -> list[tuple[Any, ...]]:

@@ -15,12 +15,23 @@ from repro_audit.diagnose import manifests
 from repro_audit.diagnose.align import align
 from repro_audit.diagnose.causes import classify
 from repro_audit.diagnose.configuration import configured
-from repro_audit.diagnose.drift import drift
+from repro_audit.diagnose.drift import drift, gaps_between
 from repro_audit.diagnose.origin import Divergence, between_devices
+from repro_audit.diagnose.overview import overview
 from repro_audit.diagnose.runs import compare_runs
 from repro_audit.diagnose.start import draws_compare, start_of
 from repro_audit.errors import InconclusiveError, UsageError
-from repro_audit.model import Audit, Drift, Origin, RunInfo, Start, Tolerance, Verdict, Warn
+from repro_audit.model import (
+    Audit,
+    Drift,
+    Origin,
+    Overview,
+    RunInfo,
+    Start,
+    Tolerance,
+    Verdict,
+    Warn,
+)
 from repro_audit.trace import Trace
 
 # With fewer events in common than this share, two recordings are of different programs.
@@ -65,6 +76,7 @@ class _Apart:
 
     start: Start
     drift: Drift | None
+    overview: Overview
     origin: Origin | None
     reason: str | None
 
@@ -108,10 +120,21 @@ def compared(runs: Sequence[RunInfo], traces: Sequence[Trace], tolerance: Tolera
         reason=reason,
     )
     if divergence is None:
-        return audit
+        if verdict != "identical":
+            return audit
+        one, other = traces[:2]
+        seen = overview(
+            one,
+            other,
+            align(one, other),
+            (runs[0].name, runs[1].name),
+            values_only=apart,
+            draws=draws,
+        )
+        return replace(audit, overview=seen)
     by_trace = {id(trace): run.name for run, trace in zip(runs, traces, strict=True)}
     names = by_trace[id(divergence.a)], by_trace[id(divergence.b)]
-    found = _apart(divergence, names, draws, tolerance)
+    found = _apart(divergence, names, draws, tolerance, values_only=apart)
     origin = found.origin
     if origin is not None and found.drift is not None and tolerance.asked:
         structural = origin.kind == "structural" or outcomes.counts.unaligned
@@ -125,23 +148,31 @@ def compared(runs: Sequence[RunInfo], traces: Sequence[Trace], tolerance: Tolera
         sightings=outcomes.sightings if origin is not None else (),
         start=found.start,
         drift=found.drift,
+        overview=found.overview,
         reason=found.reason,
     )
 
 
 def _apart(
-    divergence: Divergence, names: tuple[str, str], draws: bool, tolerance: Tolerance
+    divergence: Divergence,
+    names: tuple[str, str],
+    draws: bool,
+    tolerance: Tolerance,
+    *,
+    values_only: bool,
 ) -> _Apart:
     a, b, origin = divergence.a, divergence.b, divergence.origin
     # Its place in the run, among the events of all processes.
     at = divergence.i if divergence.i is not None else divergence.j
     alignment = align(a, b)
     start, first = start_of(a, b, alignment)
-    measured = drift(a, b, alignment, names, tolerance=tolerance, draws=draws)
+    gaps = gaps_between(a, b, alignment, tolerance=tolerance, draws=draws)
+    measured = drift(a, b, alignment, gaps, names, tolerance)
+    seen = overview(a, b, alignment, names, gaps.measured, values_only=values_only, draws=draws)
     if draws or first is None or at is None or first > at:
-        return _Apart(start, measured, origin, None)
+        return _Apart(start, measured, seen, origin, None)
     # What follows from another start is nobody's origin.
-    return _Apart(start, measured, None, "the runs did not start equal")
+    return _Apart(start, measured, seen, None, "the runs did not start equal")
 
 
 def _warnings(runs: Sequence[RunInfo], traces: Sequence[Trace]) -> Iterator[Warn]:

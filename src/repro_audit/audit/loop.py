@@ -17,10 +17,12 @@ from repro_audit.audit.session import Finished, Session, came_apart, no_events
 from repro_audit.audit.unobserved import cut_short, unseen_in, warnings_of
 from repro_audit.audit.zoom import Closer, zoom
 from repro_audit.diagnose import manifests
+from repro_audit.diagnose.align import align
 from repro_audit.diagnose.causes import classify, may_have_drifted
 from repro_audit.diagnose.configuration import configured
 from repro_audit.diagnose.interval import interval_of
 from repro_audit.diagnose.origin import Divergence
+from repro_audit.diagnose.overview import overview
 from repro_audit.diagnose.runs import Outcomes, compare_runs
 from repro_audit.errors import InterruptedRunError, ReproAuditError, UsageError
 from repro_audit.model import (
@@ -29,6 +31,7 @@ from repro_audit.model import (
     Confirmation,
     EventCounts,
     Observed,
+    Overview,
     SiteKey,
     Warn,
 )
@@ -97,6 +100,7 @@ def _audit(session: Session) -> Audit:
             _manifests(runs), but=_OF_DEVICES if request.between_devices else ()
         ),
         unseen=unseen_in(runs[0].trace),
+        overview=_overview(request, runs, outcomes),
         directory=str(directory),
     )
     closer: Closer | None = None
@@ -149,6 +153,14 @@ def _audit(session: Session) -> Audit:
         passes=session.passes,
         warnings=(*warnings, *session.notes),
     )
+
+
+def _overview(request: AuditRequest, runs: Sequence[Finished], outcomes: Outcomes) -> Overview:
+    """All events of the two runs that the divergence is told of; of the first two where none is."""
+    found = outcomes.divergence
+    a, b = (found.a, found.b) if found is not None else (runs[0].trace, runs[1].trace)
+    one, other = (next(run.info.name for run in runs if run.trace is trace) for trace in (a, b))
+    return overview(a, b, align(a, b), (one, other), values_only=request.between_devices)
 
 
 def _zoom(session: Session, outcomes: Outcomes) -> Closer:

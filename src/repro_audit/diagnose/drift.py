@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, pairwise
 
 import numpy as np
@@ -36,16 +37,18 @@ _FORWARD, _BACKWARD = PHASES.index("forward"), PHASES.index("backward")
 _OP = 0
 
 
-def drift(
-    a: Trace,
-    b: Trace,
-    alignment: Alignment,
-    runs: tuple[str, str],
-    *,
-    tolerance: Tolerance,
-    draws: bool = True,
-) -> Drift | None:
-    """How far `b` is from `a` wherever they differ; None where they do not.
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """How far apart two runs are where they differ: the events, and those that were measured."""
+
+    differing: Pairs
+    measured: tuple[Gap, ...]
+
+
+def gaps_between(
+    a: Trace, b: Trace, alignment: Alignment, *, tolerance: Tolerance, draws: bool = True
+) -> Gaps:
+    """Measure how far `b` is from `a` wherever they differ, in the order of `a`.
 
     By the elements that were sampled of what both recorded. Random operators are left out unless
     `draws` compare. Some 100 µs an event that differs, of at most `LIMIT` where no tolerance is
@@ -55,17 +58,29 @@ def drift(
     if not draws:
         unlike &= ~random_ones(a)[alignment.pairs.mine]
     differing = alignment.pairs.where(unlike)
-    if not differing:
-        return None
     order = np.argsort(differing.mine, kind="stable")
     differing = Pairs(differing.mine[order], differing.other[order])
     added = _added_up(a)
-    gaps = [
-        gap
+    measured = (
+        gap_of(a, b, i, j, float(added[i]), tolerance)
         # What is to be tolerated has to be seen, all of it.
         for i, j in (differing if tolerance.asked else _chosen(differing))
-        if (gap := gap_of(a, b, i, j, float(added[i]), tolerance)) is not None
-    ]
+    )
+    return Gaps(differing, tuple(gap for gap in measured if gap is not None))
+
+
+def drift(
+    a: Trace,
+    b: Trace,
+    alignment: Alignment,
+    found: Gaps,
+    runs: tuple[str, str],
+    tolerance: Tolerance,
+) -> Drift | None:
+    """What the gaps between two runs say together; None where they do not differ."""
+    differing, gaps = found.differing, found.measured
+    if not differing:
+        return None
     beyond = [gap for gap in gaps if gap.beyond]
     layers = _layers(gaps)
     weighed = sum(gap.deviation.differing for gap in gaps)

@@ -36,6 +36,7 @@ from repro_audit.model.drift import (
     StepDrift,
     Tolerance,
 )
+from repro_audit.model.overview import HeatMap, Overview, SiteExtent
 from repro_audit.model.values import (
     CauseClass,
     ChannelDivergence,
@@ -77,6 +78,7 @@ __all__ = [
     "Fingerprint",
     "Gap",
     "Given",
+    "HeatMap",
     "Interval",
     "Json",
     "Level",
@@ -85,6 +87,7 @@ __all__ = [
     "Observed",
     "Origin",
     "Output",
+    "Overview",
     "OwnError",
     "OwnErrors",
     "Pass",
@@ -95,6 +98,7 @@ __all__ = [
     "RunInfo",
     "SelfCheck",
     "Sighting",
+    "SiteExtent",
     "SiteKey",
     "Start",
     "StepDrift",

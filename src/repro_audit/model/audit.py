@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from repro_audit.model.drift import Drift, OwnErrors, Start
+from repro_audit.model.overview import Overview
 from repro_audit.model.values import CauseClass, Json, SiteKey, TensorSpec, UlpDivergence, Verdict
 
 
@@ -290,6 +291,7 @@ class Audit:
     start: Start | None = None
     drift: Drift | None = None
     own: OwnErrors | None = None
+    overview: Overview | None = None
     passes: tuple[Pass, ...] = ()
     manifest_differences: tuple[ManifestDifference, ...] = ()
     warnings: tuple[Warn, ...] = ()

@@ -112,6 +112,7 @@ def _audit(audit: Audit) -> dict[str, Json]:
         "start": to_plain(audit.start),
         "drift": to_plain(audit.drift),
         "own_errors": to_plain(audit.own),
+        "overview": to_plain(audit.overview),
         "passes": [
             {
                 "name": pass_.name,

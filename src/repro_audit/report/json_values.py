@@ -24,6 +24,7 @@ from repro_audit.model import (
     ManifestDifference,
     Observed,
     Origin,
+    Overview,
     OwnErrors,
     Pass,
     Replay,
@@ -81,6 +82,7 @@ def audit_from(document: Mapping[str, Json]) -> Audit:
         start=_optional(lambda known: from_plain(Start, known), document.get("start")),
         drift=_optional(lambda known: from_plain(Drift, known), document.get("drift")),
         own=_optional(lambda known: from_plain(OwnErrors, known), document.get("own_errors")),
+        overview=_optional(lambda known: from_plain(Overview, known), document.get("overview")),
         passes=tuple(
             Pass(pass_["name"], pass_["runs"], pass_["seconds"], pass_.get("lockstep", 0))
             for pass_ in document.get("passes", ())

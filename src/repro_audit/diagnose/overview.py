@@ -1,0 +1,169 @@
+"""All of two runs at a glance: which modules differ in which steps, and each site's share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from repro_audit.diagnose.align import Alignment, column, random_ones, told_apart
+from repro_audit.model import Gap, HeatMap, Overview, SiteExtent
+from repro_audit.trace import Trace
+from repro_audit.trace.schema import PHASES
+
+# What a report holds of a trace of any size.
+SITES = 1000
+ROWS, COLUMNS = 64, 48
+# Neighbours that share a row, at most, before paths are cut.
+_BUNDLED = 4
+
+_I64 = npt.NDArray[np.int64]
+_Site = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """Events that were compared: site by number, step, place in the run, whether they differ."""
+
+    names: list[_Site]
+    site: _I64
+    step: _I64
+    place: _I64
+    differs: npt.NDArray[np.bool_]
+
+
+def overview(
+    a: Trace,
+    b: Trace,
+    alignment: Alignment,
+    runs: tuple[str, str],
+    gaps: Sequence[Gap] = (),
+    *,
+    values_only: bool = False,
+    draws: bool = True,
+) -> Overview:
+    """Add up what was compared; the switches are those of `origin.compare`.
+
+    An event that only one run has differs, unless `values_only`. Some 0.2 s for 1M events.
+    """
+    found = _compared(a, b, alignment, values_only=values_only, draws=draws)
+    sites = _sites(found, gaps)
+    return Overview(runs, _heat(found, gaps), sites[:SITES], max(len(sites) - SITES, 0))
+
+
+def _compared(
+    a: Trace, b: Trace, alignment: Alignment, *, values_only: bool, draws: bool
+) -> _Compared:
+    names: dict[_Site, int] = {}
+    known, unlike = told_apart(a, b, alignment.pairs)
+    if not draws:
+        known &= ~(unlike & random_ones(a)[alignment.pairs.mine])
+    both = alignment.pairs.mine[known]
+    alone = [] if values_only else [(a, alignment.only_a), (b, alignment.only_b)]
+    site, step, place = [], [], []
+    for trace, events in [(a, both), *((t, np.array(e, np.int64)) for t, e in alone)]:
+        site.append(_numbers(trace, names)[events])
+        step.append(column(trace.step)[events])
+        place.append(events)
+    only = sum(len(events) for events in place[1:])
+    differs = np.concatenate([unlike[known], np.ones(only, np.bool_)])
+    return _Compared(
+        list(names), np.concatenate(site), np.concatenate(step), np.concatenate(place), differs
+    )
+
+
+def _numbers(trace: Trace, names: dict[_Site, int]) -> _I64:
+    """For each event the number of its phase, module and op in `names`, which grows."""
+    keys = column(trace.site) * len(PHASES) + column(trace.phase)
+    distinct, first, which = np.unique(keys, return_index=True, return_inverse=True)
+    numbers = np.empty(len(distinct), np.int64)
+    # In the order of execution.
+    for at in np.argsort(first).tolist():
+        site, phase = divmod(int(distinct[at]), len(PHASES))
+        numbers[at] = names.setdefault((PHASES[phase], *trace.sites[site]), len(names))
+    return numbers[which]
+
+
+def _sites(found: _Compared, gaps: Sequence[Gap]) -> tuple[SiteExtent, ...]:
+    count = len(found.names)
+    events = np.bincount(found.site, minlength=count)
+    differing = np.bincount(found.site[found.differs], minlength=count)
+    # Of each site the differing event that comes first.
+    order = np.argsort(found.place[found.differs], kind="stable")
+    site = found.site[found.differs][order]
+    which, at = np.unique(site, return_index=True)
+    places = found.place[found.differs][order][at].tolist()
+    steps = found.step[found.differs][order][at].tolist()
+    first = dict(zip(which.tolist(), zip(steps, places, strict=True), strict=True))
+    measured: dict[_Site, tuple[float, int]] = {}
+    for gap in gaps:
+        rms, ulp = measured.get(_site(gap), (0.0, 0))
+        measured[_site(gap)] = max(rms, gap.deviation.rms), max(ulp, gap.deviation.max_ulp)
+    rows = []
+    for number, name in enumerate(found.names):
+        if not events[number]:
+            continue
+        step, place = first.get(number, (None, None))
+        rms_, ulp_ = measured.get(name, (None, None))
+        row = SiteExtent(
+            *name, int(events[number]), int(differing[number]), step, place, rms_, ulp_
+        )
+        rows.append((place is None, number if place is None else place, row))
+    return tuple(row for _, _, row in sorted(rows, key=lambda item: item[:2]))
+
+
+def _site(gap: Gap) -> _Site:
+    return gap.key.phase, gap.key.module, gap.key.op
+
+
+def _heat(found: _Compared, gaps: Sequence[Gap]) -> HeatMap:
+    labels = _labels([module for _, module, _ in found.names])
+    modules = list(dict.fromkeys(labels))
+    rows = {module: number for number, module in enumerate(modules)}
+    last = int(found.step.max(initial=0))
+    width = -(-(last + 1) // COLUMNS)
+    columns = last // width + 1
+    row_of = np.array([rows[label] for label in labels], np.int64)
+    shape = len(modules), columns
+    cell = row_of[found.site] * columns + found.step // width if labels else found.site
+    compared = np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
+    differing = np.bincount(cell[found.differs], minlength=shape[0] * shape[1]).reshape(shape)
+    rms: list[list[float | None]] = [[None] * columns for _ in modules]
+    by_module = dict(zip((module for _, module, _ in found.names), labels, strict=True))
+    for gap in gaps:
+        label = by_module.get(gap.key.module)
+        if label is not None:
+            at = gap.key.step // width
+            rms[rows[label]][at] = max(rms[rows[label]][at] or 0.0, gap.deviation.rms)
+    used = np.flatnonzero(compared.sum(axis=1)).tolist()
+    return HeatMap(
+        modules=tuple(modules[row] for row in used),
+        steps=tuple(range(0, last + 1, width)),
+        compared=tuple(tuple(compared[row].tolist()) for row in used),
+        differing=tuple(tuple(differing[row].tolist()) for row in used),
+        rms=tuple(tuple(rms[row]) for row in used),
+    )
+
+
+def _labels(modules: Sequence[str]) -> list[str]:
+    """For each module path the row it belongs to: itself where they are few enough.
+
+    Of many, paths are cut to the depth at which they are fewer, and neighbours then share a row.
+    """
+    depth = max((module.count(".") + 1 for module in modules), default=1)
+    while True:
+        labels = [".".join(module.split(".")[:depth]) for module in modules]
+        distinct = list(dict.fromkeys(labels))
+        if depth == 1 or len(distinct) <= _BUNDLED * ROWS:
+            break
+        depth -= 1
+    size = -(-len(distinct) // ROWS)
+    if size <= 1:
+        return labels
+    bundles = {}
+    for at in range(0, len(distinct), size):
+        shared = distinct[at : at + size]
+        bundles.update(dict.fromkeys(shared, f"{shared[0]} … {shared[-1]}"))
+    return [bundles[label] for label in labels]
