@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from repro_audit.control.seeds import seed_everything
     from repro_audit.engine import compare, fingerprint
     from repro_audit.model import Fingerprint, UlpDivergence
+    from repro_audit.report.notebook import load_report
 
 __version__ = "0.1.0"
 
@@ -22,6 +23,7 @@ __all__ = [
     "__version__",
     "compare",
     "fingerprint",
+    "load_report",
     "record",
     "seed_everything",
 ]
@@ -31,6 +33,7 @@ _HOMES = {
     "UlpDivergence": "repro_audit.model",
     "compare": "repro_audit.engine",
     "fingerprint": "repro_audit.engine",
+    "load_report": "repro_audit.report.notebook",
     "record": "repro_audit.audit.recording",
     "seed_everything": "repro_audit.control.seeds",
 }

@@ -32,6 +32,7 @@ from repro_audit.model import (
     Warn,
 )
 
+from .overviews import overview_audits
 from .recordings import recorded_audits
 
 INF = float("inf")
@@ -420,6 +421,7 @@ def explained_audits(
 
 
 AUDITS |= recorded_audits(DIVERGENT)
+AUDITS |= overview_audits(DIVERGENT, IDENTICAL, HOSTILE)
 AUDITS |= explained_audits(DIVERGENT, IDENTICAL, _at("aten.mm.default"), ULP)
 
 

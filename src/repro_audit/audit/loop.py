@@ -14,6 +14,7 @@ from repro_audit.audit.ledger import drawn_apart
 from repro_audit.audit.reproducing import reproduce
 from repro_audit.audit.request import AuditRequest, Progress
 from repro_audit.audit.session import Finished, Session, came_apart, no_events
+from repro_audit.audit.source import with_source
 from repro_audit.audit.unobserved import cut_short, unseen_in, warnings_of
 from repro_audit.audit.zoom import Closer, zoom
 from repro_audit.diagnose import manifests
@@ -116,7 +117,7 @@ def _audit(session: Session) -> Audit:
         audit = replace(
             audit,
             verdict="divergent",
-            origin=closer.origin,
+            origin=with_source(closer.origin, request.target),
             cause=cause,
             sightings=closer.sightings,
         )

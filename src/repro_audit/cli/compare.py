@@ -45,7 +45,7 @@ def compare(
             f"`repro-audit compare {' '.join(places) or 'here.audit'} there.audit`"
         )
     traces = [find_trace(word) for word in places]
-    out.ensure_writable(output, force=force)
+    out.ensure_report(format_, output, force=force)
     from repro_audit.audit import compare_traces
 
     audit = compare_traces(traces, tolerance_of(ulp_tol=ulp_tol, rounding=rounding))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import click
 
@@ -22,6 +24,10 @@ from repro_audit.errors import (
 from repro_audit.model import Audit
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+FORMATS = ("text", "json", "markdown", "html", "junit", "github")
+# What draws: it comes with an extra.
+_DRAWING = ("altair", "vl_convert")
 
 _EXIT_CODES = {
     "identical": EXIT_IDENTICAL,
@@ -38,10 +44,11 @@ def report_options(command: _F) -> _F:
         click.option(
             "--format",
             "format_",
-            type=click.Choice(["text", "json"]),
+            type=click.Choice(FORMATS),
             default="text",
             show_default=True,
-            help="The report's format.",
+            metavar="FORMAT",
+            help=f"The report's format: {', '.join(FORMATS)}.",
         ),
         click.option(
             "-o",
@@ -96,10 +103,34 @@ def ensure_writable(path: Path | None, *, force: bool) -> None:
         ) from error
 
 
-def deliver(text: str, path: Path) -> None:
-    """Write a rendered report to `path`. Raises UsageError where that fails."""
+def ensure_report(format_: str, path: Path | None, *, force: bool) -> None:
+    """Raise UsageError unless a report in `format_` can be made, and written to `path` as asked."""
+    ensure_writable(path, force=force)
+    if format_ == "html":
+        missing = [name for name in _DRAWING if find_spec(name) is None]
+        if missing:
+            raise UsageError(
+                "--format html draws its pictures with Vega-Altair, which is not installed: "
+                "pip install 'repro-audit[report]'"
+            )
+        if path is None and sys.stdout.isatty():
+            raise UsageError("--format html makes a page: name a file for it, as -o report.html")
+    if format_ == "markdown" and path is not None:
+        folder = _pictures_of(path)
+        if folder.exists() and not force:
+            raise UsageError(f"{folder}, for the pictures of {path}, exists; --force overwrites it")
+
+
+def deliver(audit: Audit, format_: str, path: Path) -> None:
+    """Write the report of `audit` to `path`, and beside it the pictures that Markdown shows.
+
+    Raises UsageError where that fails.
+    """
+    drawn: list[tuple[str, str, str]] = []
     try:
-        path.write_text(text, encoding="utf-8")
+        if format_ == "markdown" and not any(find_spec(name) is None for name in _DRAWING):
+            drawn = _draw(audit, _pictures_of(path))
+        path.write_text(rendered(audit, format_, drawn), encoding="utf-8", newline="\n")
     except OSError as error:
         raise UsageError(
             f"cannot write {path}: {error.strerror}; `repro-audit report -o FILE` writes the "
@@ -107,12 +138,48 @@ def deliver(text: str, path: Path) -> None:
         ) from error
 
 
-def rendered(audit: Audit, format_: str) -> str:
-    """`audit` in `format_`, as a file holds it."""
-    from repro_audit.report.json_report import to_json
+def _pictures_of(path: Path) -> Path:
+    return path.with_name(f"{path.stem}-pictures")
+
+
+def _draw(audit: Audit, folder: Path) -> list[tuple[str, str, str]]:
+    """Draw what can be drawn into `folder`: title, what it says, and where, of each picture."""
+    from repro_audit.report.charts import pictures, static
+
+    drawn = []
+    for picture in pictures(audit, width=720):
+        folder.mkdir(exist_ok=True)
+        place = folder / f"{picture.name}.svg"
+        place.write_text(static(picture), encoding="utf-8", newline="\n")
+        drawn.append((picture.title, picture.says, f"{quote(folder.name)}/{place.name}"))
+    return drawn
+
+
+def rendered(audit: Audit, format_: str, drawn: Sequence[tuple[str, str, str]] = ()) -> str:
+    """`audit` in `format_`, as a file holds it; Markdown shows the pictures `drawn`."""
+    if format_ == "json":
+        from repro_audit.report.json_report import to_json
+
+        return to_json(audit)
+    if format_ == "html":
+        from repro_audit.report.html import to_html
+
+        return to_html(audit)
+    if format_ == "markdown":
+        from repro_audit.report.markdown import to_markdown
+
+        return to_markdown(audit, drawn)
+    if format_ == "junit":
+        from repro_audit.report.junit import to_junit
+
+        return to_junit(audit)
+    if format_ == "github":
+        from repro_audit.report.github import to_github
+
+        return to_github(audit)
     from repro_audit.report.terminal import render_text
 
-    return to_json(audit) if format_ == "json" else render_text(audit)
+    return render_text(audit)
 
 
 def show(audit: Audit, format_: str) -> None:
@@ -120,17 +187,16 @@ def show(audit: Audit, format_: str) -> None:
 
     A reader that has gone away (`| head`) changes nothing: the verdict stands.
     """
+    if format_ != "text":
+        say(rendered(audit, format_))
+        return
     from repro_audit.report.terminal import console_for, render
 
-    if format_ == "json":
-        text = rendered(audit, format_)
-    else:
-        console = console_for(sys.stdout)
-        # Rich would end the program with 1, "divergent", where the reader has gone away.
-        with console.capture() as captured:
-            render(audit, console)
-        text = captured.get()
-    say(text)
+    console = console_for(sys.stdout)
+    # Rich would end the program with 1, "divergent", where the reader has gone away.
+    with console.capture() as captured:
+        render(audit, console)
+    say(captured.get())
 
 
 def say(text: str) -> None:
@@ -153,7 +219,7 @@ def finish(audit: Audit, format_: str, path: Path | None, *, quiet: bool = False
 
         save(audit, Path(audit.directory) / REPORT)
     if path is not None:
-        deliver(rendered(audit, format_), path)
+        deliver(audit, format_, path)
     if path is None or not quiet:
         show(audit, format_ if path is None else "text")
     if path is not None and not quiet:

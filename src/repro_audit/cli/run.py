@@ -99,7 +99,7 @@ def _run(
         out.ensure_empty(request.reproducer)
     if request.runs == 1 and not request.between_devices:
         raise UsageError("one run compares with nothing: --runs 2 at least, or several devices")
-    out.ensure_writable(output, force=force)
+    out.ensure_report(format_, output, force=force)
     from repro_audit.audit import run_audit
 
     silent = quiet or (format_ == "json" and output is None)

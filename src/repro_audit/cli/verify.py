@@ -70,7 +70,7 @@ def verify(
     """
     if len(device) > 1:
         raise UsageError("a recording is run again on one device; name one")
-    out.ensure_writable(output, force=force)
+    out.ensure_report(format_, output, force=force)
     from repro_audit.audit import VerifyRequest
     from repro_audit.audit import verify as verified
 

@@ -63,6 +63,7 @@ class Origin:
     `inputs_identical` is True or False only where that event's own inputs were digested.
     `ulp` compares the captured output of the two runs named in `ulp_runs`. `event` is its place
     among those of its process, `rank` that process's in its process group, 0 where it has none.
+    `source` is the text of the line at its call site, or the forward op's where it belongs to one.
     """
 
     key: SiteKey
@@ -79,6 +80,7 @@ class Origin:
     output_name: str = ""
     rank: int = 0
     recompute: bool = False
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from repro_audit.model import Audit, Drift, Gap, OwnError, OwnErrors, Start
 from repro_audit.report import phrases
-from repro_audit.report.page import Page, glued
+from repro_audit.report.page import Sheet, glued
 from repro_audit.report.phrases import printable
 
 _T = TypeVar("_T")
@@ -17,7 +17,7 @@ _STEPS_SHOWN = 3
 _ERRORS_SHOWN = 3
 
 
-def render_drift(audit: Audit, page: Page) -> None:
+def render_drift(audit: Audit, page: Sheet) -> None:
     """What two recordings began with, how far they drift apart, and who errs by how much."""
     if audit.start is not None and not audit.start.equal:
         _start(audit, audit.start, page)
@@ -27,7 +27,7 @@ def render_drift(audit: Audit, page: Page) -> None:
         _own(audit.own, page)
 
 
-def _start(audit: Audit, start: Start, page: Page) -> None:
+def _start(audit: Audit, start: Start, page: Sheet) -> None:
     kinds = (
         ("initial weights", start.weights),
         ("inputs", start.inputs),
@@ -51,7 +51,7 @@ def _start(audit: Audit, start: Start, page: Page) -> None:
         )
 
 
-def _drift(drift: Drift, page: Page) -> None:
+def _drift(drift: Drift, page: Sheet) -> None:
     largest = drift.largest
     if largest is None:
         page.labelled("drift", "not measured: neither kept values of what differs")
@@ -77,7 +77,7 @@ def _drift(drift: Drift, page: Page) -> None:
     _values(drift, page)
 
 
-def _beyond(drift: Drift, page: Page) -> None:
+def _beyond(drift: Drift, page: Sheet) -> None:
     asked = drift.tolerance
     explained = f"{phrases.number(asked.ulp)} ULP" if asked.ulp is not None else "rounding"
     unknown = drift.largest is not None and drift.largest.expected is None
@@ -101,7 +101,7 @@ def _beyond(drift: Drift, page: Page) -> None:
     )
 
 
-def _steps(drift: Drift, page: Page) -> None:
+def _steps(drift: Drift, page: Sheet) -> None:
     said = []
     for step in _spread(drift.steps, _STEPS_SHOWN):
         parts = []
@@ -117,7 +117,7 @@ def _steps(drift: Drift, page: Page) -> None:
         page.labelled("steps", "; ".join(said))
 
 
-def _values(drift: Drift, page: Page) -> None:
+def _values(drift: Drift, page: Sheet) -> None:
     said = []
     if drift.sampled:
         said.append(f"{phrases.number(drift.sampled)} elements stand for a larger tensor")
@@ -129,7 +129,7 @@ def _values(drift: Drift, page: Page) -> None:
         page.labelled("values", "; ".join(said))
 
 
-def _own(own: OwnErrors, page: Page) -> None:
+def _own(own: OwnErrors, page: Sheet) -> None:
     if not own.events:
         page.labelled("own", "not measured: the recording kept nothing of what runs here")
         return
@@ -146,7 +146,7 @@ def _own(own: OwnErrors, page: Page) -> None:
     _nearer(own, page)
 
 
-def _error(error: OwnError, page: Page) -> str:
+def _error(error: OwnError, page: Sheet) -> str:
     said = f"{_place(error.gap, page)}: {glued(phrases.short(error.own.rms))} by itself"
     if error.total is not None:
         said += f", {glued(phrases.short(error.total.rms))} with what it inherits"
@@ -156,7 +156,7 @@ def _error(error: OwnError, page: Page) -> str:
     return said
 
 
-def _nearer(own: OwnErrors, page: Page) -> None:
+def _nearer(own: OwnErrors, page: Sheet) -> None:
     counts = own.nearer
     here, there = counts.get("here", 0), counts.get("there", 0)
     if not here and not there:
@@ -166,7 +166,7 @@ def _nearer(own: OwnErrors, page: Page) -> None:
     page.labelled("nearer", f"to float64: {said}" + (f", neither in {other}" if other else ""))
 
 
-def _place(gap: Gap, page: Page) -> str:
+def _place(gap: Gap, page: Sheet) -> str:
     return page.path(phrases.site(gap.key))
 
 

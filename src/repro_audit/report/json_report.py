@@ -175,6 +175,7 @@ def _origin(origin: Origin | None) -> dict[str, Json] | None:
         "shape": list(spec.shape) if spec else None,
         "device": spec.device if spec else None,
         "call_site": origin.call_site,
+        "source": origin.source,
         "kind": origin.kind,
         "other_op": origin.other_op,
         "recompute": origin.recompute,

@@ -158,6 +158,7 @@ def _origin(origin: Mapping[str, Json]) -> Origin:
         output_name=_text(origin["output_name"]),
         rank=_integer(origin["rank"]),
         recompute=_truth(origin["recompute"]),
+        source=_optional(_text, origin.get("source")),
     )
 
 

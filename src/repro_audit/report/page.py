@@ -1,6 +1,9 @@
-"""Paragraphs on a console: wrapped under their own indent, without trailing blanks."""
+"""Paragraphs with labels: wrapped on a console, or kept as they are for other formats."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
 
 from rich.console import Console
 from rich.text import Text
@@ -18,6 +21,48 @@ _GLUE = "\ue000"
 def glued(text: str) -> str:
     """`text` as one word to the wrapper, unless it is too long to stand on a line of its own."""
     return text.replace(" ", _GLUE) if len(text) <= _LONGEST_WORD else text
+
+
+class Sheet(Protocol):
+    """What an audit is told on."""
+
+    def path(self, parts: tuple[str, ...]) -> str:
+        """`step 0 · forward · fc`."""
+
+    def paragraph(self, text: str, *, indent: int, lead: str = "", style: str = "") -> None:
+        """`lead` in `style`, then `text`."""
+
+    def labelled(self, label: str, text: str, *, indent: int = 2, style: str = "dim") -> None:
+        """A paragraph behind a label of up to seven letters; without one it goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A paragraph of a report, and the label that it stands behind, if any."""
+
+    label: str
+    text: str
+
+
+class Statements:
+    """A sheet that keeps what is told, for other formats than text."""
+
+    def __init__(self) -> None:
+        self.told: list[Statement] = []
+
+    def path(self, parts: tuple[str, ...]) -> str:
+        """`step 0 · forward · fc`."""
+        return " · ".join(parts)
+
+    def paragraph(self, text: str, *, indent: int, lead: str = "", style: str = "") -> None:
+        """Keep a paragraph."""
+        self.told.append(Statement(lead.strip(), text.replace(_GLUE, " ")))
+
+    def labelled(self, label: str, text: str, *, indent: int = 2, style: str = "dim") -> None:
+        """Keep a paragraph; without a label it belongs to what was labelled last."""
+        if not label and self.told:
+            label = self.told[-1].label
+        self.told.append(Statement(label, text.replace(_GLUE, " ")))
 
 
 class Page:

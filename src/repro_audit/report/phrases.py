@@ -238,11 +238,18 @@ def fixed_by_the_audit(cls: CauseClass | None) -> str:
     return _FIXED_BY_THE_AUDIT.get(cls or "unknown", "fixes its seeds and its hash seed")
 
 
+def setting(value: Json) -> str:
+    """A recorded condition in at most 40 characters; `unset` where there is none."""
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+    text = printable(text) or '""'
+    return "unset" if value is None else text if len(text) <= 40 else f"{text[:37]}..."
+
+
 def manifest_difference(difference: ManifestDifference) -> str:
     """`versions.torch: 2.13.0 in run-1 and run-2, 2.12.0 in run-3`."""
     runs_by_value: dict[str, list[str]] = {}
     for run, value in difference.values.items():
-        runs_by_value.setdefault(_value(value), []).append(printable(run))
+        runs_by_value.setdefault(setting(value), []).append(printable(run))
     said = ", ".join(f"{value} in {listing(runs)}" for value, runs in runs_by_value.items())
     return f"{printable(difference.field)}: {said}"
 
@@ -255,9 +262,3 @@ def missed(runs: int) -> float:
     more than two runs are not independent: s^pairs would promise too much.
     """
     return float(0.75 ** (runs / 2))
-
-
-def _value(value: Json) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
-    text = printable(text) or '""'
-    return "unset" if value is None else text if len(text) <= 40 else f"{text[:37]}..."

@@ -13,7 +13,7 @@ from rich.console import Console
 from repro_audit.model import Audit, Cause, Origin, Reproducer, SelfCheck
 from repro_audit.report import phrases
 from repro_audit.report.drifted import render_drift
-from repro_audit.report.page import Page, glued
+from repro_audit.report.page import Page, Sheet, glued
 from repro_audit.report.phrases import printable
 
 _ELSEWHERE_SHOWN = 3
@@ -36,7 +36,11 @@ def console_for(stream: IO[str]) -> Console:
 
 def render(audit: Audit, console: Console) -> None:
     """Print `audit` on `console`; no line is wider than the console, nor than 100 columns."""
-    page = Page(console)
+    tell(audit, Page(console))
+
+
+def tell(audit: Audit, page: Sheet, *, conditions: bool = True) -> None:
+    """Say all of `audit` on `page`, the verdict first; with the `conditions` that differ."""
     _headline(audit, page)
     if audit.origin is not None:
         _difference(audit.origin, audit, page, indent=2)
@@ -51,7 +55,8 @@ def render(audit: Audit, console: Console) -> None:
     _reproducer(audit.reproducer, page)
     _self_check(audit.self_check, page)
     _passes(audit, page)
-    _manifests(audit, page)
+    if conditions:
+        _manifests(audit, page)
     if audit.unseen:
         said = ", ".join(glued(phrases.unseen(unseen)) for unseen in audit.unseen)
         page.labelled("unseen", said)
@@ -89,7 +94,7 @@ def next_command(audit: Audit) -> str | None:
     return None
 
 
-def _explanation(audit: Audit, page: Page) -> None:
+def _explanation(audit: Audit, page: Sheet) -> None:
     """What was tried, and what cures it."""
     explanation = audit.explanation
     if explanation is None:
@@ -112,7 +117,7 @@ def _explanation(audit: Audit, page: Page) -> None:
     page.labelled("", said)
 
 
-def _reproducer(reproducer: Reproducer | None, page: Page) -> None:
+def _reproducer(reproducer: Reproducer | None, page: Sheet) -> None:
     if reproducer is None:
         return
     reason = printable(reproducer.reason or "")
@@ -123,7 +128,7 @@ def _reproducer(reproducer: Reproducer | None, page: Page) -> None:
     page.labelled("script", f"{printable(reproducer.path)}: {said[reproducer.shows]}")
 
 
-def _headline(audit: Audit, page: Page) -> None:
+def _headline(audit: Audit, page: Sheet) -> None:
     label, style = _HEADLINES[audit.verdict]
     reason = printable(audit.reason or "")
     if audit.verdict in {"identical", "within-tolerance"}:
@@ -148,13 +153,13 @@ def _agreement(audit: Audit) -> str:
     return ", ".join(said)
 
 
-def _located(origin: Origin, page: Page) -> str:
+def _located(origin: Origin, page: Sheet) -> str:
     parts = phrases.site(origin.key, rank=origin.rank, recompute=origin.recompute)
     where = phrases.whereabouts(origin)
     return page.path(parts) + (f"  {glued(f'({where})')}" if where else "")
 
 
-def _difference(origin: Origin, audit: Audit, page: Page, *, indent: int) -> None:
+def _difference(origin: Origin, audit: Audit, page: Sheet, *, indent: int) -> None:
     if origin.key.op.startswith("draw:"):
         page.paragraph("one run draws a number here, the other does not", indent=indent)
         return
@@ -186,7 +191,7 @@ def _difference(origin: Origin, audit: Audit, page: Page, *, indent: int) -> Non
     page.paragraph(said, indent=indent)
 
 
-def _cause(cause: Cause | None, page: Page, *, indent: int) -> None:
+def _cause(cause: Cause | None, page: Sheet, *, indent: int) -> None:
     if cause is None:
         return
     first, *others = cause.evidence or ("nothing that was recorded explains it",)
@@ -200,7 +205,7 @@ def _cause(cause: Cause | None, page: Page, *, indent: int) -> None:
         page.labelled("" if i else "try", printable(remedy), indent=indent, style="bold cyan")
 
 
-def _extent(audit: Audit, page: Page) -> None:
+def _extent(audit: Audit, page: Sheet) -> None:
     events = audit.events
     said = f"{phrases.number(events.divergent)} of {phrases.count(events.compared, 'event')}"
     said += " differs" if events.compared == 1 else " differ"
@@ -224,7 +229,7 @@ def _unaligned(audit: Audit) -> str:
     return said + (f", {phrases.number(drawn)} random ones are not comparable" if drawn else "")
 
 
-def _sightings(audit: Audit, page: Page) -> None:
+def _sightings(audit: Audit, page: Sheet) -> None:
     """Where other pairs of runs first differed, if that was not always the same place."""
     if audit.origin is None or len(audit.sightings) < 2:
         return
@@ -242,7 +247,7 @@ def _sightings(audit: Audit, page: Page) -> None:
         page.paragraph(f"and {more}", indent=4)
 
 
-def _confirmation(audit: Audit, page: Page) -> None:
+def _confirmation(audit: Audit, page: Sheet) -> None:
     confirmation = audit.confirmation
     if confirmation is None:
         return
@@ -263,7 +268,7 @@ def _confirmation(audit: Audit, page: Page) -> None:
     _cause(cause, page, indent=4)
 
 
-def _honest_close(audit: Audit, page: Page) -> None:
+def _honest_close(audit: Audit, page: Sheet) -> None:
     """What a chance divergence would have had to be like to go unseen."""
     runs = audit.observed.runs
     if audit.command != "run" or runs < 2:
@@ -278,7 +283,7 @@ def _honest_close(audit: Audit, page: Page) -> None:
     )
 
 
-def _self_check(check: SelfCheck | None, page: Page) -> None:
+def _self_check(check: SelfCheck | None, page: Sheet) -> None:
     if check is None:
         return
     if check.differing:
@@ -305,7 +310,7 @@ def _self_check(check: SelfCheck | None, page: Page) -> None:
         )
 
 
-def _passes(audit: Audit, page: Page) -> None:
+def _passes(audit: Audit, page: Sheet) -> None:
     """What it cost to go from modules to ops to tensors, and to find out why."""
     several = any(pass_.name == "modules" for pass_ in audit.passes)
     if not (several or (audit.passes and audit.explanation is not None)):
@@ -321,7 +326,7 @@ def _items(names: tuple[str, ...]) -> str:
     return phrases.listing(shown)
 
 
-def _manifests(audit: Audit, page: Page) -> None:
+def _manifests(audit: Audit, page: Sheet) -> None:
     differences = audit.manifest_differences
     if not differences:
         return

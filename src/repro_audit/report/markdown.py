@@ -1,0 +1,84 @@
+"""The Markdown report, for a pull request or an issue; with pictures where it is a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+
+from repro_audit.model import Audit, Overview
+from repro_audit.report import pages
+from repro_audit.report.phrases import number, printable
+from repro_audit.report.story import commands, story
+
+_SITES_SHOWN = 20
+_ZERO_WIDTH = "\u200b"
+
+
+def to_markdown(audit: Audit, drawn: Sequence[tuple[str, str, str]] = ()) -> str:
+    """`audit` as GitHub's Markdown; `drawn` are pictures: title, what it says, path of the file.
+
+    What comes from the program is shown as it is: it forms no markup, link or mention.
+    """
+    told = story(audit)
+    page = (
+        _environment()
+        .get_template("report.md.j2")
+        .render(
+            command=audit.command,
+            target=printable(audit.target),
+            verdict=told.verdict,
+            subject=told.subject,
+            place=told.place,
+            tiles=list(pages.tiles(audit)),
+            parts=told.parts,
+            pictures=[{"title": title, "says": says, "path": path} for title, says, path in drawn],
+            sites=_sites(audit.overview),
+            differences=pages.differences(audit),
+            again=list(commands(audit)),
+        )
+    )
+    return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
+
+
+def _sites(overview: Overview | None) -> dict[str, Any] | None:
+    """The first that differ."""
+    table = pages.sites(overview)
+    rows = [row for row in table["rows"] if row["differs"]] if table is not None else []
+    if table is None or not rows:
+        return None
+    more = number(len(rows) - _SITES_SHOWN) if len(rows) > _SITES_SHOWN else None
+    return {**table, "rows": rows[:_SITES_SHOWN], "more": more}
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("repro_audit.report", "templates"),
+        # Markdown is escaped by the filters: what stands in HTML's place is escaped there too.
+        autoescape=False,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(md=_escaped, code=_code, fenced=_fenced)
+    return environment
+
+
+def _escaped(text: object) -> str:
+    """Text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>#+!|~&$])", r"\\\1", str(text)).replace("@", f"@{_ZERO_WIDTH}")
+
+
+def _code(text: object) -> str:
+    """Text in code's type, whatever backticks it has; a table's bars are escaped."""
+    said = str(text).replace("|", "\\|")
+    ticks = "`" * (max(map(len, re.findall("`+", said)), default=0) + 1)
+    space = " " if said.startswith("`") or said.endswith("`") else ""
+    return f"{ticks}{space}{said}{space}{ticks}"
+
+
+def _fenced(text: object) -> str:
+    """A line of a block of code that does not end it."""
+    return str(text).replace("```", "`\u200b``")

@@ -1,0 +1,64 @@
+"""The line of the program that an origin is told of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from repro_audit.audit.source import with_source
+from repro_audit.model import CausedBy, Origin, SiteKey, Target
+
+ORIGIN = Origin(
+    key=SiteKey(0, "forward", "fc", "aten.mm.default", 0),
+    event=1,
+    output=0,
+    spec=None,
+    call_site="train.py:2",
+    kind="value",
+)
+
+
+@pytest.fixture(autouse=True)
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Target:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "train.py").write_text(
+        "import torch\n    y = a @ b  # mm\n\n" + "x" * 999
+    )
+    monkeypatch.chdir(tmp_path / "here")
+    return Target("script", "../there/train.py")
+
+
+@pytest.mark.parametrize(
+    ("site", "text"),
+    [
+        ("train.py:2", "y = a @ b  # mm"),
+        ("train.py:3", None),
+        ("train.py:4", "x" * 200),
+        ("train.py:99", None),
+        ("gone.py:1", None),
+        ("train.py", None),
+        (None, None),
+    ],
+)
+def test_the_line_beside_the_program(program: Target, site: str | None, text: str | None) -> None:
+    assert with_source(replace(ORIGIN, call_site=site), program).source == text
+
+
+def test_the_working_directory_comes_first(program: Target) -> None:
+    Path("train.py").write_text("\nnearer\n")
+    assert with_source(ORIGIN, program).source == "nearer"
+
+
+def test_of_a_backward_op_the_forward_ops_line(program: Target) -> None:
+    caused = replace(ORIGIN, caused_by=CausedBy("aten.index.Tensor", "emb", "train.py:1"))
+    assert with_source(caused, program).source == "import torch"
+    elsewhere = replace(caused, caused_by=CausedBy("aten.index.Tensor", "emb", None))
+    assert with_source(elsewhere, program).source is None
+
+
+def test_what_is_no_text_has_no_line(program: Target) -> None:
+    Path("train.py").write_bytes(b"\xff\xfe\n\xff\n")
+    assert with_source(ORIGIN, program).source == "y = a @ b  # mm"
