@@ -23,6 +23,7 @@ def test_backward_of_indexing(audit) -> None:
     assert origin["caused_by"]["op"] == "aten.index.Tensor"
     assert origin["caused_by"]["module"] == "emb"
     assert origin["caused_by"]["call_site"].endswith("flaky_embedding.py:24")
+    assert origin["source"] == "return self.weight[ids]"
     assert origin["inputs_identical"] is True
     assert origin["ulp"]["from_runs"] == ["zoom-1a", "zoom-1b"]
     assert 0 < origin["ulp"]["differing"] <= origin["ulp"]["numel"] == 64_000
@@ -30,6 +31,10 @@ def test_backward_of_indexing(audit) -> None:
     assert result.report["cause"]["class"] == "nondeterministic-op"
     assert result.report["cause"]["remedies"] == ["--deterministic"]
     assert result.report["printed_identical"] is True
+    overview, events = result.report["overview"], result.report["events"]
+    assert sum(site["events"] for site in overview["sites"]) == events["compared"]
+    assert sum(map(sum, overview["heat"]["differing"])) == events["divergent"]
+    assert overview["sites"][0]["op"] == origin["op"]
     # Two unobserved runs differ as well, in the parameters; in all else observing changed nothing.
     assert result.report["self_check"]["varying"] != []
     assert result.report["self_check"]["differing"] == []
