@@ -13,6 +13,7 @@ from rich.console import Console
 from repro_audit.model import Audit, Cause, Origin, Reproducer, SelfCheck
 from repro_audit.report import phrases
 from repro_audit.report.drifted import render_drift
+from repro_audit.report.matrix_text import render_matrix, subject_of
 from repro_audit.report.page import Page, glued
 from repro_audit.report.phrases import printable
 
@@ -38,6 +39,25 @@ def render(audit: Audit, console: Console) -> None:
     """Print `audit` on `console`; no line is wider than the console, nor than 100 columns."""
     page = Page(console)
     _headline(audit, page)
+    if audit.matrix is not None:
+        render_matrix(audit.matrix, page)
+    else:
+        _findings(audit, page)
+    if audit.unseen:
+        said = ", ".join(glued(phrases.unseen(unseen)) for unseen in audit.unseen)
+        page.labelled("unseen", said)
+    for warning in audit.warnings:
+        at = f" (at {printable(warning.call_site)})" if warning.call_site else ""
+        page.labelled(printable(warning.code), printable(warning.message) + at, style="yellow")
+    if audit.verdict == "divergent" and audit.command == "run" and audit.explanation is None:
+        page.labelled("why", "--explain changes one condition at a time, and tries a cure")
+    command = next_command(audit)
+    if command:
+        page.labelled("report", command)
+
+
+def _findings(audit: Audit, page: Page) -> None:
+    """What runs under the same conditions, or two recordings, say."""
     if audit.origin is not None:
         _difference(audit.origin, audit, page, indent=2)
     _cause(audit.cause, page, indent=2)
@@ -52,17 +72,6 @@ def render(audit: Audit, console: Console) -> None:
     _self_check(audit.self_check, page)
     _passes(audit, page)
     _manifests(audit, page)
-    if audit.unseen:
-        said = ", ".join(glued(phrases.unseen(unseen)) for unseen in audit.unseen)
-        page.labelled("unseen", said)
-    for warning in audit.warnings:
-        at = f" (at {printable(warning.call_site)})" if warning.call_site else ""
-        page.labelled(printable(warning.code), printable(warning.message) + at, style="yellow")
-    if audit.verdict == "divergent" and audit.command == "run" and audit.explanation is None:
-        page.labelled("why", "--explain changes one condition at a time, and tries a cure")
-    command = next_command(audit)
-    if command:
-        page.labelled("report", command)
 
 
 def render_text(audit: Audit, width: int = 80) -> str:
@@ -126,7 +135,9 @@ def _reproducer(reproducer: Reproducer | None, page: Page) -> None:
 def _headline(audit: Audit, page: Page) -> None:
     label, style = _HEADLINES[audit.verdict]
     reason = printable(audit.reason or "")
-    if audit.verdict in {"identical", "within-tolerance"}:
+    if audit.matrix is not None:
+        subject = subject_of(audit, audit.matrix)
+    elif audit.verdict in {"identical", "within-tolerance"}:
         subject = _agreement(audit)
     elif audit.origin is not None:
         subject = _located(audit.origin, page)
