@@ -253,3 +253,21 @@ def test_an_interval_of_another_thread(record, thread):
     after = key(0, "forward", "0", "forward", thread)
     run = record(work, level="modules", interval=Interval(after, until))
     assert {e.thread for e in run.ops("aten.tanh")} == {thread}
+
+
+def test_what_the_graphs_of_a_compiled_part_return_is_no_modules_output(record):
+    def work(*, compiled):
+        torch.manual_seed(3)
+        torch._dynamo.reset()
+        net = Net()
+        if compiled:
+            net.forward = torch.compile(net.forward, backend="aot_eager")
+        net(torch.randn(5, 4)).square().mean().backward()
+        torch._dynamo.reset()
+
+    eager = record(lambda: work(compiled=False), level="modules")
+    compiled = record(lambda: work(compiled=True), level="modules")
+    # A graph also returns what its backward needs: its first call is not the module's.
+    (expected,) = [e for e in eager.seen if (e.module, e.op) == ("", "module:forward")]
+    (found,) = [e for e in compiled.seen if e.op == "module:forward"]
+    assert (found.key, found.outputs) == (expected.key, expected.outputs)

@@ -71,18 +71,18 @@ def _audit(session: Session) -> Audit:
         (beside, where), *others = others
         first = {"name": name, "device": device, "end_state": state}
         runs = list(session.beside(first, {"name": beside, "device": where}))
-        _check_device(request, runs[1], where)
+        check_device(request, runs[1], where)
         # What is cut short at a divergence compares with no whole run.
         others = [] if runs[0].apart else others
     else:
         runs = [session.observed(name, device=device, end_state=state)]
-    _check_device(request, runs[0], device)
+    check_device(request, runs[0], device)
     reason = no_events(runs[0])
     if reason is not None:
         return _inconclusive(request, directory, runs, reason)
     for name, device in others:
         runs.append(session.observed(name, device=device))
-        _check_device(request, runs[-1], device)
+        check_device(request, runs[-1], device)
     outcomes = compare_runs([run.trace for run in runs], values_only=request.between_devices)
     printed = _printed_identical(runs)
     expected = printed is False and request.between_devices
@@ -242,7 +242,7 @@ def _first_line(error: ReproAuditError) -> str:
     return str(error).splitlines()[0].rstrip(":")
 
 
-def _check_device(request: AuditRequest, run: Finished, device: str | None) -> None:
+def check_device(request: AuditRequest, run: Finished, device: str | None) -> None:
     """Raise UsageError if nothing ran on the device that was asked for."""
     if device is None or not len(run.trace):
         return

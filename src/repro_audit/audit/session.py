@@ -16,10 +16,11 @@ from typing import Any, cast
 from repro_audit.audit.request import AuditRequest, Progress
 from repro_audit.control.pins import POISON
 from repro_audit.diagnose.origin import Divergence, compare
-from repro_audit.errors import InconclusiveError, TraceError
+from repro_audit.errors import InconclusiveError, ReproAuditError, TraceError
 from repro_audit.model import EventCounts, Interval, Pass, Plan, RunInfo, Warn
-from repro_audit.replicate import isolate, launch, lockstep, ours
+from repro_audit.replicate import isolate, launch, lockstep, ours, several
 from repro_audit.replicate.census import Census
+from repro_audit.replicate.stopwatch import step_seconds
 from repro_audit.trace import Trace, TraceFile, folder_of
 
 # Any seed but the controlled one; fixed, so that a confirming run can itself be repeated.
@@ -148,6 +149,42 @@ class Session:
         outcomes = self._launch_both(*plans, pass_ or self.request.level)
         first, second = map(self._opened, plans, outcomes)
         return first, second
+
+    def several(
+        self, changes: Sequence[Mapping[str, Any]], weights: Sequence[float], pass_: str
+    ) -> list[Finished | ReproAuditError]:
+        """Runs side by side, as many at once as weigh 1 together; of each that fails its error."""
+        plans = [self.plan(**each) for each in changes]
+        done = self._done + len(plans)
+        self._progress.start(f"{plans[0].run} to {plans[-1].run}", done, max(self.total, done))
+        began = time.monotonic()
+        try:
+            outcomes = several.run_several(
+                plans,
+                weights,
+                directory=self.directory,
+                isolated=self.request.isolate,
+                timeout=self.request.timeout,
+                on_progress=self._progress.update,
+            )
+        finally:
+            self._progress.finish()
+        self._count(pass_, len(plans), 0, time.monotonic() - began)
+        found: list[Finished | ReproAuditError] = []
+        for plan, outcome in zip(plans, outcomes, strict=True):
+            try:
+                self._check(plan, outcome)
+                found.append(self._opened(plan, outcome))
+            except ReproAuditError as error:
+                found.append(error)
+        return found
+
+    def timed(self, name: str, **changes: Any) -> float | None:
+        """Seconds that a step takes where nobody observes it; None where none could be told."""
+        path = self.directory.resolve() / f"{name}.times.json"
+        plan = self.plan(name, observe=False, stopwatch=str(path), **changes)
+        self._launch(plan, "timing")
+        return step_seconds(path)
 
     def run_of(self, trace: Trace) -> Finished | None:
         """The run that left this trace."""

@@ -28,6 +28,7 @@ class ModuleNames:
         self._owners: dict[int, tuple[weakref.ref[Tensor], str, str]] = {}
         self._events: dict[int, tuple[weakref.ref[Tensor], int]] = {}
         self._classes: dict[str, int] = {}
+        self._graphs: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         self._first = True
 
     def enter_root(self, root: nn.Module) -> str:
@@ -57,6 +58,7 @@ class ModuleNames:
         if known is None and isinstance(module, GraphModule):
             # A graph that torch made of what its parent does.
             known = parent
+            self._graphs.add(module)
             self._modules[id(module)] = (weakref.ref(module), known)
         if known is None:
             # Made after its root was named, or held outside the tree.
@@ -64,6 +66,10 @@ class ModuleNames:
             known = f"{parent}.{name}" if parent else name
             self._modules[id(module)] = (weakref.ref(module), known)
         return known
+
+    def is_graph(self, module: nn.Module) -> bool:
+        """Whether a module is a graph that torch made of what another one does."""
+        return module in self._graphs
 
     def knows(self, module: nn.Module) -> bool:
         """Whether a module is part of a tree that was named, or was entered below one."""

@@ -64,7 +64,8 @@ class Recorder:
     events whose inputs are fingerprinted and whose outputs are kept. `poison` fills `empty*`
     memory. `ledger` records each draw from Python's and NumPy's global generators; with `by_line`
     each line draws from a generator of its own.
-    `values` keeps what tensors hold, `given` puts a recording's values in place of the run's own.
+    `samples` elements of each output are kept, and all within `budget` bytes, with `starting_only`
+    of what the run starts from alone; `given` puts a recording's values in place of the run's own.
     `on_progress(steps, events)` is called at each step and every few thousand events, `on_fork` in
     a fork of this process, which otherwise records no more. A sink in lock-step with another
     replica's ends the program, as the limit on steps does, where the two come apart; `on_halt` is
@@ -88,6 +89,7 @@ class Recorder:
         by_line: bool = False,
         samples: int = 0,
         budget: int = 0,
+        starting_only: bool = False,
         given: Given | None = None,
         on_progress: Callable[[int, int], None] = lambda steps, events: None,
         on_fork: Callable[[], None] | None = None,
@@ -121,7 +123,13 @@ class Recorder:
         if self.lockstep is not None:
             self.lockstep.reads(self.readings)
         self.values = (
-            Values(cast(Kept, sink), self.readings, samples=samples, budget=budget)
+            Values(
+                cast(Kept, sink),
+                self.readings,
+                samples=samples,
+                budget=budget,
+                starting_only=starting_only,
+            )
             if samples
             else None
         )

@@ -132,7 +132,8 @@ class Steps:
             return
         path, backward = mode.stack[-1]
         mode.leave(module, frame)
-        if recorder.focus.modules:
+        # What a graph returns, activations for its backward among it, its parent does not.
+        if recorder.focus.modules and not mode.names.is_graph(module):
             code = recorder.locator.number(frame)
             self._modules.left(path, output, mode, backward=backward, code=code)
 

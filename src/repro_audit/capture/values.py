@@ -31,12 +31,22 @@ class Values:
     """Keeps of what is recorded `samples` elements each, and the whole within `budget` bytes.
 
     What a run starts from (initial weights, batches, random numbers) goes first, then what comes
-    first: where the budget is used up, what is less telling makes room. On another device than the
-    host elements are gathered there, and fetched together by `settle`.
+    first: where the budget is used up, what is less telling makes room; with `starting_only` the
+    rest is not kept whole at all. On another device than the host elements are gathered there, and
+    fetched together by `settle`.
     """
 
-    def __init__(self, sink: Kept, readings: Readings, *, samples: int, budget: int) -> None:
+    def __init__(
+        self,
+        sink: Kept,
+        readings: Readings,
+        *,
+        samples: int,
+        budget: int,
+        starting_only: bool = False,
+    ) -> None:
         self._samples = samples
+        self._starting_only = starting_only
         self._room = self._budget = budget
         # Of what is kept whole: how telling, negated, so that the least is on top; its bytes.
         self._whole: list[tuple[tuple[int, ...], int]] = []
@@ -71,7 +81,7 @@ class Values:
             except UnsupportedTensorError:
                 # No plain memory: its digest is all that there is of it.
                 return
-            if self._budget:
+            if self._budget and (starting or not self._starting_only):
                 rank = (0 if starting else 1, step, _ORDER.get(phase, 0), index, position)
                 self._keep(rank, index, position, tensor)
 

@@ -16,6 +16,7 @@ import click
 from repro_audit import __version__
 from repro_audit.cli.compare import compare
 from repro_audit.cli.doctor import doctor
+from repro_audit.cli.matrix import matrix
 from repro_audit.cli.record import record
 from repro_audit.cli.report import report
 from repro_audit.cli.run import run
@@ -142,5 +143,5 @@ def main() -> None:
     """
 
 
-for command in (run, record, compare, verify, report, doctor):
+for command in (run, record, compare, verify, matrix, report, doctor):
     main.add_command(command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from repro_audit.control import axes
 from repro_audit.control.pins import BY_NAME
 from repro_audit.errors import UsageError
 from repro_audit.model import Plan
@@ -72,6 +73,10 @@ def child_environment(plan: Plan, base: Mapping[str, str]) -> dict[str, str]:
             environment.setdefault(variable, value)
     for name in plan.pins:
         environment.update(BY_NAME[name].environment)
+    for variable, wanted in axes.environment(plan.held).items():
+        environment.pop(variable, None)
+        if wanted is not None:
+            environment[variable] = wanted
     if plan.device is not None:
         environment.update(_device_variables(plan, environment))
     return environment

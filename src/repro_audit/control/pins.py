@@ -211,39 +211,43 @@ def _hold_deterministic(torch: Any) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     # It would hide reads of unwritten memory, which is another cause.
     torch.utils.deterministic.fill_uninitialized_memory = False
-    _ignore(
+    ignore(
         torch._C, "_set_deterministic_algorithms", "_set_deterministic_fill_uninitialized_memory"
     )
 
 
-def _hold_one_thread(torch: Any) -> None:
-    torch.set_num_threads(1)
-    _ignore(torch, "set_num_threads")
-    _ignore(torch._C, "set_num_threads")
+def hold_threads(torch: Any, count: int = 1) -> None:
+    """Hold the number of threads that an operator may use."""
+    torch.set_num_threads(count)
+    ignore(torch, "set_num_threads")
+    ignore(torch._C, "set_num_threads")
 
 
 def _hold_benchmark(torch: Any) -> None:
-    _hold_property(torch, "benchmark", False)
-    _ignore(torch._C, "_set_cudnn_benchmark")
+    hold_property(torch.backends.cudnn, "benchmark", False)
+    ignore(torch._C, "_set_cudnn_benchmark")
 
 
 def _hold_cudnn(torch: Any) -> None:
-    _hold_property(torch, "deterministic", True)
-    _ignore(torch._C, "_set_cudnn_deterministic")
+    hold_property(torch.backends.cudnn, "deterministic", True)
+    ignore(torch._C, "_set_cudnn_deterministic")
 
 
-def _hold_property(torch: Any, name: str, value: bool) -> None:
-    setattr(torch.backends.cudnn, name, value)
+def hold_property(backend: Any, name: str, value: bool) -> None:
+    """Hold a property of one of `torch.backends`."""
+    setattr(backend, name, value)
     # It holds the function that sets it, wherever that is else replaced.
-    vars(type(torch.backends.cudnn))[name].setter = _nothing
+    vars(type(backend))[name].setter = _nothing
 
 
-def _hold_tf32(torch: Any) -> None:
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.fp32_precision = "ieee"
+def hold_tf32(torch: Any, on: bool = False) -> None:
+    """Hold whether float32 products may be computed in TF32."""
+    # The old setting goes first: written alone, the new one contradicts it, and reading it raises.
+    torch.backends.cudnn.allow_tf32 = on
+    torch.backends.cuda.matmul.allow_tf32 = on
+    torch.backends.fp32_precision = "tf32" if on else "ieee"
     vars(type(torch.backends.cudnn))["allow_tf32"].setter = _nothing
-    _ignore(
+    ignore(
         torch._C,
         "_set_cublas_allow_tf32",
         "_set_cudnn_allow_tf32",
@@ -258,7 +262,7 @@ def _hold_reduced(torch: Any) -> None:
     matmul.allow_bf16_reduced_precision_reduction = False
     matmul.allow_fp16_accumulation = False
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(False)
-    _ignore(
+    ignore(
         torch._C,
         "_set_cublas_allow_bf16_reduced_precision_reduction",
         "_set_cublas_allow_fp16_accumulation",
@@ -273,7 +277,7 @@ def _hold_attention(torch: Any) -> None:
     cuda.enable_flash_sdp(False)
     cuda.enable_mem_efficient_sdp(False)
     cuda.enable_cudnn_sdp(False)
-    _ignore(
+    ignore(
         torch._C,
         "_set_sdp_use_cudnn",
         "_set_sdp_use_flash",
@@ -318,13 +322,14 @@ _HOLDERS: dict[str, Callable[[Any], None]] = {
     "math-attention": _hold_attention,
     "no-cudnn-benchmark": _hold_benchmark,
     "no-reduced-precision": _hold_reduced,
-    "no-tf32": _hold_tf32,
-    "one-thread": _hold_one_thread,
+    "no-tf32": hold_tf32,
+    "one-thread": hold_threads,
     "threads-in-turn": _hold_turns,
 }
 
 
-def _ignore(owner: Any, *names: str) -> None:
+def ignore(owner: Any, *names: str) -> None:
+    """Have functions that set what is held do nothing from here on."""
     for name in names:
         setattr(owner, name, _nothing)
 

@@ -45,7 +45,12 @@ class Divergence:
 
 
 def compare(
-    a: Trace, b: Trace, *, values_only: bool = False, draws: bool = True
+    a: Trace,
+    b: Trace,
+    *,
+    values_only: bool = False,
+    draws: bool = True,
+    alignment: Alignment | None = None,
 ) -> tuple[Divergence | None, EventCounts, float]:
     """The first divergence of `b` from `a` (None: they agree), the counts, and how much aligned.
 
@@ -53,8 +58,9 @@ def compare(
     states alone never diverge: a state that nobody draws from changes no result. With `values_only`
     an event without a counterpart is no divergence: devices of two kinds run other ops for the same
     thing. Without `draws` random operators are not compared: two machines draw other numbers.
+    `alignment` stands in for that of all events.
     """
-    alignment = align(a, b)
+    alignment = align(a, b) if alignment is None else alignment
     values = [int(np.count_nonzero(column(trace.kind) != RNG_KIND)) for trace in (a, b)]
     share = len(alignment.pairs) / min(values) if min(values) else float(max(values) == 0)
     known, unlike = told_apart(a, b, alignment.pairs)

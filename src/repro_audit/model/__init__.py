@@ -36,6 +36,7 @@ from repro_audit.model.drift import (
     StepDrift,
     Tolerance,
 )
+from repro_audit.model.matrix import Axis, AxisAnswer, Cell, Matrix
 from repro_audit.model.overview import HeatMap, Overview, SiteExtent
 from repro_audit.model.values import (
     CauseClass,
@@ -62,9 +63,12 @@ from repro_audit.model.values import (
 __all__ = [
     "Amplification",
     "Audit",
+    "Axis",
+    "AxisAnswer",
     "Cause",
     "CauseClass",
     "CausedBy",
+    "Cell",
     "ChannelDivergence",
     "Confirmation",
     "Cure",
@@ -83,6 +87,7 @@ __all__ = [
     "Json",
     "Level",
     "ManifestDifference",
+    "Matrix",
     "Mode",
     "Observed",
     "Origin",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from repro_audit.model.drift import Drift, OwnErrors, Start
 from repro_audit.model.overview import Overview
 from repro_audit.model.values import CauseClass, Json, SiteKey, TensorSpec, UlpDivergence, Verdict
+
+if TYPE_CHECKING:
+    from repro_audit.model.matrix import Matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +184,10 @@ class Pass:
         "self-check",
         "verify",
         "own",
+        "cells",
+        "start",
+        "witness",
+        "timing",
     ]
     runs: int
     seconds: float
@@ -300,3 +307,4 @@ class Audit:
     unseen: tuple[Unseen, ...] = ()
     directory: str | None = None
     reason: str | None = None
+    matrix: Matrix | None = None

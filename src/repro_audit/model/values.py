@@ -189,7 +189,12 @@ class Plan:
     `poison` is the byte that `empty*` memory is filled with. `pins` are conditions to hold fixed,
     by the names of `control.pins`. `ledger` records each draw from the global generators.
     `lockstep` is the descriptor of the line to the referee of two runs in lock-step. `samples` are
-    the elements that are kept of each output, `budget` the bytes of outputs that are kept whole.
+    the elements that are kept of each output, `budget` the bytes of outputs that are kept whole,
+    with `starting_only` of what the run starts from alone. `held` are values of axes, such as
+    `threads=2`, by the names of `control.axes`. Of a model file or class, `batch` is how many rows
+    of its inputs are taken, which must have `rows`; `dtype` what it and its floating inputs become;
+    `compile` the backend of torch.compile. `stopwatch` is where the times of steps are written by a
+    run that is not observed.
     """
 
     run: str
@@ -216,6 +221,13 @@ class Plan:
     samples: int = 0
     budget: int = 0
     given: tuple[Given, ...] = ()
+    starting_only: bool = False
+    held: tuple[str, ...] = ()
+    batch: int | None = None
+    rows: int | None = None
+    dtype: str | None = None
+    compile: str | None = None
+    stopwatch: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ def execute(run: Run) -> tuple[str, int, str | None]:
     outcome, code, error = "finished", 0, None
     try:
         try:
-            _run_target(run.plan)
+            _run_target(run)
         finally:
             _join_threads(run)
     except SystemExit as exit_request:
@@ -53,14 +53,14 @@ def execute(run: Run) -> tuple[str, int, str | None]:
     return outcome, code, error
 
 
-def _run_target(plan: Plan) -> None:
-    target = plan.target
+def _run_target(run: Run) -> None:
+    target = run.plan.target
     if target.kind == "script":
         runner.run_script(target)
     elif target.kind == "module":
         runner.run_module(target)
     else:
-        driver.run_model(target, steps=plan.steps, device=plan.device)
+        driver.run_model(run.plan, None if run.stopwatch is None else run.stopwatch.stamp)
 
 
 def _exited(run: Run, request: SystemExit) -> tuple[str, int]:

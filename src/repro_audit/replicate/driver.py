@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from repro_audit.errors import UsageError
-from repro_audit.model import Target
+from repro_audit.model import Plan, Target
 from repro_audit.replicate.target import parse_input
 
 if TYPE_CHECKING:
@@ -28,8 +28,13 @@ STEPS_WITH_OPTIMIZER = 3
 STEPS_WITHOUT = 1
 
 
-def run_model(target: Target, *, steps: int | None, device: str | None) -> None:
-    """Build the target's model and run `steps` steps of it (3 with an optimizer, else 1)."""
+def run_model(plan: Plan, stamp: Callable[[], None] | None = None) -> None:
+    """Build the plan's model and run so many steps of it (3 with an optimizer, else 1).
+
+    What the plan says of device, dtype, batch and compilation is done before the first one. `stamp`
+    is called before each step, and after the last.
+    """
+    target, device = plan.target, plan.device
     module = _load(target)
     import torch
 
@@ -44,15 +49,70 @@ def run_model(target: Target, *, steps: int | None, device: str | None) -> None:
             "Let it give the model."
         )
     inputs = _inputs(module, target)
+    if plan.batch is not None:
+        inputs = _rows(inputs, plan.batch, plan.rows or plan.batch, target)
     if device is not None:
         _check_device(device)
         model = model.to(device)
         inputs = _moved(inputs, device)
+    if plan.dtype is not None:
+        dtype = getattr(torch, plan.dtype)
+        model = model.to(dtype)
+        inputs = _each(inputs, lambda x: x.to(dtype) if x.is_floating_point() else x)
     optimizer = module.build_optimizer(model) if hasattr(module, "build_optimizer") else None
     loss_of = module.build_loss() if hasattr(module, "build_loss") else _default_loss
+    if plan.compile is not None:
+        # Not the module: wrapped, its parts would have other names than those of an eager one.
+        model.forward = torch.compile(model.forward, backend=plan.compile)
     default = STEPS_WITHOUT if optimizer is None else STEPS_WITH_OPTIMIZER
-    for _ in range(steps or default):
+    for _ in range(plan.steps or default):
+        if stamp is not None:
+            stamp()
         _step(model, inputs, loss_of, optimizer)
+    if stamp is not None:
+        stamp()
+
+
+def _rows(inputs: Any, batch: int, rows: int, target: Target) -> Any:
+    """The first `batch` rows of the inputs, which must have `rows`.
+
+    How many there are is told by the first input; what has another first dimension, such as a mask
+    over positions, has no rows of the batch and stays as it is.
+    """
+    there = next((len(x) for x in _tensors(inputs) if x.dim()), 0)
+    if there < rows:
+        source = "--input" if target.inputs else "build_inputs()"
+        raise UsageError(
+            f"batch={rows} asks for {rows} rows, and the inputs that {source} gives {target.label} "
+            f"have {there}. Let it give {rows}, or ask for smaller batches."
+        )
+    # A copy, as a program would have it: a view of a larger tensor may lie otherwise in memory.
+    return _each(inputs, lambda x: x[:batch].clone() if x.dim() and len(x) == there else x)
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors of inputs, in order."""
+    found: list[torch.Tensor] = []
+
+    def note(x: torch.Tensor) -> torch.Tensor:
+        found.append(x)
+        return x
+
+    _each(value, note)
+    yield from found
+
+
+def _each(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Inputs with each of their tensors changed."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _each(item, change) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(_each(item, change) for item in value)
+    return value
 
 
 def _made(cls: Any, target: Target) -> Any:

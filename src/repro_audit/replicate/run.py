@@ -24,6 +24,7 @@ from repro_audit.replicate.link import Link
 from repro_audit.replicate.pools import Pools
 from repro_audit.replicate.processes import Processes
 from repro_audit.replicate.reads import Reads
+from repro_audit.replicate.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from repro_audit.capture import Recorder
@@ -60,6 +61,8 @@ class Run:
         self._caught = False
         self._given: Given | None = None
         self._math_attention = False
+        timed = plan.stopwatch is not None and not member.name
+        self.stopwatch = Stopwatch(str(plan.stopwatch), plan.steps) if timed else None
 
     @property
     def member(self) -> Member:
@@ -75,7 +78,8 @@ class Run:
     def stopped_at_limit(self) -> bool:
         """Whether the program was told to end: after its last step, or where replicas part."""
         told = self.recorder is not None and self.recorder.stopped_at_limit
-        return told or self._caught
+        timed = self.stopwatch is not None and self.stopwatch.limit_reached
+        return told or timed or self._caught
 
     def prepare(self) -> None:
         """Set the controls, and arm capture for the moment torch is imported."""
@@ -274,11 +278,17 @@ class Run:
             from repro_audit.control import pins
 
             pins.hold(held, torch)
+        if plan.held:
+            from repro_audit.control import axes
+
+            axes.hold(plan.held, torch)
         if plan.end_state:
             from repro_audit.replicate.endstate import EndState
 
             self._end_state = EndState()
             self._end_state.install()
+        if self.stopwatch is not None and plan.target.kind in {"script", "module"}:
+            self.stopwatch.install(torch)
         if not self.observed:
             return
         from repro_audit.capture import Lockstep, Recorder
@@ -299,6 +309,7 @@ class Run:
             by_line="draws-by-line" in plan.pins,
             samples=plan.samples,
             budget=plan.budget,
+            starting_only=plan.starting_only,
             given=self._given,
             on_progress=self._progress(),
             on_fork=lambda: None,
@@ -404,6 +415,8 @@ class Run:
                 cut = not recorder.caught_in_main
         left = not self.member.name
         ends = self.member.observed and not self.member.worker and not self._caught
+        if self.stopwatch is not None and not self.member.name:
+            self.stopwatch.write()
         if self._end_state is not None and ends:
             left |= self._end_state.write(Path(str(plan.end_state)), self.member.name)
         # Of another process than the program's own there is a trace once there is an operator.

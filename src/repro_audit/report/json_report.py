@@ -22,6 +22,7 @@ from repro_audit.model import (
     EventCounts,
     Explanation,
     Json,
+    Matrix,
     Origin,
     Replay,
     Reproducer,
@@ -131,7 +132,21 @@ def _audit(audit: Audit) -> dict[str, Json]:
             for warning in audit.warnings
         ],
         "unseen": [{"what": unseen.what, "count": unseen.count} for unseen in audit.unseen],
+        "matrix": _matrix(audit.matrix),
     }
+
+
+def _matrix(matrix: Matrix | None) -> Json:
+    """A matrix field by field, but that an origin is called and written as everywhere."""
+    if matrix is None:
+        return None
+    plain = to_plain(matrix)
+    origins = [cell.origin for cell in matrix.cells]
+    origins += [answer.origin for answer in matrix.answers]
+    for written, origin in zip((*plain["cells"], *plain["answers"]), origins, strict=True):
+        del written["origin"]
+        written["first_divergence"] = _origin(origin)
+    return plain
 
 
 def _run(run: RunInfo) -> dict[str, Json]:

@@ -7,13 +7,17 @@ later releases of the same schema may add are passed over.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TypeVar, get_args
 
 from repro_audit.model import (
     Audit,
+    Axis,
+    AxisAnswer,
     Cause,
     CauseClass,
     CausedBy,
+    Cell,
     Confirmation,
     Cure,
     Drift,
@@ -22,6 +26,7 @@ from repro_audit.model import (
     Explanation,
     Json,
     ManifestDifference,
+    Matrix,
     Observed,
     Origin,
     Overview,
@@ -105,6 +110,22 @@ def audit_from(document: Mapping[str, Json]) -> Audit:
         ),
         directory=_optional(_text, document["directory"]),
         reason=_optional(_text, document["reason"]),
+        matrix=_optional(_matrix, document.get("matrix")),
+    )
+
+
+def _matrix(matrix: Mapping[str, Json]) -> Matrix:
+    def made(cls: type[_T], written: Mapping[str, Json]) -> _T:
+        origin = _optional(_origin, written["first_divergence"])
+        # Of one field the words are those of the report, all others have their own.
+        return replace(from_plain(cls, {**written, "origin": None}), origin=origin)  # type: ignore[type-var]
+
+    return Matrix(
+        axes=tuple(from_plain(Axis, axis) for axis in matrix["axes"]),
+        baseline=_mapping(matrix["baseline"]),
+        cells=tuple(made(Cell, cell) for cell in matrix["cells"]),
+        answers=tuple(made(AxisAnswer, answer) for answer in matrix["answers"]),
+        grid=_truth(matrix["grid"]),
     )
 
 

@@ -94,8 +94,7 @@ class Story:
 def story(audit: Audit) -> Story:
     """Tell `audit` in parts: the verdict, the place, why, how far apart, what else was found."""
     sheet = Statements()
-    # A page has a table of what differs in the manifests.
-    tell(audit, sheet, conditions=False)
+    tell(audit, sheet, tables=False)
     headline, *rest = sheet.told
     place = None
     if audit.origin is not None and audit.verdict in {"divergent", "within-tolerance"}:

@@ -13,6 +13,7 @@ from rich.console import Console
 from repro_audit.model import Audit, Cause, Origin, Reproducer, SelfCheck
 from repro_audit.report import phrases
 from repro_audit.report.drifted import render_drift
+from repro_audit.report.matrix_text import render_matrix, subject_of
 from repro_audit.report.page import Page, Sheet, glued
 from repro_audit.report.phrases import printable
 
@@ -39,9 +40,28 @@ def render(audit: Audit, console: Console) -> None:
     tell(audit, Page(console))
 
 
-def tell(audit: Audit, page: Sheet, *, conditions: bool = True) -> None:
-    """Say all of `audit` on `page`, the verdict first; with the `conditions` that differ."""
+def tell(audit: Audit, page: Sheet, *, tables: bool = True) -> None:
+    """Say all of `audit` on `page`, the verdict first; with what pages have `tables` for."""
     _headline(audit, page)
+    if audit.matrix is not None:
+        render_matrix(audit.matrix, page, table=tables)
+    else:
+        _findings(audit, page, tables=tables)
+    if audit.unseen:
+        said = ", ".join(glued(phrases.unseen(unseen)) for unseen in audit.unseen)
+        page.labelled("unseen", said)
+    for warning in audit.warnings:
+        at = f" (at {printable(warning.call_site)})" if warning.call_site else ""
+        page.labelled(printable(warning.code), printable(warning.message) + at, style="yellow")
+    if audit.verdict == "divergent" and audit.command == "run" and audit.explanation is None:
+        page.labelled("why", "--explain changes one condition at a time, and tries a cure")
+    command = next_command(audit)
+    if command:
+        page.labelled("report", command)
+
+
+def _findings(audit: Audit, page: Sheet, *, tables: bool) -> None:
+    """What runs under the same conditions, or two recordings, say."""
     if audit.origin is not None:
         _difference(audit.origin, audit, page, indent=2)
     _cause(audit.cause, page, indent=2)
@@ -55,19 +75,8 @@ def tell(audit: Audit, page: Sheet, *, conditions: bool = True) -> None:
     _reproducer(audit.reproducer, page)
     _self_check(audit.self_check, page)
     _passes(audit, page)
-    if conditions:
+    if tables:
         _manifests(audit, page)
-    if audit.unseen:
-        said = ", ".join(glued(phrases.unseen(unseen)) for unseen in audit.unseen)
-        page.labelled("unseen", said)
-    for warning in audit.warnings:
-        at = f" (at {printable(warning.call_site)})" if warning.call_site else ""
-        page.labelled(printable(warning.code), printable(warning.message) + at, style="yellow")
-    if audit.verdict == "divergent" and audit.command == "run" and audit.explanation is None:
-        page.labelled("why", "--explain changes one condition at a time, and tries a cure")
-    command = next_command(audit)
-    if command:
-        page.labelled("report", command)
 
 
 def render_text(audit: Audit, width: int = 80) -> str:
@@ -131,7 +140,9 @@ def _reproducer(reproducer: Reproducer | None, page: Sheet) -> None:
 def _headline(audit: Audit, page: Sheet) -> None:
     label, style = _HEADLINES[audit.verdict]
     reason = printable(audit.reason or "")
-    if audit.verdict in {"identical", "within-tolerance"}:
+    if audit.matrix is not None:
+        subject = subject_of(audit, audit.matrix)
+    elif audit.verdict in {"identical", "within-tolerance"}:
         subject = _agreement(audit)
     elif audit.origin is not None:
         subject = _located(audit.origin, page)

@@ -1,0 +1,200 @@
+"""Compares runs under different conditions, by what can be compared between these."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from repro_audit.diagnose.align import align, column, told_apart
+from repro_audit.diagnose.drift import gap_at, largest_gap
+from repro_audit.diagnose.origin import compare, located
+from repro_audit.engine.deviation import deviation
+from repro_audit.engine.tags import ITEMSIZES
+from repro_audit.model import Deviation, Event, EventCounts, Gap, Origin, Output
+from repro_audit.trace import Trace
+from repro_audit.trace.schema import OUTPUT, PHASES, RANDOM
+
+_PARAM, _BATCH = 1, 2
+_FORWARD, _DATA = PHASES.index("forward"), PHASES.index("data")
+
+# "events": all of them. "values": those that both have, as on two kinds of devices.
+# "boundaries": what modules give and what parameters become, of graphs that run other ops.
+# "computed": the same, without what was converted before anything was computed.
+Way = Literal["events", "values", "boundaries", "computed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How one run compares with another: the counts, where they first differ, the largest gap.
+
+    `drawn` says that random numbers are what first differs.
+    """
+
+    counts: EventCounts
+    origin: Origin | None = None
+    largest: Gap | None = None
+    drawn: bool = False
+
+    @property
+    def differs(self) -> bool | None:
+        """None where nothing could be compared."""
+        return None if not self.counts.compared else self.origin is not None
+
+
+def difference(a: Trace, b: Trace, way: Way) -> Difference:
+    """How `b` compares with `a`. Costs what `compare` and `drift` cost."""
+    alignment = align(a, b)
+    left = 0
+    if way == "computed":
+        starting = _starting(a)[alignment.pairs.mine]
+        left = int(np.count_nonzero(starting))
+        alignment = replace(alignment, pairs=alignment.pairs.where(~starting))
+    found, counts, _ = compare(a, b, values_only=way != "events", alignment=alignment)
+    counts = replace(counts, incomparable=counts.incomparable + left)
+    if found is None:
+        return Difference(counts)
+    drawn = found.value_i is not None and bool(a.flags[found.value_i] & RANDOM)
+    return Difference(counts, found.origin, largest_gap(a, b, alignment), drawn)
+
+
+def rows(a: Trace, b: Trace, batches: tuple[int, int]) -> Difference:
+    """How the rows that both batches have compare, in the forward of the first step.
+
+    The outputs of both are to be kept whole. Where one dimension of an output is longer by the
+    ratio of the batches it holds rows: those of the smaller batch are compared. A dimension that
+    holds batch and positions together may have either outside; the order in which the two are
+    nearer is taken. Where shapes agree and values do not, rows were mixed: that, and what has no
+    such dimension, is not comparable.
+    """
+    alignment = align(a, b)
+    phases, first = column(a.phase), column(a.step) == 0
+    wanted = first & ((phases == _FORWARD) | (phases == _DATA))
+    pairs = alignment.pairs.where(wanted[alignment.pairs.mine])
+    known, unlike = told_apart(a, b, pairs)
+    same, incomparable, differing = int(np.count_nonzero(known & ~unlike)), 0, 0
+    origin: Origin | None = None
+    largest: Gap | None = None
+    drawn = False
+    for i, j in pairs.where(unlike):
+        mine, other = a.event(i), b.event(j)
+        found = [
+            (at, one)
+            for at in range(min(len(mine.outputs), len(other.outputs)))
+            if (one := _rows_apart(a, b, mine, other, at, batches)) is not None
+        ]
+        if not found:
+            incomparable += 1
+            continue
+        apart = [(at, one) for at, one in found if one.differing]
+        if not apart:
+            same += 1
+            continue
+        differing += 1
+        at, most = max(apart, key=lambda item: (item[1].unordered > 0, item[1].rms))
+        gap = gap_at(a, mine, at, most, None, False)
+        if origin is None:
+            drawn = bool(a.flags[i] & RANDOM)
+            output = mine.outputs[apart[0][0]]
+            origin = replace(
+                located(a, mine),
+                output=apart[0][0],
+                spec=output.spec,
+                output_name=output.name,
+            )
+        if largest is None or gap.deviation.rms > largest.deviation.rms:
+            largest = gap
+    alone = _forward(a, alignment.only_a) + _forward(b, alignment.only_b)
+    counts = EventCounts(same + differing, same, differing, alone, incomparable)
+    return Difference(counts, origin, largest, drawn)
+
+
+def _starting(trace: Trace) -> npt.NDArray[np.bool_]:
+    """Of each event whether it is of what the run starts from: its inputs and initial weights."""
+    kind, call = column(trace.kind), column(trace.call_index)
+    initial = (kind == _PARAM) & (column(trace.step) == 0) & (call == 0)
+    return np.asarray(initial | (kind == _BATCH), np.bool_)
+
+
+def _forward(trace: Trace, events: list[int]) -> int:
+    return sum(
+        trace.phase[i] == _FORWARD and trace.step[i] == 0 and trace.signature(i) is not None
+        for i in events
+    )
+
+
+def _rows_apart(
+    a: Trace, b: Trace, mine: Event, other: Event, at: int, batches: tuple[int, int]
+) -> Deviation | None:
+    """How far the rows of output `at` that both have are apart; None where that is not to be told.
+
+    What the dispatcher passes by, such as a view, has no digest and no say.
+    """
+    if at >= len(other.outputs):
+        return None
+    x, y = mine.outputs[at], other.outputs[at]
+    if x.bits == y.bits:
+        return _ALIKE
+    if x.spec.dtype not in ITEMSIZES or y.spec.dtype not in ITEMSIZES:
+        return None
+    dims = _batch_dimension(x, y, batches)
+    if dims is None:
+        return None
+    one, two = a.payload(mine.index, OUTPUT, at), b.payload(other.index, OUTPUT, at)
+    if not one or not two:
+        return None
+    here = _array(one, x)
+    nearest: Deviation | None = None
+    dtypes = x.spec.dtype, y.spec.dtype
+    small, large = (x, y) if batches[0] < batches[1] else (y, x)
+    numel = math.prod(small.spec.shape)
+    cut_here = batches[0] > batches[1]
+    whole, kept = (here, _array(two, y)) if cut_here else (_array(two, y), here)
+    for cut in _cuts(whole, dims, large.spec.shape[dims], small.spec.shape[dims], batches):
+        one_bytes, two_bytes = (cut, kept) if cut_here else (kept, cut)
+        found = deviation(one_bytes.tobytes(), two_bytes.tobytes(), dtypes, numel)
+        if found is not None and (nearest is None or _order(found) < _order(nearest)):
+            nearest = found
+    return nearest
+
+
+# Of what agrees there is nothing to measure.
+_ALIKE = Deviation(0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0)
+
+
+def _order(found: Deviation) -> tuple[bool, int, float]:
+    return found.differing > 0, found.unordered, found.rms
+
+
+def _batch_dimension(x: Output, y: Output, batches: tuple[int, int]) -> int | None:
+    """The one dimension that two shapes differ in, by the ratio of the batches."""
+    one, other = x.spec.shape, y.spec.shape
+    if len(one) != len(other):
+        return None
+    dims = [at for at, (m, n) in enumerate(zip(one, other, strict=True)) if m != n]
+    if len(dims) != 1 or one[dims[0]] * batches[1] != other[dims[0]] * batches[0]:
+        return None
+    return dims[0]
+
+
+def _array(data: bytes, output: Output) -> npt.NDArray[np.uint8]:
+    """An output's elements, each a row of bytes."""
+    size = ITEMSIZES[output.spec.dtype]
+    return np.frombuffer(data, np.uint8).reshape(*output.spec.shape, size)
+
+
+def _cuts(
+    whole: npt.NDArray[np.uint8], dim: int, large: int, small: int, batches: tuple[int, int]
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """The rows of the smaller batch in the larger's tensor: with the batch outside, and inside."""
+    yield whole.take(np.arange(small), axis=dim)
+    fewer, more = min(batches), max(batches)
+    if small > fewer and small % fewer == 0:
+        parted = whole.reshape(
+            *whole.shape[:dim], large // more, more, *whole.shape[dim + 1 :]
+        ).take(np.arange(fewer), axis=dim + 1)
+        yield parted.reshape(*whole.shape[:dim], small, *whole.shape[dim + 1 :])

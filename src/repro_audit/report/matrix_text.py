@@ -1,0 +1,189 @@
+"""The part of the text report that is a matrix: which axis changes the bits, and every cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from repro_audit.model import Audit, Axis, AxisAnswer, Cell, Gap, Matrix, Origin
+from repro_audit.report import phrases
+from repro_audit.report.page import Sheet, glued
+from repro_audit.report.phrases import printable
+
+# Wider names stand on a line of their own.
+_NAME, _RESULT, _STEP = 22, 11, 9
+# The rungs of compilation, in the order in which each adds to the one before.
+_OUTCOMES = {
+    "baseline": "",
+    "identical": "the same",
+    "differs": "differs",
+    "varies": "differs from run to run",
+    "failed": "failed",
+}
+_LADDER = ("eager", "aot_eager", "aot_eager_decomp_partition", "inductor")
+
+
+def subject_of(audit: Audit, matrix: Matrix) -> str:
+    """What the verdict is about: `isa and batch change the bits`."""
+    told = {
+        said: [printable(answer.axis) for answer in matrix.answers if answer.changes is said]
+        for said in (True, False)
+    }
+    runs = phrases.count(audit.observed.runs, "run")
+    size = f"{phrases.count(len(matrix.cells), 'cell')}, {runs}"
+    if told[True]:
+        verb = "changes" if len(told[True]) == 1 else "change"
+        said = f"{phrases.listing(told[True])} {verb} the bits"
+        if told[False]:
+            verb = "does" if len(told[False]) == 1 else "do"
+            said += f"; {phrases.listing(told[False])} {verb} not"
+        return f"{said} ({size})"
+    if any(cell.outcome == "varies" for cell in matrix.cells):
+        return f"runs of one cell differ ({size})"
+    axes = phrases.listing([printable(axis.name) for axis in matrix.axes])
+    verb = "changes" if len(matrix.axes) == 1 else "change"
+    return f"{axes} {verb} nothing ({size})" if told[False] else size
+
+
+def render_matrix(matrix: Matrix, page: Sheet, *, table: bool = True) -> None:
+    """Each axis on a line, then the cells as a `table`."""
+    width = max(len(printable(axis.name)) for axis in matrix.axes) + 2
+    for axis, answer in zip(matrix.axes, matrix.answers, strict=True):
+        _axis(axis, answer, matrix, page, width)
+    if table:
+        _table(matrix, page)
+
+
+def _axis(axis: Axis, answer: AxisAnswer, matrix: Matrix, page: Sheet, width: int) -> None:
+    said = _verdict(axis, answer, matrix)
+    if not matrix.grid:
+        each = _values(axis, answer, matrix, page)
+        said += f": {'; '.join(each)}" if each else ""
+    elif answer.changes and answer.origin is not None:
+        said += f": {printable(answer.value or '')} from {_place(answer.origin, page)}"
+        said += _much(answer.origin, answer.largest)
+        said += f", against {printable(answer.against or '')}"
+    page.paragraph(said, indent=2, lead=printable(axis.name).ljust(width), style="bold")
+
+
+def _verdict(axis: Axis, answer: AxisAnswer, matrix: Matrix) -> str:
+    if answer.changes is None:
+        return "not known: nothing of it could be compared"
+    if axis.name == "batch":
+        mixed = any(_mixes(cell) for cell in _cells(axis, matrix))
+        unlike = "not batch invariant" if answer.changes else "batch invariant"
+        return unlike + (", but for what mixes rows" if mixed and not answer.changes else "")
+    if axis.name == "compile" and answer.changes and not matrix.grid:
+        rung = _rung(axis, matrix)
+        return f"equality breaks at {rung}" if rung else "changes the bits"
+    return "changes the bits" if answer.changes else "changes nothing"
+
+
+def _values(axis: Axis, answer: AxisAnswer, matrix: Matrix, page: Sheet) -> list[str]:
+    """How each value compares with the baseline, those together that differ at one place."""
+    found: dict[str, list[Cell]] = {}
+    for cell in _cells(axis, matrix):
+        said = _OUTCOMES[cell.outcome]
+        if cell.outcome == "differs" and cell.origin is not None:
+            said = f"from {_place(cell.origin, page)}"
+        elif cell.outcome == "identical" and not answer.changes:
+            continue
+        found.setdefault(said, []).append(cell)
+    each = []
+    for said, cells in found.items():
+        values = ", ".join(printable(cell.settings[axis.name]) for cell in cells)
+        # The one that is furthest from the baseline tells how much.
+        most = max(cells, key=lambda cell: cell.largest.deviation.rms if cell.largest else 0.0)
+        much = "" if most.origin is None else _much(most.origin, most.largest)
+        each.append(f"{values} {said}{much}")
+    return each
+
+
+def _rung(axis: Axis, matrix: Matrix) -> str | None:
+    """The first rung of the ladder whose result is not that of the baseline."""
+    differing = {c.settings[axis.name] for c in _cells(axis, matrix) if c.outcome == "differs"}
+    return next((rung for rung in _LADDER if rung in differing), None)
+
+
+def _cells(axis: Axis, matrix: Matrix) -> Iterable[Cell]:
+    """The cells that differ from the baseline's in this axis alone."""
+    for cell in matrix.cells[1:]:
+        changed = [n for n, value in cell.settings.items() if value != matrix.baseline[n]]
+        if changed == [axis.name]:
+            yield cell
+
+
+def _mixes(cell: Cell) -> bool:
+    return cell.events is not None and cell.events.incomparable > 0
+
+
+def _place(origin: Origin, page: Sheet) -> str:
+    parts = phrases.site(origin.key, rank=origin.rank, recompute=origin.recompute)
+    return page.path(parts)
+
+
+def _much(origin: Origin, largest: Gap | None) -> str:
+    if origin.kind == "structural":
+        return " (one does what the other does not)"
+    if largest is None:
+        return ""
+    return f" {glued(f'(at most {phrases.short(largest.deviation.rms)} of its size)')}"
+
+
+def _table(matrix: Matrix, page: Sheet) -> None:
+    names = [printable(cell.name) for cell in matrix.cells]
+    width = min(_NAME, max(len(name) for name in ["cell", *names]))
+    timed = any(cell.step_seconds is not None for cell in matrix.cells)
+    step = "step".ljust(_STEP) if timed else ""
+    lead = f"{'cell'.ljust(width)}  {'result'.ljust(_RESULT)}{step}"
+    page.paragraph("first difference", indent=2, lead=lead, style="dim")
+    for cell, name in zip(matrix.cells, names, strict=True):
+        if len(name) > width:
+            page.paragraph(name, indent=2)
+        took = _took(cell, matrix.cells[0]).ljust(_STEP) if timed else ""
+        beside = name if len(name) <= width else ""
+        lead = f"{beside.ljust(width)}  {_result(cell).ljust(_RESULT)}{took}"
+        said = _said(cell, page)
+        if cell is matrix.cells[0]:
+            settings = [f"{axis.name}={matrix.baseline[axis.name]}" for axis in matrix.axes]
+            said.insert(0, ", ".join(glued(printable(one)) for one in settings))
+        page.paragraph("; ".join(said), indent=2, lead=lead if said else lead.rstrip())
+
+
+def _result(cell: Cell) -> str:
+    if cell.outcome == "identical":
+        return "same"
+    if cell.outcome == "baseline":
+        return ""
+    if cell.outcome == "differs" and cell.group is not None:
+        return f"differs {cell.group}"
+    return cell.outcome
+
+
+def _took(cell: Cell, baseline: Cell) -> str:
+    """The time of a step: the baseline's in seconds, that of others as its multiple."""
+    if cell.step_seconds is None:
+        return "-"
+    if cell is baseline or not baseline.step_seconds:
+        return _seconds(cell.step_seconds)
+    return f"{cell.step_seconds / baseline.step_seconds:.2f} x"
+
+
+def _seconds(value: float) -> str:
+    if value < 1e-3:
+        return f"{value * 1e6:.0f} us"
+    return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
+
+
+def _said(cell: Cell, page: Sheet) -> list[str]:
+    said = []
+    if cell.origin is not None:
+        where = phrases.whereabouts(cell.origin)
+        said.append(_place(cell.origin, page) + (f"  {glued(f'({where})')}" if where else ""))
+    if cell.reason is not None:
+        said.append(printable(cell.reason))
+    events = cell.events
+    if events is not None and events.incomparable:
+        said.append(f"{phrases.count(events.incomparable, 'event')} not comparable")
+    if events is not None and events.unaligned:
+        said.append(f"{phrases.count(events.unaligned, 'event')} without counterpart")
+    return said
