@@ -57,7 +57,9 @@ def to_html(audit: Audit) -> str:
     told = story(audit)
     drawn = pictures(audit)
     sites = pages.sites(audit.overview)
+    cells = pages.cells(audit.matrix)
     contents = [("what", "In numbers"), *((part.anchor, part.title) for part in told.parts)]
+    contents += [("cells", "The matrix")] * (cells is not None)
     contents += [("pictures", "In pictures")] * bool(drawn) + [("events", "Compared")] * bool(sites)
     contents += [("conditions", "Conditions"), ("again", "Do it again"), ("words", "Words")]
     environment = _environment()
@@ -72,6 +74,7 @@ def to_html(audit: Audit) -> str:
         parts=told.parts,
         pictures=drawn,
         sites=sites,
+        cells=cells,
         differences=pages.differences(audit),
         runs=pages.runs(audit),
         again=list(commands(audit)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 from repro_audit.model import Audit
+from repro_audit.report import phrases
 from repro_audit.report.phrases import printable
 from repro_audit.report.story import story
 from repro_audit.report.terminal import render_text
@@ -29,7 +30,17 @@ def to_junit(audit: Audit) -> str:
         return found
 
     took = sum(run.seconds or 0.0 for run in audit.runs)
-    answer = case("the runs agree", took)
+    seconds = {run.name: run.seconds or 0.0 for run in audit.runs}
+    for cell in audit.matrix.cells if audit.matrix is not None else ():
+        found = case(_xml(printable(cell.name)), sum(seconds.get(run, 0.0) for run in cell.runs))
+        if cell.outcome in {"differs", "varies"}:
+            place = [] if cell.origin is None else phrases.site(cell.origin.key)
+            said = _xml(" · ".join(place))
+            ElementTree.SubElement(found, "failure", type=cell.outcome, message=said)
+        elif cell.outcome == "failed":
+            said = _xml(printable(cell.reason or ""))
+            ElementTree.SubElement(found, "error", type="failed", message=said)
+    answer = case("the runs agree", took if audit.matrix is None else 0.0)
     subject = " · ".join(told.place.path) if told.place is not None else told.subject
     if audit.verdict == "divergent":
         kind = audit.cause.cls if audit.cause is not None else "divergent"

@@ -36,6 +36,7 @@ def to_markdown(audit: Audit, drawn: Sequence[tuple[str, str, str]] = ()) -> str
             parts=told.parts,
             pictures=[{"title": title, "says": says, "path": path} for title, says, path in drawn],
             sites=_sites(audit.overview),
+            cells=pages.cells(audit.matrix),
             differences=pages.differences(audit),
             again=list(commands(audit)),
         )

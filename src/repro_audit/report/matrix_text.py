@@ -139,9 +139,9 @@ def _table(matrix: Matrix, page: Sheet) -> None:
     for cell, name in zip(matrix.cells, names, strict=True):
         if len(name) > width:
             page.paragraph(name, indent=2)
-        took = _took(cell, matrix.cells[0]).ljust(_STEP) if timed else ""
+        took = step_time(cell, matrix.cells[0]).ljust(_STEP) if timed else ""
         beside = name if len(name) <= width else ""
-        lead = f"{beside.ljust(width)}  {_result(cell).ljust(_RESULT)}{took}"
+        lead = f"{beside.ljust(width)}  {result(cell).ljust(_RESULT)}{took}"
         said = _said(cell, page)
         if cell is matrix.cells[0]:
             settings = [f"{axis.name}={matrix.baseline[axis.name]}" for axis in matrix.axes]
@@ -149,7 +149,8 @@ def _table(matrix: Matrix, page: Sheet) -> None:
         page.paragraph("; ".join(said), indent=2, lead=lead if said else lead.rstrip())
 
 
-def _result(cell: Cell) -> str:
+def result(cell: Cell) -> str:
+    """How a cell came out, in a word; nothing for the baseline."""
     if cell.outcome == "identical":
         return "same"
     if cell.outcome == "baseline":
@@ -159,7 +160,7 @@ def _result(cell: Cell) -> str:
     return cell.outcome
 
 
-def _took(cell: Cell, baseline: Cell) -> str:
+def step_time(cell: Cell, baseline: Cell) -> str:
     """The time of a step: the baseline's in seconds, that of others as its multiple."""
     if cell.step_seconds is None:
         return "-"
@@ -175,12 +176,16 @@ def _seconds(value: float) -> str:
 
 
 def _said(cell: Cell, page: Sheet) -> list[str]:
-    said = []
-    if cell.origin is not None:
-        where = phrases.whereabouts(cell.origin)
-        said.append(_place(cell.origin, page) + (f"  {glued(f'({where})')}" if where else ""))
-    if cell.reason is not None:
-        said.append(printable(cell.reason))
+    if cell.origin is None:
+        return notes(cell)
+    where = phrases.whereabouts(cell.origin)
+    place = _place(cell.origin, page) + (f"  {glued(f'({where})')}" if where else "")
+    return [place, *notes(cell)]
+
+
+def notes(cell: Cell) -> list[str]:
+    """Why a cell failed, and what of it could not be compared."""
+    said = [] if cell.reason is None else [printable(cell.reason)]
     events = cell.events
     if events is not None and events.incomparable:
         said.append(f"{phrases.count(events.incomparable, 'event')} not comparable")

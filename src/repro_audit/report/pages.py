@@ -6,13 +6,16 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from repro_audit.model import Audit, Json, Overview, RunInfo
-from repro_audit.report import phrases
+from repro_audit.model import Audit, Json, Matrix, Overview, RunInfo
+from repro_audit.report import matrix_text, phrases
 from repro_audit.report.phrases import printable
 
 
 def tiles(audit: Audit) -> Iterator[dict[str, str]]:
     """The figures that matter most, each with what it counts."""
+    if audit.matrix is not None:
+        yield from _matrix_tiles(audit.matrix)
+        return
     events = audit.events
     differ = f"{phrases.number(events.divergent)} of {phrases.number(events.compared)}"
     yield {"number": differ, "caption": "events differ"}
@@ -36,6 +39,21 @@ def tiles(audit: Audit) -> Iterator[dict[str, str]]:
     if audit.own is not None and audit.own.events:
         own = f"{phrases.number(audit.own.differing)} of {phrases.number(audit.own.events)}"
         yield {"number": own, "caption": "events err by themselves"}
+
+
+def _matrix_tiles(matrix: Matrix) -> Iterator[dict[str, str]]:
+    outcomes = [cell.outcome for cell in matrix.cells]
+    yield {"number": str(len(outcomes)), "caption": "sets of conditions"}
+    groups = {cell.group for cell in matrix.cells if cell.group is not None}
+    yield {
+        "number": str(len(groups)),
+        "caption": "results that differ" if len(groups) > 1 else "result",
+    }
+    for outcome, caption in (("varies", "vary from run to run"), ("failed", "failed")):
+        if outcome in outcomes:
+            yield {"number": str(outcomes.count(outcome)), "caption": caption}
+    changing = sum(answer.changes is True for answer in matrix.answers)
+    yield {"number": f"{changing} of {len(matrix.axes)}", "caption": "axes change the bits"}
 
 
 def sites(overview: Overview | None) -> dict[str, Any] | None:
@@ -89,6 +107,36 @@ def _text(text: str) -> dict[str, Any]:
 def _figure(value: int | None) -> dict[str, Any]:
     text = "" if value is None else phrases.number(value)
     return {"text": text, "sort": value, "number": True}
+
+
+def cells(matrix: Matrix | None) -> dict[str, Any] | None:
+    """The table of a matrix: each cell's conditions, its result, and what a step costs."""
+    if matrix is None:
+        return None
+    timed = any(cell.step_seconds is not None for cell in matrix.cells)
+    axes = [printable(axis.name) for axis in matrix.axes]
+    columns = [*axes, "result", "first difference", "apart", *(["a step"] * timed), "notes"]
+    rows = []
+    for cell in matrix.cells:
+        settings = [
+            {"text": printable(value), "changed": value != matrix.baseline[axis.name]}
+            for axis in matrix.axes
+            for value in (cell.settings[axis.name],)
+        ]
+        place = "" if cell.origin is None else " · ".join(phrases.site(cell.origin.key))
+        apart = "" if cell.largest is None else phrases.short(cell.largest.deviation.rms)
+        step = [matrix_text.step_time(cell, matrix.cells[0])] * timed
+        notes = "; ".join(matrix_text.notes(cell))
+        rows.append(
+            {
+                "settings": settings,
+                "outcome": cell.outcome,
+                "group": cell.group,
+                "result": matrix_text.result(cell) or "baseline",
+                "texts": [place, apart, *step, notes],
+            }
+        )
+    return {"columns": columns, "rows": rows}
 
 
 def differences(audit: Audit) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from repro_audit.model import Audit
+from repro_audit.model import Audit, Matrix
 from repro_audit.report import phrases
 from repro_audit.report.page import Statement, Statements
 from repro_audit.report.phrases import printable
@@ -97,7 +97,8 @@ def story(audit: Audit) -> Story:
     tell(audit, sheet, tables=False)
     headline, *rest = sheet.told
     place = None
-    if audit.origin is not None and audit.verdict in {"divergent", "within-tolerance"}:
+    told_of = audit.matrix is None and audit.verdict in {"divergent", "within-tolerance"}
+    if audit.origin is not None and told_of:
         path = phrases.site(
             audit.origin.key, rank=audit.origin.rank, recompute=audit.origin.recompute
         )
@@ -105,10 +106,12 @@ def story(audit: Audit) -> Story:
         at = next(i for i, one in enumerate(rest) if not one.label and one.text != audit.reason)
         source = printable(audit.origin.source or "")
         place = Place(path, phrases.whereabouts(audit.origin), source, rest.pop(at).text)
+    axes = () if audit.matrix is None else tuple(axis.name for axis in audit.matrix.axes)
     parts = (
+        Part("axes", "What each condition changes", _told(rest, axes, axes)),
         Part("why", "Why", _told(rest, _WHY)),
         Part("apart", "How far apart", _told(rest, _APART)),
-        Part("found", "What else was found", _told(rest, None)),
+        Part("found", "What else was found", _told(rest, None, axes)),
     )
     return Story(
         verdict_of(audit), headline.text, place, tuple(part for part in parts if part.told)
@@ -117,6 +120,8 @@ def story(audit: Audit) -> Story:
 
 def verdict_of(audit: Audit) -> Verdict:
     """The verdict in a sentence or two that need no other knowledge."""
+    if audit.matrix is not None:
+        return _of_matrix(audit, audit.matrix)
     recorded = audit.command in {"compare", "verify"}
     both = "recordings" if audit.command == "compare" else "runs"
     many = {2: "two", 3: "three"}.get(audit.observed.runs, phrases.number(audit.observed.runs))
@@ -146,6 +151,24 @@ def verdict_of(audit: Audit) -> Verdict:
     return Verdict("Inconclusive", "unsure", "?", "There is no answer", said)
 
 
+def _of_matrix(audit: Audit, matrix: Matrix) -> Verdict:
+    runs = phrases.count(audit.observed.runs, "run")
+    conditions = phrases.count(len(matrix.cells), "set") + " of conditions"
+    began = f"The program was run under {conditions}, {runs} in all. "
+    if audit.verdict == "identical":
+        said = f"{began}Every tensor that was compared came out the same, bit by bit."
+        return Verdict("Identical", "good", "✓", "The conditions change nothing", said)
+    if audit.verdict == "divergent":
+        changing = [printable(answer.axis) for answer in matrix.answers if answer.changes]
+        title = "The results vary from run to run"
+        if changing:
+            verb = "changes" if len(changing) == 1 else "change"
+            title = f"{phrases.listing(changing)} {verb} the bits"
+        said = f"{began}Not all of them give the same result."
+        return Verdict("Divergent", "bad", "✗", title, said)
+    return Verdict("Inconclusive", "unsure", "?", "There is no whole answer", began.strip())
+
+
 def commands(audit: Audit) -> Iterator[tuple[str, str]]:
     """What to type, and what for: the audit again, the next question, the reproducer."""
     first = audit.runs[0] if audit.runs else None
@@ -159,6 +182,11 @@ def commands(audit: Audit) -> Iterator[tuple[str, str]]:
         if audit.verdict == "divergent" and audit.explanation is None:
             explained = _shell([*words, "--explain", *(("--", *arguments) if arguments else ())])
             yield "Why: one condition is changed at a time, and a cure is tried:", explained
+    elif audit.matrix is not None:
+        varied = (f"--vary={axis.name}={','.join(axis.values)}" for axis in audit.matrix.axes)
+        grid = ["--grid"] * audit.matrix.grid
+        words = ["repro-audit", "matrix", *_words(audit.target), *varied, *grid]
+        yield "The matrix again:", _shell(words)
     elif audit.command in {"compare", "verify"} and first is not None:
         traces = [run.trace for run in audit.runs]
         named = traces if audit.command == "compare" else traces[:1]
@@ -178,14 +206,19 @@ def _shell(words: list[str]) -> str:
     return printable(shlex.join(words))
 
 
-def _told(statements: list[Statement], labels: tuple[str, ...] | None) -> tuple[Told, ...]:
+def _told(
+    statements: list[Statement], labels: tuple[str, ...] | None, axes: tuple[str, ...] = ()
+) -> tuple[Told, ...]:
     """The statements behind these labels, or behind none of those known; one for each label."""
+    elsewhere = {*_WHY, *_APART, *_COMMANDS, *axes}
     found: dict[str, list[str]] = {}
     for one in statements:
-        known = one.label in _WHY or one.label in _APART or one.label in _COMMANDS
-        if one.label in labels if labels is not None else not known:
+        if one.label in labels if labels is not None else one.label not in elsewhere:
             found.setdefault(one.label, []).append(one.text)
     return tuple(
-        Told(_LABELS.get(label, f"Note {label}"), tuple(texts), label == "try")
-        for label, texts in found.items()
+        Told(_long(label, axes), tuple(texts), label == "try") for label, texts in found.items()
     )
+
+
+def _long(label: str, axes: tuple[str, ...]) -> str:
+    return label if label in axes else _LABELS.get(label, f"Note {label}")
