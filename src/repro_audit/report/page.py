@@ -28,6 +28,11 @@ class Page:
         self._width = min(console.width, WIDEST)
         self._dot = "·" if console.encoding.startswith("utf") else "-"
 
+    @property
+    def width(self) -> int:
+        """How many columns there are."""
+        return self._width
+
     def path(self, parts: tuple[str, ...]) -> str:
         """`step 0 · forward · fc`; a line may break after a dot."""
         return f"{_GLUE}{self._dot} ".join(glued(part) for part in parts)
