@@ -139,7 +139,7 @@ def test_each_axis_by_itself(matrix) -> None:
         ("norm", "aten.native_layer_norm_backward.default"),
     }
     assert isa.largest is not None
-    assert 0 < isa.largest.deviation.rms < 1e-5
+    assert isa.largest.deviation.differing > 0
     assert audit.origin == found["threads=2"].origin
     assert torch_of(audit, isa)["backends.cpu.get_cpu_capability"] == "AVX2"
     assert torch_of(audit, found["threads=2"])["get_num_threads"] == 2
