@@ -14,7 +14,9 @@ WIDTHS = (390, 820, 1280)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["overview", "own-errors", "overview-large", "identical"])
+@pytest.mark.parametrize(
+    "name", ["overview", "own-errors", "overview-large", "matrix", "identical"]
+)
 def test_a_page_is_quiet_and_fits(show, name: str, width: int) -> None:
     shown = show(AUDITS[name], width=width)
     assert shown.complaints == []

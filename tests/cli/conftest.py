@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import repro_audit.audit
+from repro_audit.audit import MatrixRequest
 from repro_audit.audit.request import AuditRequest, Progress
 from repro_audit.cli import main
 from repro_audit.model import (
@@ -60,6 +61,7 @@ class Rooms:
     compared: list[Path] = field(default_factory=list)
     tolerances: list[Tolerance] = field(default_factory=list)
     recorded: list[tuple[AuditRequest, Path, bool]] = field(default_factory=list)
+    matrices: list[MatrixRequest] = field(default_factory=list)
 
     def run_audit(self, request: AuditRequest, progress: Progress) -> Audit:
         self.requests.append(request)
@@ -80,6 +82,10 @@ class Rooms:
         self._answer()
         return RunInfo("run-1", str(output), {})
 
+    def run_matrix(self, request: MatrixRequest, progress: Progress) -> Audit:
+        self.matrices.append(request)
+        return replace(self._answer(), command="matrix")
+
     def _answer(self) -> Audit:
         if isinstance(self.answer, BaseException):
             raise self.answer
@@ -92,7 +98,7 @@ class Rooms:
 def rooms(monkeypatch: pytest.MonkeyPatch) -> Rooms:
     """Stand-ins for `repro_audit.audit`."""
     rooms = Rooms()
-    for name in ("run_audit", "compare_traces", "record_run"):
+    for name in ("run_audit", "compare_traces", "record_run", "run_matrix"):
         monkeypatch.setattr(repro_audit.audit, name, getattr(rooms, name))
     return rooms
 

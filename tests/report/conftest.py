@@ -32,6 +32,7 @@ from repro_audit.model import (
     Warn,
 )
 
+from .matrices import matrix_audits
 from .overviews import overview_audits
 from .recordings import recorded_audits
 
@@ -422,6 +423,7 @@ def explained_audits(
 
 AUDITS |= recorded_audits(DIVERGENT)
 AUDITS |= overview_audits(DIVERGENT, IDENTICAL, HOSTILE)
+AUDITS |= matrix_audits(DIVERGENT, HOSTILE)
 AUDITS |= explained_audits(DIVERGENT, IDENTICAL, _at("aten.mm.default"), ULP)
 
 

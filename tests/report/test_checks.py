@@ -42,6 +42,19 @@ def test_a_disturbed_program_fails_a_case_of_its_own(audits: dict[str, Audit]) -
     assert [case.find("failure") is not None for case in suite.findall("testcase")] == [False, True]
 
 
+def test_each_cell_of_a_matrix_is_a_case(audits: dict[str, Audit]) -> None:
+    for name in ("matrix", "matrix-failed", "matrix-varies"):
+        matrix = audits[name].matrix
+        assert matrix is not None
+        suite = ElementTree.fromstring(to_junit(audits[name]).encode())
+        cases = {case.get("name"): case for case in suite.findall("testcase")}
+        for cell in matrix.cells:
+            case = cases[cell.name]
+            failed = cell.outcome in {"differs", "varies"}
+            assert (case.find("failure") is not None) == failed
+            assert (case.find("error") is not None) == (cell.outcome == "failed")
+
+
 def test_every_annotation_is_one_line(named_audit: tuple[str, Audit]) -> None:
     said = to_github(named_audit[1])
     assert said.endswith("\n")

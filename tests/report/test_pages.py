@@ -73,7 +73,8 @@ def test_pages_say_all_that_the_text_says(named_audit: tuple[str, Audit]) -> Non
     said = [told.subject, *(told.place.path if told.place else ())]
     said += [text for part in told.parts for one in part.told for text in one.texts]
     page = Page(to_html(audit)).text
-    for text in said if told.place is None else said[1:]:
+    titled = told.place is not None or audit.matrix is not None
+    for text in said[1:] if titled else said:
         assert re.sub(r"\s+", " ", text).strip() in page
 
 
@@ -109,6 +110,17 @@ def test_nothing_is_drawn_of_runs_alike(audits: dict[str, Audit]) -> None:
     assert "/* vega */" not in page
     assert "/* vega */" in to_html(audits["overview"])
     assert "What was compared" in page
+
+
+def test_a_matrix_is_a_table(audits: dict[str, Audit]) -> None:
+    matrix = audits["matrix"].matrix
+    assert matrix is not None
+    page, plain = to_html(audits["matrix"]), to_markdown(audits["matrix"])
+    for cell in matrix.cells:
+        changed = [v for name, v in cell.settings.items() if v != matrix.baseline[name]]
+        assert all(f"<strong>{value}</strong>" in page for value in changed)
+    cells = [line for line in plain.splitlines() if line.startswith("| ") and "step 0 ·" in line]
+    assert len(cells) == sum(cell.origin is not None for cell in matrix.cells)
 
 
 def test_conditions_are_a_table(audits: dict[str, Audit]) -> None:

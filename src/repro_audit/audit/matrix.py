@@ -67,8 +67,9 @@ class MatrixRequest:
         if "device" in names and self.audit.devices:
             raise UsageError("--device and --vary device both choose the device; give one of them")
         if "deterministic" in names and self.audit.mode != "controlled":
-            mode = self.audit.mode
-            raise UsageError(f"--{mode} and --vary deterministic both turn switches; give one")
+            raise UsageError(
+                f"--{self.audit.mode} and --vary deterministic exclude each other; give one of them"
+            )
         object.__setattr__(self, "axes", axes)
 
 

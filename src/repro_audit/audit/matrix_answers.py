@@ -9,12 +9,12 @@ from typing import Any
 from repro_audit.audit.recording import BUDGET
 from repro_audit.audit.session import Finished, Session
 from repro_audit.diagnose.align import align
-from repro_audit.diagnose.cells import Difference, Way, difference, rows
+from repro_audit.diagnose.cells import Difference, Way, difference, draws_forward, rows
 from repro_audit.diagnose.drift import largest_gap
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.runs import compare_runs
 from repro_audit.errors import InterruptedRunError, ReproAuditError
-from repro_audit.model import Axis, AxisAnswer, Cell, EventCounts
+from repro_audit.model import Axis, AxisAnswer, Cell, EventCounts, Given
 from repro_audit.trace import Trace
 
 
@@ -219,9 +219,33 @@ class Comparisons:
         return self._witness(sample, level, level=level)
 
     def _whole(self, sample: Sample, *, graph: bool) -> Trace:
-        """A trace of its first step with outputs kept whole."""
+        """A trace of its first step with outputs kept whole.
+
+        Its rows draw what those of the largest batch drew: the numbers of a generator go by how
+        many were drawn before.
+        """
         level = "modules" if graph else sample.changes["level"]
-        return self._witness(sample, f"rows-{level}", level=level, budget=BUDGET, steps=1)
+        whole = {"level": level, "budget": BUDGET, "steps": 1}
+        largest = self._largest(sample)
+        drawn = self._witness(largest, f"rows-{level}", **whole)
+        if not draws_forward(drawn):
+            return self._witness(sample, f"rows-{level}", **whole)
+        if any(not device.startswith("cpu") for device in drawn.devices()):
+            # A run that is given draws computes attention so there, and both are to.
+            whole["pins"] = ("math-attention",)
+            drawn = self._witness(largest, f"math-{level}", **whole)
+        if sample is largest:
+            return drawn
+        kept = tuple(given for given in sample.changes.get("given", ()) if given.what != "draws")
+        whole["given"] = (*kept, Given("draws", str(drawn.path.resolve())))
+        return self._witness(sample, f"rows-{level}", **whole)
+
+    def _largest(self, sample: Sample) -> Sample:
+        """The cell with the same settings but the largest batch."""
+        most = max((one.settings["batch"] for one in self._samples), key=int)
+        wanted = {**sample.settings, "batch": most}
+        found = (one for one in self._samples if one.settings == wanted and one.error is None)
+        return next(found, sample)
 
     def _witness(self, sample: Sample, name: str, **changes: Any) -> Trace:
         found = sample.witnesses.get(name)

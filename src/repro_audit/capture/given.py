@@ -55,11 +55,15 @@ class _Call:
 class Given:
     """Gives a run what `sources` have: of weights, inputs, draws, or all, by these names.
 
+    With `rows` a run of a smaller batch draws what the recording drew for its rows.
     `taken` counts what was given, by kind, and `missing` what the run has and the recording not.
     """
 
-    def __init__(self, sink: Kept, sources: Mapping[str, Source], process: str = "") -> None:
+    def __init__(
+        self, sink: Kept, sources: Mapping[str, Source], process: str = "", *, rows: bool = False
+    ) -> None:
         self._sink = sink
+        self._rows = rows
         # What the process is called whose events these are.
         self.process = process
         self._all = sources.get("all")
@@ -107,6 +111,8 @@ class Given:
             return
         with paused():
             value = source.value(key, position)
+            if value is not None and self._rows and what == "draws":
+                value = _cut(value, tensor)
             given = value is not None and put(value, tensor)
         (self.taken if given else self.missing)[what] += 1
 
@@ -190,6 +196,16 @@ class Given:
             figures = json.dumps(asdict(found), sort_keys=True)
             self._sink.measured.append((index, position, against, figures))
         return found
+
+
+def _cut(value: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """The first rows of a value, as many as a tensor has in the one dimension that is shorter."""
+    if value.dim() != tensor.dim():
+        return value
+    dims = [at for at in range(value.dim()) if value.shape[at] != tensor.shape[at]]
+    if len(dims) != 1 or value.shape[dims[0]] < tensor.shape[dims[0]]:
+        return value
+    return value.narrow(dims[0], 0, tensor.shape[dims[0]])
 
 
 def put(value: torch.Tensor, tensor: torch.Tensor) -> bool:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from repro_audit.diagnose.align import align, column, told_apart
+from repro_audit.diagnose.align import align, column, random_ones, told_apart
 from repro_audit.diagnose.drift import gap_at, largest_gap
 from repro_audit.diagnose.origin import compare, located
 from repro_audit.engine.deviation import deviation
@@ -111,6 +111,13 @@ def rows(a: Trace, b: Trace, batches: tuple[int, int]) -> Difference:
     alone = _forward(a, alignment.only_a) + _forward(b, alignment.only_b)
     counts = EventCounts(same + differing, same, differing, alone, incomparable)
     return Difference(counts, origin, largest, drawn)
+
+
+def draws_forward(trace: Trace) -> bool:
+    """Whether random numbers are drawn in the first step once a model has its inputs."""
+    drawn = random_ones(trace) & (column(trace.phase) == _FORWARD) & (column(trace.step) == 0)
+    fed = np.flatnonzero(column(trace.kind) == _BATCH)
+    return bool(drawn[fed[0] :].any()) if len(fed) else bool(drawn.any())
 
 
 def _starting(trace: Trace) -> npt.NDArray[np.bool_]:

@@ -329,7 +329,8 @@ class Run:
         assert self.writer is not None
         opened = {given.trace: Recorded(Path(given.trace)) for given in self.plan.given}
         sources: dict[str, Source] = {given.what: opened[given.trace] for given in self.plan.given}
-        return Given(self.writer, sources, self.member.name)
+        rows = self.plan.batch is not None
+        return Given(self.writer, sources, self.member.name, rows=rows)
 
     def _bases(self) -> tuple[str, ...]:
         """What call sites are shown relative to: of a script that torchrun starts its own place."""

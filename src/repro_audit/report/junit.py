@@ -30,6 +30,15 @@ def to_junit(audit: Audit) -> str:
         return found
 
     took = sum(run.seconds or 0.0 for run in audit.runs)
+    answer = case("the runs agree", took if audit.matrix is None else 0.0)
+    subject = " · ".join(told.place.path) if told.place is not None else told.subject
+    if audit.verdict == "divergent":
+        kind = audit.cause.cls if audit.cause is not None else "divergent"
+        ElementTree.SubElement(answer, "failure", type=kind, message=_xml(subject)).text = text
+    elif audit.verdict in {"different-program", "inconclusive"}:
+        ElementTree.SubElement(
+            answer, "error", type=audit.verdict, message=_xml(subject)
+        ).text = text
     seconds = {run.name: run.seconds or 0.0 for run in audit.runs}
     for cell in audit.matrix.cells if audit.matrix is not None else ():
         found = case(_xml(printable(cell.name)), sum(seconds.get(run, 0.0) for run in cell.runs))
@@ -40,15 +49,6 @@ def to_junit(audit: Audit) -> str:
         elif cell.outcome == "failed":
             said = _xml(printable(cell.reason or ""))
             ElementTree.SubElement(found, "error", type="failed", message=said)
-    answer = case("the runs agree", took if audit.matrix is None else 0.0)
-    subject = " · ".join(told.place.path) if told.place is not None else told.subject
-    if audit.verdict == "divergent":
-        kind = audit.cause.cls if audit.cause is not None else "divergent"
-        ElementTree.SubElement(answer, "failure", type=kind, message=_xml(subject)).text = text
-    elif audit.verdict in {"different-program", "inconclusive"}:
-        ElementTree.SubElement(
-            answer, "error", type=audit.verdict, message=_xml(subject)
-        ).text = text
     if audit.self_check is not None:
         check = case("the audit does not disturb the program")
         if audit.self_check.differing:

@@ -9,9 +9,11 @@ from repro_audit.report import phrases
 from repro_audit.report.page import Sheet, glued
 from repro_audit.report.phrases import printable
 
+_AXIS = 13
 # Wider names stand on a line of their own.
 _NAME, _RESULT, _STEP = 22, 11, 9
-# The rungs of compilation, in the order in which each adds to the one before.
+# Columns that a place needs beside them.
+_LEAST = 24
 _OUTCOMES = {
     "baseline": "",
     "identical": "the same",
@@ -19,6 +21,7 @@ _OUTCOMES = {
     "varies": "differs from run to run",
     "failed": "failed",
 }
+# The rungs of compilation, in the order in which each adds to the one before.
 _LADDER = ("eager", "aot_eager", "aot_eager_decomp_partition", "inductor")
 
 
@@ -46,7 +49,7 @@ def subject_of(audit: Audit, matrix: Matrix) -> str:
 
 def render_matrix(matrix: Matrix, page: Sheet, *, table: bool = True) -> None:
     """Each axis on a line, then the cells as a `table`."""
-    width = max(len(printable(axis.name)) for axis in matrix.axes) + 2
+    width = min(_AXIS, max(len(printable(axis.name)) for axis in matrix.axes)) + 2
     for axis, answer in zip(matrix.axes, matrix.answers, strict=True):
         _axis(axis, answer, matrix, page, width)
     if table:
@@ -62,16 +65,18 @@ def _axis(axis: Axis, answer: AxisAnswer, matrix: Matrix, page: Sheet, width: in
         said += f": {printable(answer.value or '')} from {_place(answer.origin, page)}"
         said += _much(answer.origin, answer.largest)
         said += f", against {printable(answer.against or '')}"
-    page.paragraph(said, indent=2, lead=printable(axis.name).ljust(width), style="bold")
+    name = printable(axis.name)
+    if len(name) > _AXIS:
+        page.paragraph(f"{name}  {said}", indent=2)
+    else:
+        page.paragraph(said, indent=2, lead=name.ljust(width), style="bold")
 
 
 def _verdict(axis: Axis, answer: AxisAnswer, matrix: Matrix) -> str:
     if answer.changes is None:
         return "not known: nothing of it could be compared"
     if axis.name == "batch":
-        mixed = any(_mixes(cell) for cell in _cells(axis, matrix))
-        unlike = "not batch invariant" if answer.changes else "batch invariant"
-        return unlike + (", but for what mixes rows" if mixed and not answer.changes else "")
+        return "not batch invariant" if answer.changes else "batch invariant"
     if axis.name == "compile" and answer.changes and not matrix.grid:
         rung = _rung(axis, matrix)
         return f"equality breaks at {rung}" if rung else "changes the bits"
@@ -112,10 +117,6 @@ def _cells(axis: Axis, matrix: Matrix) -> Iterable[Cell]:
             yield cell
 
 
-def _mixes(cell: Cell) -> bool:
-    return cell.events is not None and cell.events.incomparable > 0
-
-
 def _place(origin: Origin, page: Sheet) -> str:
     parts = phrases.site(origin.key, rank=origin.rank, recompute=origin.recompute)
     return page.path(parts)
@@ -133,20 +134,26 @@ def _table(matrix: Matrix, page: Sheet) -> None:
     names = [printable(cell.name) for cell in matrix.cells]
     width = min(_NAME, max(len(name) for name in ["cell", *names]))
     timed = any(cell.step_seconds is not None for cell in matrix.cells)
-    step = "step".ljust(_STEP) if timed else ""
-    lead = f"{'cell'.ljust(width)}  {'result'.ljust(_RESULT)}{step}"
-    page.paragraph("first difference", indent=2, lead=lead, style="dim")
+
+    def lead(name: str, result: str, step: str) -> str:
+        return f"{name.ljust(width)}  {result.ljust(_RESULT)}{step.ljust(_STEP) if timed else ''}"
+
+    narrow = page.width < len(lead("", "", "")) + _LEAST
+    if not narrow:
+        head = lead("cell", "result", "step")
+        page.paragraph("first difference", indent=2, lead=head, style="dim")
     for cell, name in zip(matrix.cells, names, strict=True):
+        said = "; ".join(_said(cell, matrix, page))
+        outcome, step = result(cell), step_time(cell, matrix.cells[0])
+        if narrow:
+            page.paragraph("  ".join(filter(None, (name, outcome, step))), indent=2)
+            if said:
+                page.paragraph(said, indent=4)
+            continue
         if len(name) > width:
             page.paragraph(name, indent=2)
-        took = step_time(cell, matrix.cells[0]).ljust(_STEP) if timed else ""
-        beside = name if len(name) <= width else ""
-        lead = f"{beside.ljust(width)}  {result(cell).ljust(_RESULT)}{took}"
-        said = _said(cell, page)
-        if cell is matrix.cells[0]:
-            settings = [f"{axis.name}={matrix.baseline[axis.name]}" for axis in matrix.axes]
-            said.insert(0, ", ".join(glued(printable(one)) for one in settings))
-        page.paragraph("; ".join(said), indent=2, lead=lead if said else lead.rstrip())
+        before = lead(name if len(name) <= width else "", outcome, step)
+        page.paragraph(said, indent=2, lead=before if said else before.rstrip())
 
 
 def result(cell: Cell) -> str:
@@ -163,10 +170,11 @@ def result(cell: Cell) -> str:
 def step_time(cell: Cell, baseline: Cell) -> str:
     """The time of a step: the baseline's in seconds, that of others as its multiple."""
     if cell.step_seconds is None:
-        return "-"
+        return ""
     if cell is baseline or not baseline.step_seconds:
         return _seconds(cell.step_seconds)
-    return f"{cell.step_seconds / baseline.step_seconds:.2f} x"
+    times = cell.step_seconds / baseline.step_seconds
+    return f"{times:.2f} x" if times < 100 else f"{phrases.number(round(times))} x"
 
 
 def _seconds(value: float) -> str:
@@ -175,12 +183,17 @@ def _seconds(value: float) -> str:
     return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
 
 
-def _said(cell: Cell, page: Sheet) -> list[str]:
-    if cell.origin is None:
-        return notes(cell)
-    where = phrases.whereabouts(cell.origin)
-    place = _place(cell.origin, page) + (f"  {glued(f'({where})')}" if where else "")
-    return [place, *notes(cell)]
+def _said(cell: Cell, matrix: Matrix, page: Sheet) -> list[str]:
+    said = []
+    if cell is matrix.cells[0]:
+        settings = (f"{axis.name}={matrix.baseline[axis.name]}" for axis in matrix.axes)
+        said.append(", ".join(glued(printable(one)) for one in settings))
+    if cell.origin is not None:
+        # A place in a library says little, and takes lines.
+        own = not (cell.origin.call_site or "").startswith("/")
+        where = phrases.whereabouts(cell.origin) if own else ""
+        said.append(_place(cell.origin, page) + (f"  {glued(f'({where})')}" if where else ""))
+    return [*said, *notes(cell)]
 
 
 def notes(cell: Cell) -> list[str]:

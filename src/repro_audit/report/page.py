@@ -24,7 +24,11 @@ def glued(text: str) -> str:
 
 
 class Sheet(Protocol):
-    """What an audit is told on."""
+    """What an audit is told on; lines have `width` columns, at most."""
+
+    @property
+    def width(self) -> int:
+        """Columns."""
 
     def path(self, parts: tuple[str, ...]) -> str:
         """`step 0 · forward · fc`."""
@@ -46,6 +50,8 @@ class Statement:
 
 class Statements:
     """A sheet that keeps what is told, for other formats than text."""
+
+    width = WIDEST
 
     def __init__(self) -> None:
         self.told: list[Statement] = []
@@ -72,6 +78,11 @@ class Page:
         self._console = console
         self._width = min(console.width, WIDEST)
         self._dot = "·" if console.encoding.startswith("utf") else "-"
+
+    @property
+    def width(self) -> int:
+        """How many columns there are."""
+        return self._width
 
     def path(self, parts: tuple[str, ...]) -> str:
         """`step 0 · forward · fc`; a line may break after a dot."""
