@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from repro_audit.errors import ReproAuditError
 from repro_audit.model import Audit, ManifestDifference
 from repro_audit.report.html import to_html
 from repro_audit.report.json_report import load, save
@@ -165,3 +166,13 @@ def test_a_notebook_shows_a_document_of_its_own(audits: dict[str, Audit], tmp_pa
     assert tag == "iframe"
     assert attributes["srcdoc"] == to_html(audits["overview"])
     assert load_report(tmp_path / "report.json").audit == audits["overview"]
+
+
+@pytest.mark.parametrize("make", [to_html, to_markdown])
+def test_a_file_of_ours_that_is_gone(
+    audits: dict[str, Audit], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make
+) -> None:
+    monkeypatch.setattr("repro_audit.report.assets.files", lambda name: tmp_path)
+    with pytest.raises(ReproAuditError, match=r"templates/.* install repro-audit again") as raised:
+        make(audits["divergent"])
+    assert raised.value.exit_code == 5

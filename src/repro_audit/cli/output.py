@@ -130,7 +130,8 @@ def deliver(audit: Audit, format_: str, path: Path) -> None:
     try:
         if format_ == "markdown" and not any(find_spec(name) is None for name in _DRAWING):
             drawn = _draw(audit, _pictures_of(path))
-        path.write_text(rendered(audit, format_, drawn), encoding="utf-8", newline="\n")
+        text = rendered(audit, format_, drawn)
+        path.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise UsageError(
             f"cannot write {path}: {error.strerror}; `repro-audit report -o FILE` writes the "

@@ -6,15 +6,13 @@ traces, for what it shows of them is `Audit.overview`.
 
 from __future__ import annotations
 
-from importlib.resources import files
-
-import jinja2
 import vl_convert
 from markupsafe import Markup
 
 from repro_audit import __version__
 from repro_audit.model import Audit
 from repro_audit.report import pages
+from repro_audit.report.assets import asset, environment
 from repro_audit.report.charts import VEGA_LITE, pictures
 from repro_audit.report.phrases import printable
 from repro_audit.report.story import commands, story
@@ -62,47 +60,33 @@ def to_html(audit: Audit) -> str:
     contents += [("cells", "The matrix")] * (cells is not None)
     contents += [("pictures", "In pictures")] * bool(drawn) + [("events", "Compared")] * bool(sites)
     contents += [("conditions", "Conditions"), ("again", "Do it again"), ("words", "Words")]
-    environment = _environment()
-    page = environment.get_template("report.html.j2").render(
-        command=audit.command,
-        target=printable(audit.target),
-        verdict=told.verdict,
-        subject=told.subject,
-        place=told.place,
-        contents=contents,
-        tiles=list(pages.tiles(audit)),
-        parts=told.parts,
-        pictures=drawn,
-        sites=sites,
-        cells=cells,
-        differences=pages.differences(audit),
-        runs=pages.runs(audit),
-        again=list(commands(audit)),
-        words=_WORDS,
-        version=__version__,
-        engine=printable(audit.engine),
-        style=_asset("style.css"),
-        script=_asset("script.js"),
-        bundle=_vega() if drawn else None,
+    page = (
+        environment(escaped=True)
+        .get_template("report.html.j2")
+        .render(
+            command=audit.command,
+            target=printable(audit.target),
+            verdict=told.verdict,
+            subject=told.subject,
+            place=told.place,
+            contents=contents,
+            tiles=list(pages.tiles(audit)),
+            parts=told.parts,
+            pictures=drawn,
+            sites=sites,
+            cells=cells,
+            differences=pages.differences(audit),
+            runs=pages.runs(audit),
+            again=list(commands(audit)),
+            words=_WORDS,
+            version=__version__,
+            engine=printable(audit.engine),
+            style=Markup(asset("style.css")),
+            script=Markup(asset("script.js")),
+            bundle=_vega() if drawn else None,
+        )
     )
     return page if page.endswith("\n") else page + "\n"
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("repro_audit.report", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
-    return environment
-
-
-def _asset(name: str) -> Markup:
-    """A file of ours that is part of the page as it is."""
-    return Markup(files("repro_audit.report").joinpath("templates", name).read_text("utf-8"))
 
 
 def _vega() -> Markup:

@@ -6,10 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
-
 from repro_audit.model import Audit, Overview
 from repro_audit.report import pages
+from repro_audit.report.assets import environment
 from repro_audit.report.phrases import number, printable
 from repro_audit.report.story import commands, story
 
@@ -23,23 +22,22 @@ def to_markdown(audit: Audit, drawn: Sequence[tuple[str, str, str]] = ()) -> str
     What comes from the program is shown as it is: it forms no markup, link or mention.
     """
     told = story(audit)
-    page = (
-        _environment()
-        .get_template("report.md.j2")
-        .render(
-            command=audit.command,
-            target=printable(audit.target),
-            verdict=told.verdict,
-            subject=told.subject,
-            place=told.place,
-            tiles=list(pages.tiles(audit)),
-            parts=told.parts,
-            pictures=[{"title": title, "says": says, "path": path} for title, says, path in drawn],
-            sites=_sites(audit.overview),
-            cells=pages.cells(audit.matrix),
-            differences=pages.differences(audit),
-            again=list(commands(audit)),
-        )
+    # What is no HTML is escaped by the filters.
+    filled = environment(escaped=False)
+    filled.filters.update(md=_escaped, code=_code, fenced=_fenced)
+    page = filled.get_template("report.md.j2").render(
+        command=audit.command,
+        target=printable(audit.target),
+        verdict=told.verdict,
+        subject=told.subject,
+        place=told.place,
+        tiles=list(pages.tiles(audit)),
+        parts=told.parts,
+        pictures=[{"title": title, "says": says, "path": path} for title, says, path in drawn],
+        sites=_sites(audit.overview),
+        cells=pages.cells(audit.matrix),
+        differences=pages.differences(audit),
+        again=list(commands(audit)),
     )
     return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
 
@@ -52,19 +50,6 @@ def _sites(overview: Overview | None) -> dict[str, Any] | None:
         return None
     more = number(len(rows) - _SITES_SHOWN) if len(rows) > _SITES_SHOWN else None
     return {**table, "rows": rows[:_SITES_SHOWN], "more": more}
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("repro_audit.report", "templates"),
-        # Markdown is escaped by the filters: what stands in HTML's place is escaped there too.
-        autoescape=False,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(md=_escaped, code=_code, fenced=_fenced)
-    return environment
 
 
 def _escaped(text: object) -> str:
