@@ -134,8 +134,8 @@ def _table(matrix: Matrix, page: Page) -> None:
     width = min(_NAME, max(len(name) for name in ["cell", *names]))
     timed = any(cell.step_seconds is not None for cell in matrix.cells)
 
-    def lead(name: str, result: str, step: str) -> str:
-        return f"{name.ljust(width)}  {result.ljust(_RESULT)}{step.ljust(_STEP) if timed else ''}"
+    def lead(name: str, came_out: str, step: str) -> str:
+        return f"{name.ljust(width)}  {came_out.ljust(_RESULT)}{step.ljust(_STEP) if timed else ''}"
 
     narrow = page.width < len(lead("", "", "")) + _LEAST
     if not narrow:
@@ -143,19 +143,20 @@ def _table(matrix: Matrix, page: Page) -> None:
         page.paragraph("first difference", indent=2, lead=head, style="dim")
     for cell, name in zip(matrix.cells, names, strict=True):
         said = "; ".join(_said(cell, matrix, page))
-        result, step = _result(cell), _took(cell, matrix.cells[0])
+        came_out, step = result(cell), step_time(cell, matrix.cells[0])
         if narrow:
-            page.paragraph("  ".join(filter(None, (name, result, step))), indent=2)
+            page.paragraph("  ".join(filter(None, (name, came_out, step))), indent=2)
             if said:
                 page.paragraph(said, indent=4)
             continue
         if len(name) > width:
             page.paragraph(name, indent=2)
-        before = lead(name if len(name) <= width else "", result, step)
+        before = lead(name if len(name) <= width else "", came_out, step)
         page.paragraph(said, indent=2, lead=before if said else before.rstrip())
 
 
-def _result(cell: Cell) -> str:
+def result(cell: Cell) -> str:
+    """How a cell came out, in a word; nothing for the baseline."""
     if cell.outcome == "identical":
         return "same"
     if cell.outcome == "baseline":
@@ -165,7 +166,7 @@ def _result(cell: Cell) -> str:
     return cell.outcome
 
 
-def _took(cell: Cell, baseline: Cell) -> str:
+def step_time(cell: Cell, baseline: Cell) -> str:
     """The time of a step: the baseline's in seconds, that of others as its multiple."""
     if cell.step_seconds is None:
         return ""
@@ -191,8 +192,12 @@ def _said(cell: Cell, matrix: Matrix, page: Page) -> list[str]:
         own = not (cell.origin.call_site or "").startswith("/")
         where = phrases.whereabouts(cell.origin) if own else ""
         said.append(_place(cell.origin, page) + (f"  {glued(f'({where})')}" if where else ""))
-    if cell.reason is not None:
-        said.append(printable(cell.reason))
+    return [*said, *notes(cell)]
+
+
+def notes(cell: Cell) -> list[str]:
+    """Why a cell failed, and what of it could not be compared."""
+    said = [] if cell.reason is None else [printable(cell.reason)]
     events = cell.events
     if events is not None and events.incomparable:
         said.append(f"{phrases.count(events.incomparable, 'event')} not comparable")
