@@ -52,3 +52,41 @@ def test_a_race_is_named(tmp_path: Path) -> None:
     code, report = _audit(tmp_path, _RACE, "--device", "cuda")
     assert code == 1
     assert "index_add" in report["first_divergence"]["op"]
+
+
+_MODEL = """
+import torch
+from torch import nn
+
+def build_model():
+    return nn.Sequential(nn.Linear(256, 256), nn.Dropout(0.1), nn.GELU(), nn.Linear(256, 8))
+
+def build_inputs():
+    return torch.randn(128, 256)
+
+def build_optimizer(model):
+    return torch.optim.SGD(model.parameters(), 0.1)
+"""
+
+
+def test_which_condition_changes_the_bits(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(_MODEL)
+    words = ["--vary", "device=cuda,cpu", "--vary", "tf32=off,on", "--format", "json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "repro_audit", "matrix", "model.py", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    matrix = json.loads(done.stdout)["matrix"]
+    assert [answer["changes"] for answer in matrix["answers"]] == [True, True]
+    baseline, cpu, tf32 = matrix["cells"]
+    assert [cell["outcome"] for cell in (baseline, cpu, tf32)] == ["baseline", "differs", "differs"]
+    # Both devices start alike and drop the same elements: what is left is arithmetic.
+    for cell in (cpu, tf32):
+        assert cell["first_divergence"]["op"] == "aten.addmm.default"
+        assert cell["first_divergence"]["phase"] == "forward"
+    assert tf32["largest"]["deviation"]["rms"] > cpu["largest"]["deviation"]["rms"] > 0
+    assert all(cell["step_seconds"] > 0 for cell in matrix["cells"])

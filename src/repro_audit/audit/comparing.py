@@ -114,7 +114,7 @@ def compared(runs: Sequence[RunInfo], traces: Sequence[Trace], tolerance: Tolera
         runs=tuple(runs),
         events=outcomes.counts,
         observed=outcomes.observed,
-        warnings=tuple(_warnings(runs, traces)),
+        warnings=tuple(of_recordings(runs, traces)),
         manifest_differences=differences,
         unseen=unseen_in(traces[0]),
         reason=reason,
@@ -175,7 +175,8 @@ def _apart(
     return _Apart(start, measured, seen, None, "the runs did not start equal")
 
 
-def _warnings(runs: Sequence[RunInfo], traces: Sequence[Trace]) -> Iterator[Warn]:
+def of_recordings(runs: Sequence[RunInfo], traces: Sequence[Trace]) -> Iterator[Warn]:
+    """What to know of runs that were recorded, or took from recordings."""
     for run, trace in zip(runs, traces, strict=True):
         closing = trace.closing
         if closing.get("outcome") == "raised":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from repro_audit import engine
 from repro_audit.audit import directories
 from repro_audit.audit.axes import cells_of, changes_of, check_here, parse_axes
+from repro_audit.audit.comparing import of_recordings
 from repro_audit.audit.loop import check_device
 from repro_audit.audit.matrix_answers import Comparisons, Sample
 from repro_audit.audit.recording import BUDGET, SAMPLES
@@ -112,6 +113,7 @@ class _Laboratory:
         assert baseline.runs
         comparisons = Comparisons(session, self._samples, self._axes, grid=self._request.grid)
         cells, answers = comparisons.cells(), comparisons.answers()
+        comparisons.discard()
         matrix = Matrix(self._axes, self._baseline, cells, answers, self._request.grid)
         verdict, reason = _verdict(cells)
         first = next((cell for cell in cells if cell.origin is not None), None)
@@ -129,6 +131,7 @@ class _Laboratory:
             warnings=(
                 *warnings_of(baseline.runs, printed_identical=None),
                 *warnings,
+                *self._told(),
                 *session.notes,
             ),
             unseen=unseen_in(baseline.runs[0].trace),
@@ -256,8 +259,17 @@ class _Laboratory:
             return self._session.timed(f"time-{sample.at:03}", **changes)
         except InterruptedRunError:
             raise
-        except ReproAuditError:
+        except ReproAuditError as error:
+            said = str(error).splitlines()[0].rstrip(":")
+            self._session.notes.append(Warn("RA114", f"{sample.name} was not timed: {said}"))
             return None
+
+    def _told(self) -> Iterator[Warn]:
+        """What to know of runs that took their start from the baseline."""
+        for sample in self._samples:
+            if sample.changes.get("given") and sample.runs:
+                run = sample.runs[0]
+                yield from of_recordings([run.info], [run.trace])
 
 
 def _steps_an_optimizer(trace: Trace) -> bool:

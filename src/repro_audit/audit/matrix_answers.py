@@ -66,6 +66,14 @@ class Comparisons:
         """Each axis, by the pairs of cells that differ in it alone; after `cells`."""
         return tuple(self._answer(axis) for axis in self._axes)
 
+    def discard(self) -> None:
+        """Remove the traces that kept outputs whole: they may take gigabytes each."""
+        for sample in self._samples:
+            for name, trace in sample.witnesses.items():
+                if name.startswith(("rows-", "math-")):
+                    trace.close()
+                    trace.path.unlink(missing_ok=True)
+
     # -- cells ----------------------------------------------------------------------------------
 
     def _cell(self, sample: Sample) -> Cell:

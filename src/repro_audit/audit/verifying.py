@@ -18,6 +18,9 @@ from repro_audit.model import Audit, Given, OwnErrors, Plan, RunInfo, Tolerance,
 from repro_audit.replicate.plan import plan_from_json
 from repro_audit.trace import Trace
 
+# What a run is held to beside what is asked of every run: a matrix's cell may be verified too.
+_CONDITIONS = ("hash_seed", "pins", "held", "batch", "rows", "dtype", "compile")
+
 
 @dataclass(frozen=True, slots=True)
 class VerifyRequest:
@@ -69,7 +72,8 @@ def verify(request: VerifyRequest, progress: Progress) -> Audit:
         directory = directories.create(request.root, plan.target)
         with Session(asked, directory, progress) as session:
             session.total = 1
-            run = session.observed("here", "verify", hash_seed=plan.hash_seed)
+            conditions = {name: getattr(plan, name) for name in _CONDITIONS}
+            run = session.observed("here", "verify", **conditions)
             reason = no_events(run)
             if reason is not None:
                 raise InconclusiveError(f"{reason}: there is nothing to compare")
@@ -79,7 +83,7 @@ def verify(request: VerifyRequest, progress: Progress) -> Audit:
             if wanted and audit.verdict != "identical":
                 session.total = 2
                 every = (Given("all", place),)
-                forced = session.observed("own", "own", hash_seed=plan.hash_seed, given=every)
+                forced = session.observed("own", "own", **{**conditions, "given": every})
                 own = own_errors(recorded, forced.trace, run.trace, request.tolerance)
             return replace(
                 audit,

@@ -288,7 +288,7 @@ class Run:
             self._end_state = EndState()
             self._end_state.install()
         if self.stopwatch is not None and plan.target.kind in {"script", "module"}:
-            self.stopwatch.install(torch)
+            self.stopwatch.install()
         if not self.observed:
             return
         from repro_audit.capture import Lockstep, Recorder

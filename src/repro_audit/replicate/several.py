@@ -20,13 +20,14 @@ def run_several(
     directory: Path,
     isolated: bool = False,
     timeout: float | None = None,
+    command: Sequence[str] | None = None,
     on_progress: Callable[[int, int], None] = lambda steps, events: None,
 ) -> list[Outcome]:
     """Be the supervisor of runs as `launch.run` is of one: as many at once as weigh 1 together.
 
     One that weighs more runs alone. Outcomes are in the order of the plans; a run that ends badly
-    ends no other. `on_progress` is told what those under way have done together. Raises
-    InterruptedRunError on an interrupt, once all are buried.
+    ends no other. `on_progress` is told what those under way have done together; `command` is as
+    for `launch.run`. Raises InterruptedRunError on an interrupt, once all are buried.
     """
     waiting = list(range(len(plans)))
     running: dict[int, _Running] = {}
@@ -38,7 +39,7 @@ def run_several(
                     not running or sum(weights[i] for i in (*running, waiting[0])) <= 1.0 + 1e-9
                 ):
                     i = waiting.pop(0)
-                    running[i] = _Running(plans[i], directory, isolated, timeout)
+                    running[i] = _Running(plans[i], directory, isolated, timeout, command)
                 for i, one in list(running.items()):
                     one.replica.watch()
                     if one.replica.ended or one.replica.overdue:
@@ -62,13 +63,26 @@ def run_several(
 class _Running:
     """A run under way, in a place of its own where that is asked for."""
 
-    def __init__(self, plan: Plan, directory: Path, isolated: bool, timeout: float | None) -> None:
-        self._place = contextlib.ExitStack()
+    def __init__(
+        self,
+        plan: Plan,
+        directory: Path,
+        isolated: bool,
+        timeout: float | None,
+        command: Sequence[str] | None,
+    ) -> None:
         self.progress = (0, 0)
-        workspace = self._place.enter_context(isolate.workspace(enabled=isolated))
-        self.replica = Replica(
-            plan, directory, cwd=workspace.cwd, env=workspace.environment, timeout=timeout
-        )
+        with contextlib.ExitStack() as place:
+            workspace = place.enter_context(isolate.workspace(enabled=isolated))
+            self.replica = Replica(
+                plan,
+                directory,
+                cwd=workspace.cwd,
+                env=workspace.environment,
+                timeout=timeout,
+                command=command,
+            )
+            self._place = place.pop_all()
         self.replica.follow(self._tell)
 
     def bury(self) -> Outcome:

@@ -40,9 +40,11 @@ class Stopwatch:
             torch.cuda.synchronize()
         self._times.append(time.perf_counter())
 
-    def install(self, torch: Any) -> None:
-        """Note each step of the first optimizer that makes one."""
-        torch.optim.optimizer.register_optimizer_step_post_hook(self._stepped)
+    def install(self) -> None:
+        """Note each step of the first optimizer that makes one. Imports torch's optimizers."""
+        from torch.optim.optimizer import register_optimizer_step_post_hook
+
+        register_optimizer_step_post_hook(self._stepped)
 
     def write(self) -> None:
         """Leave what was noted."""

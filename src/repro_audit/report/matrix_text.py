@@ -135,8 +135,8 @@ def _table(matrix: Matrix, page: Sheet) -> None:
     width = min(_NAME, max(len(name) for name in ["cell", *names]))
     timed = any(cell.step_seconds is not None for cell in matrix.cells)
 
-    def lead(name: str, result: str, step: str) -> str:
-        return f"{name.ljust(width)}  {result.ljust(_RESULT)}{step.ljust(_STEP) if timed else ''}"
+    def lead(name: str, came_out: str, step: str) -> str:
+        return f"{name.ljust(width)}  {came_out.ljust(_RESULT)}{step.ljust(_STEP) if timed else ''}"
 
     narrow = page.width < len(lead("", "", "")) + _LEAST
     if not narrow:
