@@ -1,8 +1,8 @@
 """Makes the finished examples beside this file: `python docs/examples/make.py [NAME…]`.
 
 `flaky-embedding` is a training run that diverges, explained; `gpt2-avx2` GPT-2 recorded on AVX-512
-and run again by AVX2 from the same start (some five minutes and 9 GB of disk).
-Needs the extra `report` and, for GPT-2, transformers.
+and run again by AVX2 from the same start (some five minutes and 9 GB of disk); `gpt2-matrix` is a
+small GPT-2 under several conditions. Needs the extra `report` and, for GPT-2, transformers.
 """
 
 from __future__ import annotations
@@ -60,7 +60,30 @@ def gpt2_avx2(folder: Path) -> None:
     leave(folder, "gpt2-avx2", "html", "markdown", "json")
 
 
-EXAMPLES = {"flaky-embedding": flaky_embedding, "gpt2-avx2": gpt2_avx2}
+def gpt2_matrix(folder: Path) -> None:
+    """Which conditions change the bits of a small GPT-2."""
+    shutil.copy(ROOT / "examples" / "gpt2_config.py", folder)
+    axes = (
+        "threads=1,2",
+        "isa=avx512,avx2,default",
+        "batch=4,1",
+        "compile=eager,aot_eager,inductor",
+    )
+    ask(
+        folder,
+        "matrix",
+        "gpt2_config.py",
+        "-q",
+        *(word for axis in axes for word in ("--vary", axis)),
+    )
+    leave(folder, "gpt2-matrix", "html", "markdown")
+
+
+EXAMPLES = {
+    "flaky-embedding": flaky_embedding,
+    "gpt2-avx2": gpt2_avx2,
+    "gpt2-matrix": gpt2_matrix,
+}
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ WHOLE = [
 def test_planted_in_a_kernel(zoo, program, operator, call, phase, module, output) -> None:
     name, *words = program.split()
     result = zoo(name, fault=True, words=tuple(words), PLANT_OP=operator, PLANT_CALL=call)
-    assert result.code == 1, result
+    assert result.code == 1, result.stderr
     op = operator.replace("::", ".")
     assert result.named() == (phase, module, op if op.count(".") > 1 else f"{op}.default")
     found = result.report["first_divergence"]

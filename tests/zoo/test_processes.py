@@ -86,7 +86,7 @@ def line(case: Case) -> str:
 def test_clean(zoo, case: Case) -> None:
     program, words = words_of(case)
     result = zoo(program, "--self-check", words=words)
-    assert result.code == 0, result
+    assert result.code == 0, result.stderr
     assert result.report["verdict"] == "identical"
     assert result.report["confirmation"]["holds"]
     assert result.report["self_check"]["differing"] == []
@@ -101,7 +101,7 @@ def test_clean(zoo, case: Case) -> None:
 def test_planted(zoo, case: Case) -> None:
     program, words = words_of(case)
     result = zoo(program, fault=True, words=words)
-    assert result.code == 1, result
+    assert result.code == 1, result.stderr
     found = result.report["first_divergence"]
     assert result.named() == (case.phase, case.module, "zoo.fault.default")
     assert (found["process"], found["thread_name"]) == (case.process, case.thread)
@@ -123,7 +123,7 @@ def test_planted(zoo, case: Case) -> None:
 )
 def test_from_a_module_of_a_process_to_its_op(zoo, way: str) -> None:
     result = zoo("children", "--level", "modules", fault=True, words=(way,))
-    assert result.code == 1, result
+    assert result.code == 1, result.stderr
     assert result.named() == ("forward", "3", "zoo.fault.default")
     assert result.report["first_divergence"]["process"] == "2"
     assert result.report["first_divergence"]["ulp"]["differing"] == 1
@@ -138,7 +138,7 @@ def test_with_a_sitecustomize_of_its_own(zoo, tmp_path: Path) -> None:
         "    print(os.getpid(), file=sited)\n"
     )
     result = zoo("children", fault=True, words=("command",), PYTHONPATH=str(site))
-    assert result.code == 1, result
+    assert result.code == 1, result.stderr
     assert result.report["first_divergence"]["process"] == "2"
     assert result.named() == ("forward", "3", "zoo.fault.default")
     # The audit's own process; the program's, and two that it starts, in two runs and two more.

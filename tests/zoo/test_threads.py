@@ -36,7 +36,7 @@ def line(word: str) -> str:
 )
 def test_clean(zoo, word: str, warned: set[str], leaves: int) -> None:
     result = zoo("threads", "--self-check", words=(word,))
-    assert result.code == 0, result
+    assert result.code == 0, result.stderr
     assert result.report["verdict"] == "identical"
     assert result.report["confirmation"]["holds"]
     assert result.report["self_check"]["differing"] == []
@@ -57,7 +57,7 @@ def test_clean(zoo, word: str, warned: set[str], leaves: int) -> None:
 )
 def test_planted_in_the_forward(zoo, word: str, thread: str) -> None:
     result = zoo("threads", fault=True, words=(word,))
-    assert result.code == 1, result
+    assert result.code == 1, result.stderr
     found = result.report["first_divergence"]
     assert result.named() == ("forward", "", "zoo.fault.default")
     assert found["thread_name"] == thread
@@ -76,7 +76,7 @@ def test_planted_in_the_forward(zoo, word: str, thread: str) -> None:
 def test_planted_in_the_backward(zoo, word: str, thread: str) -> None:
     """Also where another thread has built the graph that a thread runs backward."""
     result = zoo("threads", fault=True, words=(word,), PLANT_PHASE="backward")
-    assert result.code == 1, result
+    assert result.code == 1, result.stderr
     found = result.report["first_divergence"]
     assert result.named() == ("backward", "", "zoo.fault_back.default")
     assert found["thread_name"] == thread
@@ -88,14 +88,14 @@ def test_planted_in_the_backward(zoo, word: str, thread: str) -> None:
 
 def test_a_daemon_that_works_to_the_end(zoo) -> None:
     result = zoo("threads", "--no-confirm", "--runs", "4", words=("late",))
-    assert result.code == 0, result
+    assert result.code == 0, result.stderr
     assert result.warned() == ["RA109"]
 
 
 @pytest.mark.whole
 def test_threads_that_share_a_generator(zoo) -> None:
     result = zoo("threads", words=("shared",))
-    assert result.code == 1, result
+    assert result.code == 1, result.stderr
     found = result.report["first_divergence"]
     assert result.named() == ("forward", "", "aten.randn.default")
     assert found["thread_name"] in {"1", "2"}

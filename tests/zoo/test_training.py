@@ -119,7 +119,7 @@ def line(program: str) -> str:
 def test_clean(zoo, case: Case) -> None:
     program, *words = case.program.split()
     result = zoo(program, "--self-check", *case.options, words=tuple(words), **case.env)
-    assert result.code == 0, result
+    assert result.code == 0, result.stderr
     assert result.report["verdict"] == "identical"
     assert result.report["confirmation"]["holds"]
     assert result.report["self_check"]["differing"] == []
@@ -136,7 +136,7 @@ def test_clean(zoo, case: Case) -> None:
 def test_planted_in_the_forward(zoo, case: Case) -> None:
     program, *words = case.program.split()
     result = zoo(program, fault=True, words=tuple(words), PLANT_CALL=case.forward, **case.env)
-    assert result.code == 1, result
+    assert result.code == 1, result.stderr
     found = result.report["first_divergence"]
     assert result.named() == ("forward", case.module, "zoo.fault.default")
     assert found["call_site"] == line(case.program)
@@ -149,7 +149,7 @@ def test_planted_in_the_backward(zoo, case: Case) -> None:
     program, *words = case.program.split()
     planted = {"PLANT_PHASE": "backward", "PLANT_CALL": case.backward}
     result = zoo(program, fault=True, words=tuple(words), **planted, **case.env)
-    assert result.code == 1, result
+    assert result.code == 1, result.stderr
     module = case.module if case.back is None else case.back
     assert result.named() == ("backward", module, "zoo.fault_back.default")
     found = result.report["first_divergence"]
@@ -171,7 +171,7 @@ def test_planted_in_the_backward(zoo, case: Case) -> None:
 def test_planted_in_what_a_backward_computes_again(zoo, program, call, module) -> None:
     name, *words = program.split()
     result = zoo(name, fault=True, words=tuple(words), PLANT_CALL=call)
-    assert result.code == 1, result
+    assert result.code == 1, result.stderr
     assert result.named() == ("backward", module, "zoo.fault.default")
     found = result.report["first_divergence"]
     assert found["recompute"] is True
