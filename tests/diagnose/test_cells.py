@@ -159,3 +159,24 @@ def test_what_was_rounded_before_anything_was_computed_is_left_out(run) -> None:
     assert found.origin.key.op == "module:forward"
     same = difference(one, run(graph("up", weights=8)), ("a", "b"), "computed")
     assert same.differs is False
+
+
+def test_how_much_is_told_by_gradients_only_where_nothing_else_differs(run) -> None:
+    def events(forward: float, backward: float) -> list[tuple[Any, ...]]:
+        return [
+            ("mul", zlib.crc32(str(forward).encode()), {"sample": [forward] * 4}),
+            (
+                "sum",
+                zlib.crc32(str(backward).encode()),
+                {"sample": [backward] * 4, "phase": "backward"},
+            ),
+        ]
+
+    one = run(events(1.0, 1e-9))
+    both = difference(one, run(events(1.0 + 2.0**-20, -1e-9)), ("a", "b"), "events")
+    assert both.largest is not None
+    assert both.largest.key.phase == "forward"
+    assert both.largest.deviation.rms == pytest.approx(2.0**-20, rel=1e-3)
+    gradients = difference(one, run(events(1.0, -1e-9)), ("a", "b"), "events")
+    assert gradients.largest is not None
+    assert gradients.largest.deviation.rms == pytest.approx(2.0)

@@ -8,13 +8,18 @@ from typing import Any
 
 from repro_audit.audit.recording import BUDGET
 from repro_audit.audit.session import Finished, Session
-from repro_audit.diagnose.align import align
-from repro_audit.diagnose.cells import Difference, Way, difference, draws_forward, rows
-from repro_audit.diagnose.drift import drift
+from repro_audit.diagnose.cells import (
+    Difference,
+    Way,
+    difference,
+    draws_forward,
+    largest_gap,
+    rows,
+)
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.runs import compare_runs
 from repro_audit.errors import InterruptedRunError, ReproAuditError
-from repro_audit.model import Axis, AxisAnswer, Cell, EventCounts, Given, Tolerance
+from repro_audit.model import Axis, AxisAnswer, Cell, EventCounts, Given
 from repro_audit.trace import Trace
 
 
@@ -85,7 +90,6 @@ class Comparisons:
         if varying is not None:
             found = varying.divergence
             a, b = found.a, found.b
-            measured = drift(a, b, align(a, b), (a.run, b.run), tolerance=Tolerance())
             return Cell(
                 sample.name,
                 sample.settings,
@@ -93,7 +97,7 @@ class Comparisons:
                 "varies",
                 events=varying.counts,
                 origin=found.origin,
-                largest=None if measured is None else measured.largest,
+                largest=largest_gap(a, b, (a.run, b.run)),
                 step_seconds=sample.seconds,
             )
         if sample.at == 0:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from repro_audit.diagnose.align import align, column, random_ones, told_apart
+from repro_audit.diagnose.align import Alignment, align, column, random_ones, told_apart
 from repro_audit.diagnose.drift import drift, gap_at
 from repro_audit.diagnose.origin import compare, located
 from repro_audit.engine.deviation import deviation
@@ -20,7 +20,7 @@ from repro_audit.trace import Trace
 from repro_audit.trace.schema import OUTPUT, PHASES, RANDOM
 
 _PARAM, _BATCH = 1, 2
-_FORWARD, _DATA = PHASES.index("forward"), PHASES.index("data")
+_FORWARD, _BACKWARD, _DATA = (PHASES.index(name) for name in ("forward", "backward", "data"))
 
 # "events": all of them. "values": those that both have, as on two kinds of devices.
 # "boundaries": what modules give and what parameters become, of graphs that run other ops.
@@ -58,10 +58,26 @@ def difference(a: Trace, b: Trace, names: tuple[str, str], way: Way) -> Differen
     counts = replace(counts, incomparable=counts.incomparable + left)
     if found is None:
         return Difference(counts)
-    measured = drift(a, b, alignment, names, tolerance=Tolerance())
     drawn = found.value_i is not None and bool(a.flags[found.value_i] & RANDOM)
-    largest = None if measured is None else measured.largest
-    return Difference(counts, found.origin, largest, drawn)
+    return Difference(counts, found.origin, largest_gap(a, b, names, alignment), drawn)
+
+
+def largest_gap(
+    a: Trace, b: Trace, names: tuple[str, str], alignment: Alignment | None = None
+) -> Gap | None:
+    """The largest gap in what is computed forwards and in weights; else that in gradients.
+
+    Gradients may cancel to nothing but rounding, such as that of a bias before a normalisation:
+    they are then apart by all of their size, and it means nothing.
+    """
+    alignment = align(a, b) if alignment is None else alignment
+    backward = (column(a.phase) == _BACKWARD)[alignment.pairs.mine]
+    for wanted in (~backward, backward):
+        pairs = alignment.pairs.where(wanted)
+        found = drift(a, b, replace(alignment, pairs=pairs), names, tolerance=Tolerance())
+        if found is not None and found.largest is not None:
+            return found.largest
+    return None
 
 
 def rows(a: Trace, b: Trace, batches: tuple[int, int]) -> Difference:
