@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from repro_audit.audit import AuditRequest, MatrixRequest, run_matrix
+from repro_audit.audit import AuditRequest, MatrixRequest, VerifyRequest, run_matrix, verify
 from repro_audit.errors import ProgramFailedError, UsageError
 from repro_audit.model import Audit, Cell
 from repro_audit.replicate.machine import machine
@@ -281,6 +281,11 @@ def test_values_are_held_whatever_the_program_sets(matrix) -> None:
     assert torch_of(audit, found["hash-seed=1"])["PYTHONHASHSEED"] == "1"
     assert where(found["hash-seed=1"])[2] == "aten.add.Tensor"
     assert changes(audit)["hash-seed"] is True
+    # Verified, a cell is run as what it was.
+    trace = next(run.trace for run in audit.runs if run.name == found["threads=2"].runs[0])
+    again = verify(VerifyRequest(Path(trace)), _Silent())
+    assert again.verdict == "identical"
+    assert again.runs[-1].manifest["torch"]["get_num_threads"] == 2
     # A program without a step has none to time, side by side or not.
     assert all(cell.step_seconds is None for cell in found.values())
 

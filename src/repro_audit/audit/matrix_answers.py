@@ -8,9 +8,14 @@ from typing import Any
 
 from repro_audit.audit.recording import BUDGET
 from repro_audit.audit.session import Finished, Session
-from repro_audit.diagnose.align import align
-from repro_audit.diagnose.cells import Difference, Way, difference, draws_forward, rows
-from repro_audit.diagnose.drift import largest_gap
+from repro_audit.diagnose.cells import (
+    Difference,
+    Way,
+    difference,
+    draws_forward,
+    largest_gap,
+    rows,
+)
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.runs import compare_runs
 from repro_audit.errors import InterruptedRunError, ReproAuditError
@@ -92,7 +97,7 @@ class Comparisons:
                 "varies",
                 events=varying.counts,
                 origin=found.origin,
-                largest=largest_gap(a, b, align(a, b)),
+                largest=largest_gap(a, b),
                 step_seconds=sample.seconds,
             )
         if sample.at == 0:

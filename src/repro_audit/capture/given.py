@@ -107,7 +107,7 @@ class Given:
 
     def _give(self, what: str, key: SiteKey, position: int, tensor: torch.Tensor) -> None:
         source = self._by_kind.get(what)
-        if source is None:
+        if source is None or not tensor.numel():
             return
         with paused():
             value = source.value(key, position)

@@ -10,17 +10,17 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from repro_audit.diagnose.align import align, column, random_ones, told_apart
-from repro_audit.diagnose.drift import gap_at, largest_gap
+from repro_audit.diagnose.align import Alignment, align, column, random_ones, told_apart
+from repro_audit.diagnose.drift import gap_at, gaps_between
 from repro_audit.diagnose.origin import compare, located
 from repro_audit.engine.deviation import deviation
 from repro_audit.engine.tags import ITEMSIZES
-from repro_audit.model import Deviation, Event, EventCounts, Gap, Origin, Output
+from repro_audit.model import Deviation, Event, EventCounts, Gap, Origin, Output, Tolerance
 from repro_audit.trace import Trace
 from repro_audit.trace.schema import OUTPUT, PHASES, RANDOM
 
 _PARAM, _BATCH = 1, 2
-_FORWARD, _DATA = PHASES.index("forward"), PHASES.index("data")
+_FORWARD, _BACKWARD, _DATA = (PHASES.index(name) for name in ("forward", "backward", "data"))
 
 # "events": all of them. "values": those that both have, as on two kinds of devices.
 # "boundaries": what modules give and what parameters become, of graphs that run other ops.
@@ -60,6 +60,22 @@ def difference(a: Trace, b: Trace, way: Way) -> Difference:
         return Difference(counts)
     drawn = found.value_i is not None and bool(a.flags[found.value_i] & RANDOM)
     return Difference(counts, found.origin, largest_gap(a, b, alignment), drawn)
+
+
+def largest_gap(a: Trace, b: Trace, alignment: Alignment | None = None) -> Gap | None:
+    """The largest gap in what is computed forwards and in weights; else that in gradients.
+
+    Gradients may cancel to nothing but rounding, such as that of a bias before a normalisation:
+    they are then apart by all of their size, and it means nothing.
+    """
+    alignment = align(a, b) if alignment is None else alignment
+    backward = (column(a.phase) == _BACKWARD)[alignment.pairs.mine]
+    for wanted in (~backward, backward):
+        pairs = alignment.pairs.where(wanted)
+        gaps = gaps_between(a, b, replace(alignment, pairs=pairs), tolerance=Tolerance())
+        if gaps.measured:
+            return max(gaps.measured, key=lambda gap: gap.deviation.rms)
+    return None
 
 
 def rows(a: Trace, b: Trace, batches: tuple[int, int]) -> Difference:

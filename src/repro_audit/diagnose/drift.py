@@ -69,15 +69,6 @@ def gaps_between(
     return Gaps(differing, tuple(gap for gap in measured if gap is not None))
 
 
-def largest_gap(a: Trace, b: Trace, alignment: Alignment) -> Gap | None:
-    """The largest of the gaps between two runs; None where nothing of them was measured."""
-    return _largest(gaps_between(a, b, alignment, tolerance=Tolerance()).measured)
-
-
-def _largest(gaps: Sequence[Gap]) -> Gap | None:
-    return max(gaps, key=lambda gap: gap.deviation.rms, default=None)
-
-
 def drift(
     a: Trace,
     b: Trace,
@@ -102,7 +93,7 @@ def drift(
         tolerance=tolerance,
         first=next((gap for gap in gaps[:1] if gap.event == a.place(differing[0][0])), None),
         first_beyond=beyond[0] if beyond else None,
-        largest=_largest(gaps),
+        largest=max(gaps, key=lambda gap: gap.deviation.rms, default=None),
         amplification=_amplification(layers),
         bias=sum(g.deviation.bias * g.deviation.differing for g in gaps) / weighed
         if weighed

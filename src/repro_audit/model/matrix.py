@@ -27,9 +27,10 @@ class Cell:
     `settings` has a value for each axis. `runs` are names among the audit's runs. Cells whose
     results are equal share a `group`, 0 is the baseline's; None where a cell has no one result.
     `events` and `origin` are against the baseline, or, where the cell `varies`, between its own
-    runs; `largest` is the largest gap, where values were sampled. `step_seconds` is the median time
-    of a step that nobody observed, None where none was timed. `reason` says why a cell failed, or
-    what could not be compared.
+    runs; `largest` is the largest gap in what is computed forwards and in weights, or, where only
+    they differ, in gradients, of what was sampled. `step_seconds` is the median time of a step that
+    nobody observed, None where none was timed. `reason` says why a cell failed, or what could not
+    be compared.
     """
 
     name: str

@@ -190,7 +190,9 @@ def _said(cell: Cell, matrix: Matrix, page: Sheet) -> list[str]:
         said.append(", ".join(glued(printable(one)) for one in settings))
     if cell.origin is not None:
         # A place in a library says little, and takes lines.
-        own = not (cell.origin.call_site or "").startswith("/")
+        caused_by = cell.origin.caused_by
+        sites = cell.origin.call_site, caused_by.call_site if caused_by is not None else None
+        own = not any(site is not None and site.startswith("/") for site in sites)
         where = phrases.whereabouts(cell.origin) if own else ""
         said.append(_place(cell.origin, page) + (f"  {glued(f'({where})')}" if where else ""))
     return [*said, *notes(cell)]
