@@ -8,13 +8,14 @@ from typing import Any
 
 from repro_audit.audit.recording import BUDGET
 from repro_audit.audit.session import Finished, Session
+from repro_audit.diagnose.align import align
 from repro_audit.diagnose.cells import (
     Difference,
     Way,
     difference,
     draws_forward,
-    largest_gap,
     rows,
+    telling_gap,
 )
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.runs import compare_runs
@@ -97,7 +98,7 @@ class Comparisons:
                 "varies",
                 events=varying.counts,
                 origin=found.origin,
-                largest=largest_gap(a, b, (a.run, b.run)),
+                largest=telling_gap(a, b, align(a, b)),
                 step_seconds=sample.seconds,
             )
         if sample.at == 0:
@@ -218,7 +219,7 @@ class Comparisons:
             way = "boundaries"
         elif "device" in changed or a.plan["level"] != b.plan["level"]:
             way = "values"
-        return difference(a, b, (one.name, other.name), way)
+        return difference(a, b, way)
 
     def _changed(self, one: Sample, other: Sample) -> set[str]:
         """The axes that two cells differ in."""

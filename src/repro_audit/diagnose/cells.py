@@ -46,7 +46,7 @@ class Difference:
         return None if not self.counts.compared else self.origin is not None
 
 
-def difference(a: Trace, b: Trace, names: tuple[str, str], way: Way) -> Difference:
+def difference(a: Trace, b: Trace, way: Way) -> Difference:
     """How `b` compares with `a`. Costs what `compare` and `drift` cost."""
     alignment = align(a, b)
     left = 0
@@ -59,22 +59,19 @@ def difference(a: Trace, b: Trace, names: tuple[str, str], way: Way) -> Differen
     if found is None:
         return Difference(counts)
     drawn = found.value_i is not None and bool(a.flags[found.value_i] & RANDOM)
-    return Difference(counts, found.origin, largest_gap(a, b, names, alignment), drawn)
+    return Difference(counts, found.origin, telling_gap(a, b, alignment), drawn)
 
 
-def largest_gap(
-    a: Trace, b: Trace, names: tuple[str, str], alignment: Alignment | None = None
-) -> Gap | None:
+def telling_gap(a: Trace, b: Trace, alignment: Alignment) -> Gap | None:
     """The largest gap in what is computed forwards and in weights; else that in gradients.
 
     Gradients may cancel to nothing but rounding, such as that of a bias before a normalisation:
     they are then apart by all of their size, and it means nothing.
     """
-    alignment = align(a, b) if alignment is None else alignment
     backward = (column(a.phase) == _BACKWARD)[alignment.pairs.mine]
     for wanted in (~backward, backward):
         pairs = alignment.pairs.where(wanted)
-        found = drift(a, b, replace(alignment, pairs=pairs), names, tolerance=Tolerance())
+        found = drift(a, b, replace(alignment, pairs=pairs), (a.run, b.run), tolerance=Tolerance())
         if found is not None and found.largest is not None:
             return found.largest
     return None
