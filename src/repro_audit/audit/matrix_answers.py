@@ -8,13 +8,14 @@ from typing import Any
 
 from repro_audit.audit.recording import BUDGET
 from repro_audit.audit.session import Finished, Session
+from repro_audit.diagnose.align import align
 from repro_audit.diagnose.cells import (
     Difference,
     Way,
     difference,
     draws_forward,
-    largest_gap,
     rows,
+    telling_gap,
 )
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.runs import compare_runs
@@ -97,7 +98,7 @@ class Comparisons:
                 "varies",
                 events=varying.counts,
                 origin=found.origin,
-                largest=largest_gap(a, b),
+                largest=telling_gap(a, b, align(a, b)),
                 step_seconds=sample.seconds,
             )
         if sample.at == 0:

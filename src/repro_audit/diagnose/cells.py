@@ -59,16 +59,15 @@ def difference(a: Trace, b: Trace, way: Way) -> Difference:
     if found is None:
         return Difference(counts)
     drawn = found.value_i is not None and bool(a.flags[found.value_i] & RANDOM)
-    return Difference(counts, found.origin, largest_gap(a, b, alignment), drawn)
+    return Difference(counts, found.origin, telling_gap(a, b, alignment), drawn)
 
 
-def largest_gap(a: Trace, b: Trace, alignment: Alignment | None = None) -> Gap | None:
+def telling_gap(a: Trace, b: Trace, alignment: Alignment) -> Gap | None:
     """The largest gap in what is computed forwards and in weights; else that in gradients.
 
     Gradients may cancel to nothing but rounding, such as that of a bias before a normalisation:
     they are then apart by all of their size, and it means nothing.
     """
-    alignment = align(a, b) if alignment is None else alignment
     backward = (column(a.phase) == _BACKWARD)[alignment.pairs.mine]
     for wanted in (~backward, backward):
         pairs = alignment.pairs.where(wanted)
