@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -83,6 +84,36 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_an_interrupt_loses_nothing_that_was_found(started, program, tmp_path: Path) -> None:
+    program(
+        "train.py",
+        """
+        import os, pathlib, time, torch
+        with open("runs", "a") as file: file.write("x")
+        done = len(pathlib.Path("runs").read_text())
+        torch.ones(2) * min(done, 3)
+        if done > 2:
+            pathlib.Path("third").touch()
+            time.sleep(60)
+        """,
+    )
+    process = started("train.py")
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "third").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert stdout.startswith("DIVERGENT  step 0 · forward · aten.mul")
+    assert "  interrupted in zoom-1a" in stdout
+    assert stderr.startswith("repro-audit: error: interrupted in zoom-1a")
+    (kept,) = tmp_path.glob(".repro-audit/0001-train/report.json")
+    report = json.loads(kept.read_text())
+    assert report["verdict"] == "divergent"
+    assert report["reason"].endswith("what is told was found before")
 
 
 @pytest.mark.parametrize("words", [["train.py"], ["record", "train.py", "-o", "kept.audit"]])

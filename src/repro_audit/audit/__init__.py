@@ -4,11 +4,12 @@ from repro_audit.audit.comparing import compare_traces
 from repro_audit.audit.loop import run_audit
 from repro_audit.audit.matrix import MatrixRequest, run_matrix
 from repro_audit.audit.recording import given_from, kept_of, record_run
-from repro_audit.audit.request import AuditRequest, Progress
+from repro_audit.audit.request import AuditRequest, InterruptedAuditError, Progress
 from repro_audit.audit.verifying import VerifyRequest, verify
 
 __all__ = [
     "AuditRequest",
+    "InterruptedAuditError",
     "MatrixRequest",
     "Progress",
     "VerifyRequest",

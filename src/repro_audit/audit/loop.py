@@ -12,7 +12,7 @@ from repro_audit.audit import directories, selfcheck
 from repro_audit.audit.explain import explain, explain_confirmation
 from repro_audit.audit.ledger import drawn_apart
 from repro_audit.audit.reproducing import reproduce
-from repro_audit.audit.request import AuditRequest, Progress
+from repro_audit.audit.request import AuditRequest, InterruptedAuditError, Progress
 from repro_audit.audit.session import Finished, Session, came_apart, no_events
 from repro_audit.audit.source import with_source
 from repro_audit.audit.unobserved import cut_short, unseen_in, warnings_of
@@ -53,14 +53,24 @@ def run_audit(request: AuditRequest, progress: Progress) -> Audit:
 
     Divergent: two more runs keep the origin's tensors. Identical, and controlled: one more run
     as-is tells what repeats only under control. Raises ProgramFailedError, UsageError,
-    TraceError or InterruptedRunError; whatever was written stays in the audit's directory.
+    TraceError or InterruptedRunError (InterruptedAuditError, where something was found by then);
+    whatever was written stays in the audit's directory.
     """
     directory = directories.create(request.root, request.target)
+    found: list[Audit] = []
     with Session(request, directory, progress) as session:
-        return _audit(session)
+        try:
+            return _audit(session, found)
+        except InterruptedRunError as error:
+            if not found:
+                raise
+            said = f"{error}: what is told was found before"
+            audit = replace(found[-1], reason=said, passes=session.passes)
+            raise InterruptedAuditError(str(error), audit) from error
 
 
-def _audit(session: Session) -> Audit:
+def _audit(session: Session, found: list[Audit]) -> Audit:
+    """The whole audit; `found` is what it would say if it ended there, the latest last."""
     request, directory = session.request, session.directory
     confirming = request.confirm and request.mode == "controlled" and not request.between_devices
     session.total += int(confirming)
@@ -106,6 +116,9 @@ def _audit(session: Session) -> Audit:
     )
     closer: Closer | None = None
     if outcomes.divergence is not None:
+        apart = outcomes.divergence
+        cause = configured(classify(apart, None), audit.manifest_differences)
+        found.append(replace(audit, verdict="divergent", origin=apart.origin, cause=cause))
         closer = _zoom(session, outcomes)
         cause = classify(closer.divergence, closer.zoomed)
         if cause.cls == "unknown" and came_apart(closer.divergence.a):
@@ -122,6 +135,7 @@ def _audit(session: Session) -> Audit:
             sightings=closer.sightings,
         )
         warnings += closer.warnings
+        found.append(replace(audit, warnings=tuple(warnings)))
         if request.explaining and not request.between_devices:
             answer = explain(session, runs, closer, audit, cause)
             audit = replace(audit, cause=answer.cause, explanation=answer.explanation)
@@ -133,6 +147,7 @@ def _audit(session: Session) -> Audit:
         confirmation, warned = _confirm(session, runs[0])
         warnings += warned
         audit = replace(audit, confirmation=confirmation)
+        found.append(replace(audit, warnings=tuple(warnings)))
         if request.explaining and confirmation is not None and confirmation.origin is not None:
             answer = explain_confirmation(session, runs[0], confirmation)
             audit = replace(

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from repro_audit.model import Given, Level, Mode, Target
+from repro_audit.errors import InterruptedRunError
+from repro_audit.model import Audit, Given, Level, Mode, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +80,11 @@ class Progress(Protocol):
 
     def finish(self) -> None:
         """The current run has ended, well or not."""
+
+
+class InterruptedAuditError(InterruptedRunError):
+    """The user interrupted an audit that had found something: `audit` is what it would say."""
+
+    def __init__(self, message: str, audit: Audit) -> None:
+        super().__init__(message)
+        self.audit = audit

@@ -100,10 +100,14 @@ def _run(
     if request.runs == 1 and not request.between_devices:
         raise UsageError("one run compares with nothing: --runs 2 at least, or several devices")
     out.ensure_report(format_, output, force=force)
-    from repro_audit.audit import run_audit
+    from repro_audit.audit import InterruptedAuditError, run_audit
 
     silent = quiet or (format_ == "json" and output is None)
-    with progress(quiet=silent) as shown:
-        audit = run_audit(request, shown)
+    try:
+        with progress(quiet=silent) as shown:
+            audit = run_audit(request, shown)
+    except InterruptedAuditError as error:
+        out.finish(error.audit, format_, output, quiet=quiet)
+        raise
     out.finish(audit, format_, output, quiet=quiet)
     return out.exit_code(audit, exit_zero=exit_zero)
