@@ -47,9 +47,11 @@ def test_the_line_beside_the_program(program: Target, site: str | None, text: st
     assert with_source(replace(ORIGIN, call_site=site), program).source == text
 
 
-def test_the_working_directory_comes_first(program: Target) -> None:
+def test_of_two_files_of_that_name_none_is_shown(program: Target) -> None:
     Path("train.py").write_text("\nnearer\n")
-    assert with_source(ORIGIN, program).source == "nearer"
+    assert with_source(ORIGIN, program).source is None
+    # What is below the working directory is written relative to it.
+    assert with_source(ORIGIN, Target("script", "train.py")).source == "nearer"
 
 
 def test_of_a_backward_op_the_forward_ops_line(program: Target) -> None:
@@ -59,6 +61,14 @@ def test_of_a_backward_op_the_forward_ops_line(program: Target) -> None:
     assert with_source(elsewhere, program).source is None
 
 
-def test_what_is_no_text_has_no_line(program: Target) -> None:
-    Path("train.py").write_bytes(b"\xff\xfe\n\xff\n")
-    assert with_source(ORIGIN, program).source == "y = a @ b  # mm"
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"\xff\xfe\n\xff\n", None),
+        (b"# coding: latin-1\ny = '\xe9'\n", "y = 'é'"),
+        (b"import os\x0c\ny = 1\n", "y = 1"),
+    ],
+)
+def test_files_are_read_as_python_reads_them(data: bytes, text: str | None) -> None:
+    Path("train.py").write_bytes(data)
+    assert with_source(ORIGIN, Target("script", "train.py")).source == text

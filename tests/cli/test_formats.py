@@ -13,6 +13,7 @@ import pytest
 from repro_audit.cli import output as out
 from repro_audit.model import UlpDivergence
 from repro_audit.report.html import to_html
+from repro_audit.report.json_report import load
 from repro_audit.report.markdown import to_markdown
 
 ULP = UlpDivergence(
@@ -38,10 +39,37 @@ def test_each_format_on_standard_output_and_in_a_file(
     rooms.answer = divergent
     shown = audit_command("train.py", "--format", format_)
     assert shown.exit_code == 1
-    assert shown.stdout == out.rendered(divergent, format_)
+    assert shown.stdout == out.rendered(replace(divergent, words=("run", "train.py")), format_)
     written = audit_command("train.py", "--format", format_, "-o", "report.any", "--quiet")
     assert written.exit_code == 1
     assert Path("report.any").read_text(encoding="utf-8") == shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        ("train.py --steps 3 -f -- --force -o x", "run train.py --steps 3 -- --force -o x"),
+        ("train.py -o a --format json --seed=4 --force", "run train.py --seed=4"),
+        ("--as-is train.py -o a --format=json -q", "run --as-is train.py"),
+        ("compare a b --ulp-tol 4 --exit-zero --output c", "compare a b --ulp-tol 4"),
+    ],
+)
+def test_the_words_that_ask_for_the_same_again(
+    audit_command, rooms, divergent, words: str, kept: str
+) -> None:
+    rooms.answer = replace(divergent, directory=".repro-audit/0003-train")
+    Path("a").touch()
+    Path("b").touch()
+    asked, dashes, program = words.partition(" -- ")
+    audit_command(*f"{asked} --force{dashes}{program}".split())
+    found = load(Path(".repro-audit/0003-train/report.json"))
+    assert " ".join(found.words) == kept
+    page = to_markdown(found)
+    assert f"```sh\nrepro-audit {kept}\n```" in page
+    # What is printed is taken: a copy of the line asks for the same.
+    rooms.requests.clear()
+    audit_command(*found.words)
+    assert load(Path(".repro-audit/0003-train/report.json")).words == found.words
 
 
 def test_an_unknown_format_names_those_there_are(audit_command, rooms) -> None:
@@ -92,7 +120,8 @@ def test_markdown_in_a_file_has_its_pictures_beside_it(audit_command, rooms, dra
 def test_markdown_without_what_draws_has_no_pictures(audit_command, rooms, drawable) -> None:
     rooms.answer = drawable
     assert audit_command("train.py", "--format", "markdown", "-o", "report.md").exit_code == 1
-    assert Path("report.md").read_text(encoding="utf-8") == to_markdown(drawable)
+    asked = replace(drawable, words=("run", "train.py"))
+    assert Path("report.md").read_text(encoding="utf-8") == to_markdown(asked)
     assert not Path("report-pictures").exists()
 
 
@@ -106,7 +135,8 @@ def test_a_page_is_opened_in_a_browser(audit_command, rooms, divergent, monkeypa
     assert result.exit_code == 0, result.stderr
     (place,) = opened
     assert Path(place).name == "0003-train.html"
-    assert Path(place).read_text(encoding="utf-8") == to_html(kept)
+    asked = replace(kept, words=("run", "train.py"))
+    assert Path(place).read_text(encoding="utf-8") == to_html(asked)
     assert audit_command("report", "--format", "html", "--open", "-o", "page.html").exit_code == 0
     assert opened[1] == "page.html"
 

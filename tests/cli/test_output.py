@@ -44,7 +44,7 @@ def test_text_and_json(audit_command, rooms, divergent) -> None:
     rooms.answer = divergent
     assert audit_command("train.py").stdout.startswith("DIVERGENT  step 0 · forward · fc · ")
     result = audit_command("train.py", "--format", "json")
-    assert result.stdout == to_json(divergent)
+    assert result.stdout == to_json(replace(divergent, words=("run", "train.py")))
     assert result.stderr == ""
 
 
@@ -61,7 +61,8 @@ def test_a_kept_audit_is_shown_again(audit_command, rooms, divergent, identical)
         again = audit_command("report", word)
         assert (again.exit_code, again.stdout) == (0, first.stdout)
     assert audit_command("report").stdout.startswith("IDENTICAL")
-    assert audit_command("report", "--format", "json").stdout == to_json(rooms.answer)
+    asked = replace(rooms.answer, words=("run", "train.py"))
+    assert audit_command("report", "--format", "json").stdout == to_json(asked)
 
 
 def test_the_latest_is_the_latest_that_finished(audit_command, rooms, identical) -> None:
@@ -111,7 +112,7 @@ def test_report_goes_to_a_file_and_the_verdict_to_the_terminal(
     rooms.answer = divergent
     result = audit_command("train.py", "--format", "json", "-o", "out.json")
     assert result.exit_code == 1
-    assert Path("out.json").read_text() == to_json(divergent)
+    assert Path("out.json").read_text() == to_json(replace(divergent, words=("run", "train.py")))
     assert result.stdout.startswith("DIVERGENT")
     assert result.stdout.endswith("  wrote   out.json\n")
 

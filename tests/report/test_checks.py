@@ -82,8 +82,18 @@ def test_what_would_end_a_command_is_escaped(audits: dict[str, Audit]) -> None:
 def test_a_line_beside_the_program(
     audits: dict[str, Audit], tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "examples").mkdir()
+    for name in ("here", "examples", "top"):
+        (tmp_path / name).mkdir()
     (tmp_path / "examples" / "flaky_embedding.py").touch()
-    audit = replace(audits["divergent"], target="examples/flaky_embedding.py")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
+    audit = replace(audits["divergent"], target="../examples/flaky_embedding.py")
     assert "file=examples/flaky_embedding.py,line=31" in to_github(audit)
+    # There may be two of that name: then it is said as it was recorded.
+    (tmp_path / "here" / "flaky_embedding.py").touch()
+    assert "file=flaky_embedding.py,line=31" in to_github(audit)
+
+
+def test_a_program_that_was_disturbed_is_an_error(audits: dict[str, Audit]) -> None:
+    said = to_github(audits["self-check-differs"])
+    assert said.startswith("::error title=The audit disturbed the program")

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from repro_audit import __version__
+from repro_audit.cli import output as out
 from repro_audit.cli.compare import compare
 from repro_audit.cli.doctor import doctor
 from repro_audit.cli.matrix import matrix
@@ -44,6 +45,7 @@ class AuditGroup(click.Group):
         if args[0] not in self.commands and args[0] not in _own_options(self, ctx):
             _refuse_misspelt(args[0], self.commands)
             args = ["run", *args]
+        ctx.meta[out.WORDS] = tuple(args)
         return super().parse_args(ctx, args)
 
     def main(

@@ -79,7 +79,7 @@ def matrix(
     from repro_audit.audit import MatrixRequest, run_matrix
 
     asked = MatrixRequest(request, vary, grid=grid, repeats=repeats, jobs=jobs)
-    out.ensure_writable(output, force=force)
+    out.ensure_report(format_, output, force=force)
     silent = quiet or (format_ == "json" and output is None)
     with progress(quiet=silent) as shown:
         audit = run_matrix(asked, shown)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,10 @@ from repro_audit.model import Audit
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 FORMATS = ("text", "json", "markdown", "html", "junit", "github")
+# Where a command's context has the words that it was given.
+WORDS = "repro_audit.words"
+# What they say of the report, and not of the audit: names that take a value, and that do not.
+_VALUED, _ALONE = ("--format", "--output", "-o"), ("--force", "-f", "--quiet", "-q", "--exit-zero")
 # What draws: it comes with an extra.
 _DRAWING = ("altair", "vl_convert")
 
@@ -115,7 +120,7 @@ def ensure_report(format_: str, path: Path | None, *, force: bool) -> None:
             )
         if path is None and sys.stdout.isatty():
             raise UsageError("--format html makes a page: name a file for it, as -o report.html")
-    if format_ == "markdown" and path is not None:
+    if format_ == "markdown" and path is not None and _draws_beside(path):
         folder = _pictures_of(path)
         if folder.exists() and not force:
             raise UsageError(f"{folder}, for the pictures of {path}, exists; --force overwrites it")
@@ -128,7 +133,7 @@ def deliver(audit: Audit, format_: str, path: Path) -> None:
     """
     drawn: list[tuple[str, str, str]] = []
     try:
-        if format_ == "markdown" and not any(find_spec(name) is None for name in _DRAWING):
+        if format_ == "markdown" and _draws_beside(path):
             drawn = _draw(audit, _pictures_of(path))
         text = rendered(audit, format_, drawn)
         path.write_text(text, encoding="utf-8", newline="\n")
@@ -137,6 +142,12 @@ def deliver(audit: Audit, format_: str, path: Path) -> None:
             f"cannot write {path}: {error.strerror}; `repro-audit report -o FILE` writes the "
             "latest audit elsewhere"
         ) from error
+
+
+def _draws_beside(path: Path) -> bool:
+    """True where pictures can be made, and `path` is a file that they can lie beside."""
+    plain = path.is_file() or not path.exists()
+    return plain and not any(find_spec(name) is None for name in _DRAWING)
 
 
 def _pictures_of(path: Path) -> Path:
@@ -152,7 +163,9 @@ def _draw(audit: Audit, folder: Path) -> list[tuple[str, str, str]]:
         folder.mkdir(exist_ok=True)
         place = folder / f"{picture.name}.svg"
         place.write_text(static(picture), encoding="utf-8", newline="\n")
-        drawn.append((picture.title, picture.says, f"{quote(folder.name)}/{place.name}"))
+        drawn.append(
+            (picture.title, picture.says, f"{quote(os.fsencode(folder.name))}/{place.name}")
+        )
     return drawn
 
 
@@ -200,6 +213,22 @@ def show(audit: Audit, format_: str) -> None:
     say(captured.get())
 
 
+def _of_the_audit() -> Iterator[str]:
+    """The words that the current command was given, but for those on its report."""
+    context = click.get_current_context(silent=True)
+    words = iter(() if context is None else context.meta.get(WORDS, ()))
+    for word in words:
+        if word == "--":
+            yield word
+            yield from words
+        name, attached, _ = word.partition("=")
+        if name in _VALUED:
+            if not attached:
+                next(words, None)
+        elif word not in _ALONE:
+            yield word
+
+
 def say(text: str) -> None:
     """Write to standard output; a reader that has gone away changes nothing."""
     try:
@@ -215,6 +244,7 @@ def finish(audit: Audit, format_: str, path: Path | None, *, quiet: bool = False
 
     What was run keeps its report with its traces.
     """
+    audit = replace(audit, words=tuple(_of_the_audit()))
     if audit.directory is not None:
         from repro_audit.report.json_report import save
 

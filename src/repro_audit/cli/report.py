@@ -38,7 +38,10 @@ def report(
     place = find_report(audit)
     if opened and output is None:
         # A browser may read it after this has ended.
-        output = Path(tempfile.mkdtemp(prefix="repro-audit-"), f"{place.parent.name}.html")
+        output = Path(
+            tempfile.mkdtemp(prefix="repro-audit-"),
+            f"{place.resolve().parent.name or 'report'}.html",
+        )
     out.ensure_report(format_, output, force=force)
     finished = load(place)
     if output is None:

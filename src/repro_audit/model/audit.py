@@ -279,7 +279,11 @@ class Reproducer:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """An audit's answer, from which every report is made."""
+    """An audit's answer, from which every report is made.
+
+    `words` are those of the command line that it was asked for with, but for where its report goes;
+    none where it was asked for in Python.
+    """
 
     command: str
     target: str
@@ -307,4 +311,5 @@ class Audit:
     unseen: tuple[Unseen, ...] = ()
     directory: str | None = None
     reason: str | None = None
+    words: tuple[str, ...] = ()
     matrix: Matrix | None = None

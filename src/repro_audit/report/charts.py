@@ -6,6 +6,7 @@ chart.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,9 @@ _ACCENT, _SECOND, _THIRD = "#d1495b", "#2f7ebc", "#8a6d3b"
 _MUTED = "#8c8c8c"
 _ROW, _WIDEST_LABEL = 16, 320
 _OUTSIDE = "(outside modules)"
+# Longer names are cut in the middle: each field of a heat map carries its own.
+_LONGEST = 120
+_TICKS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ def _pictures(audit: Audit) -> Iterator[Picture]:
 
 
 def _heat(heat: HeatMap) -> Picture:
-    measured = any(rms for row in heat.rms for rms in row)
+    measured = any(rms is not None for row in heat.rms for rms in row)
     ends = [*(step - 1 for step in heat.steps[1:]), heat.steps[-1]]
     width = heat.steps[1] - heat.steps[0] if len(heat.steps) > 1 else 1
     names = [
@@ -68,14 +72,13 @@ def _heat(heat: HeatMap) -> Picture:
     ]
     if width > 1:
         names[-1] = f"{heat.steps[-1]}-"
-    modules = [printable(module) or _OUTSIDE for module in heat.modules]
+    modules = [_cut(printable(module)) or _OUTSIDE for module in heat.modules]
     values = [
         {
             "module": module,
             "step": name,
             "differ": f"{phrases.number(differing)} of {phrases.count(compared, 'event')}",
             "share": differing / compared,
-            "rms": rms,
             "size": "not measured" if rms is None else f"{phrases.short(rms)} of its size",
         }
         for module, *row in zip(modules, heat.compared, heat.differing, heat.rms, strict=True)
@@ -127,29 +130,38 @@ def _histogram(ulp: UlpDivergence) -> Iterator[Picture]:
         {"distance": name, "elements": count, "share": count / (ulp.numel or 1)}
         for name, count in zip(names, counts, strict=False)
     ]
-    chart = (
-        _chart(values)
-        .mark_bar(color=_SECOND)
-        .encode(
-            x=alt.X(
-                "distance:N", sort=names, title="distance in ULP", axis=alt.Axis(labelAngle=-40)
-            ),
-            y=alt.Y("elements:Q", scale=alt.Scale(type="symlog"), title="elements"),
-            tooltip=[
-                alt.Tooltip("distance:N", title="ULP"),
-                alt.Tooltip("elements:Q", format=","),
-                alt.Tooltip("share:Q", format=".2%"),
-            ],
-        )
-        .properties(height=180)
+    whole = not phrases.has_ulp(ulp)
+    unit = "distance" if whole else "distance in ULP"
+    decades = [0, *(10**n for n in range(len(str(max(counts)))))]
+    base = _chart(values).encode(
+        x=alt.X("distance:N", sort=names, title=unit, axis=alt.Axis(labelAngle=-40)),
+        y=alt.Y(
+            "elements:Q",
+            scale=alt.Scale(type="symlog"),
+            axis=alt.Axis(values=decades, format=","),
+            title="elements",
+        ),
+        tooltip=[
+            alt.Tooltip("distance:N", title=unit),
+            alt.Tooltip("elements:Q", format=","),
+            alt.Tooltip("share:Q", format=".2%"),
+        ],
     )
+    count = alt.Text("elements:Q", format=",")
+    chart = alt.layer(
+        base.mark_bar(color=_SECOND),
+        base.mark_text(dy=-6, fontSize=10).encode(text=count),
+    ).properties(height=180)
+    meaning = ""
+    if not whole:
+        meaning = f" An ULP is the step from one {printable(ulp.dtype)} number to the next; near "
+        meaning += "zero many of them are little."
     yield _picture(
         chart,
         "ulp",
         "How far apart the elements are",
-        f"Of {phrases.count(ulp.numel, 'element')} {phrases.number(ulp.differing)} differ. An ULP "
-        f"is the step from one {printable(ulp.dtype)} number to the next; near zero many of them "
-        "are little.",
+        f"Of {phrases.count(ulp.numel, 'element')} {phrases.number(ulp.differing)} differ."
+        + meaning,
     )
 
 
@@ -180,7 +192,7 @@ def _depth(drift: Drift) -> Picture:
         values += [
             {"layer": module, "what": what, "rms": rms, "size": phrases.short(rms)}
             for what, rms in kinds
-            if rms
+            if rms and math.isfinite(rms)
         ]
     step = drift.layers[0].key.step
     return _picture(
@@ -194,14 +206,20 @@ def _depth(drift: Drift) -> Picture:
 def _losses(drift: Drift) -> Picture:
     names = [printable(run) for run in drift.runs]
     values: list[dict[str, Json]] = []
+    unlike = []
     for step in drift.steps:
         for name, loss in zip(names, step.losses or (), strict=False):
-            values.append({"step": step.step, "what": name, "loss": loss, "size": repr(loss)})
+            if math.isfinite(loss):
+                values.append({"step": step.step, "what": name, "loss": loss, "size": repr(loss)})
+            else:
+                unlike.append(f"{loss} in step {step.step} of {name}")
+    steps = [step.step for step in drift.steps]
+    few = alt.Axis(format="d", values=steps) if len(steps) <= _TICKS else alt.Axis(format="d")
     chart = (
         _chart(values)
         .mark_line(point=True)
         .encode(
-            x=alt.X("step:Q", title="step", axis=alt.Axis(tickMinStep=1, format="d")),
+            x=alt.X("step:Q", title="step", axis=few, scale=alt.Scale(nice=False)),
             y=alt.Y("loss:Q", scale=alt.Scale(zero=False)),
             color=_colour(names, (_ACCENT, _SECOND)),
             strokeDash=alt.StrokeDash("what:N", sort=names, legend=None),
@@ -213,7 +231,10 @@ def _losses(drift: Drift) -> Picture:
         )
         .properties(height=180)
     )
-    return _picture(chart, "loss", "The loss of both runs", "What each step's backward began at.")
+    says = "What each step's backward began at."
+    if unlike:
+        says += f" Not drawn: {phrases.listing(unlike[:_TICKS])}."
+    return _picture(chart, "loss", "The loss of both runs", says)
 
 
 def _steps(drift: Drift) -> Picture:
@@ -224,13 +245,19 @@ def _steps(drift: Drift) -> Picture:
         values += [
             {"step": str(step.step), "what": what, "rms": rms, "size": phrases.short(rms)}
             for what, rms in ((last, step.forward), (weights, step.weights))
-            if rms
+            if rms and math.isfinite(rms)
         ]
+    drawn = {value["step"] for value in values}
+    without = [step for step in steps if step not in drawn]
+    says = "How far the two runs are apart in each step, of the size of the tensor."
+    if without:
+        more = " and others" if len(without) > _TICKS else ""
+        says += f" No size to draw in step {phrases.listing(without[:_TICKS])}{more}."
     return _picture(
         _lines(values, "step", steps, [last, weights]),
         "steps",
         "Drift over steps",
-        "How far the two runs are apart in each step, of the size of the tensor.",
+        says,
     )
 
 
@@ -253,7 +280,7 @@ def _own(own: OwnErrors) -> Picture:
         values += [
             {"place": place, "what": what, "rms": one.rms, "size": phrases.short(one.rms)}
             for what, one in zip(kinds, found, strict=True)
-            if one is not None and one.rms
+            if one is not None and one.rms and math.isfinite(one.rms)
         ]
     names = list(kinds)
     chart = (
@@ -299,6 +326,7 @@ def _lines(
             x=alt.X(
                 f"{along}:N",
                 sort=list(order),
+                scale=alt.Scale(domain=list(dict.fromkeys(order))),
                 title=along,
                 axis=alt.Axis(
                     labelOverlap=True, labelLimit=140, labelAngle=-40 if along == "layer" else 0
@@ -335,7 +363,14 @@ def _colour(names: Sequence[str], colours: Sequence[str]) -> alt.Color:
     )
 
 
-def _picture(chart: alt.Chart, name: str, title: str, says: str) -> Picture:
+def _cut(name: str) -> str:
+    half = _LONGEST // 2
+    return name if len(name) <= _LONGEST else f"{name[:half]}…{name[-half:]}"
+
+
+def _picture(
+    chart: alt.Chart | alt.LayerChart | alt.FacetChart, name: str, title: str, says: str
+) -> Picture:
     styled = chart.properties(
         autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
     ).configure(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePath
+import os
+from pathlib import Path
 
+from repro_audit.control.callsites import file_of
 from repro_audit.model import Audit
 from repro_audit.report.phrases import printable
 from repro_audit.report.story import story
@@ -23,6 +25,8 @@ def to_github(audit: Audit) -> str:
     if caused_by is not None and caused_by.call_site is not None:
         site = caused_by.call_site
     level = _LEVELS.get(audit.verdict, "notice")
+    if audit.self_check is not None and audit.self_check.differing:
+        level = "error"
     title = f"{told.verdict.title}: {subject}"
     lines = [_command(level, title, "\n".join(said), _placed(site, audit.target))]
     lines += [
@@ -38,11 +42,15 @@ def to_github(audit: Audit) -> str:
 
 
 def _placed(site: str | None, target: str) -> str | None:
-    """A call site as seen from here: it may be relative to the program's directory."""
-    beside = PurePath(target).parent / (site or "")
-    if site and not Path(site.rpartition(":")[0]).exists():
-        return str(beside) if Path(str(beside).rpartition(":")[0]).exists() else site
-    return site
+    """A call site as GitHub wants it: from the top of the checkout."""
+    program = "" if target.startswith("-m ") else target.partition(".py:")[0]
+    found = file_of(site or "", program)
+    if found is None:
+        return site
+    path, line = found
+    top = Path(os.environ.get("GITHUB_WORKSPACE") or Path.cwd()).resolve()
+    resolved = path.resolve()
+    return f"{resolved.relative_to(top)}:{line}" if resolved.is_relative_to(top) else site
 
 
 def _command(level: str, title: str, message: str, site: str | None) -> str:

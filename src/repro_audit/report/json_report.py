@@ -64,6 +64,10 @@ def load(path: Path) -> Audit:
     except OSError as error:
         raise UsageError(f"cannot read the report {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
+        if _is_trace(path):
+            raise UsageError(
+                f"{path} is a trace, and no report; `repro-audit compare` compares two of them"
+            ) from error
         raise InconclusiveError(f"{path} is not a JSON report: {error}; {_AGAIN}") from error
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
@@ -81,11 +85,17 @@ def load(path: Path) -> Audit:
         ) from error
 
 
+def _is_trace(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(15) == b"SQLite format 3"
+
+
 def _audit(audit: Audit) -> dict[str, Json]:
     return {
         "schema": SCHEMA,
         "tool": {"version": __version__, "engine": audit.engine},
         "command": audit.command,
+        "words": list(audit.words),
         "target": audit.target,
         "mode": audit.mode,
         "directory": audit.directory,

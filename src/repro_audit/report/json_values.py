@@ -110,6 +110,7 @@ def audit_from(document: Mapping[str, Json]) -> Audit:
         ),
         directory=_optional(_text, document["directory"]),
         reason=_optional(_text, document["reason"]),
+        words=_texts(document.get("words", [])),
         matrix=_optional(_matrix, document.get("matrix")),
     )
 

@@ -53,13 +53,14 @@ def _sites(overview: Overview | None) -> dict[str, Any] | None:
 
 
 def _escaped(text: object) -> str:
-    """Text that Markdown shows as it is."""
-    return re.sub(r"([\\`*_{}\[\]<>#+!|~&$])", r"\\\1", str(text)).replace("@", f"@{_ZERO_WIDTH}")
+    """Text that GitHub's Markdown shows as it is: no markup, link, mention or emoji of it."""
+    escaped = re.sub(r"([\\`*_{}\[\]<>#+!|~&$])", r"\\\1", str(text))
+    return re.sub(r"@|://|www(?=\.)|\\#|:(?=\w)", rf"\g<0>{_ZERO_WIDTH}", escaped)
 
 
 def _code(text: object) -> str:
-    """Text in code's type, whatever backticks it has; a table's bars are escaped."""
-    said = str(text).replace("|", "\\|")
+    """Text in code's type, whatever backticks it has."""
+    said = str(text)
     ticks = "`" * (max(map(len, re.findall("`+", said)), default=0) + 1)
     space = " " if said.startswith("`") or said.endswith("`") else ""
     return f"{ticks}{space}{said}{space}{ticks}"

@@ -23,8 +23,11 @@ class Report:
         return f"<Report: {self.audit.target} is {self.audit.verdict}>"
 
     def _repr_html_(self) -> str:
-        from repro_audit.report.html import to_html
-
+        try:
+            from repro_audit.report.html import to_html
+        except ImportError:
+            said = f"{self}\nA page is shown with: pip install 'repro-audit[report]'"
+            return f"<pre>{html.escape(said)}</pre>"
         # A document of its own: its styles and scripts are not the notebook's.
         page = html.escape(to_html(self.audit))
         return f'<iframe srcdoc="{page}" title="repro-audit" width="100%" height="720"></iframe>'

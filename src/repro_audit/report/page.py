@@ -61,8 +61,9 @@ class Statements:
         return " · ".join(parts)
 
     def paragraph(self, text: str, *, indent: int, lead: str = "", style: str = "") -> None:
-        """Keep a paragraph."""
-        self.told.append(Statement(lead.strip(), text.replace(_GLUE, " ")))
+        """Keep a paragraph; behind a blank lead it goes on with what was told last."""
+        label = self.told[-1].label if lead and not lead.strip() else lead.strip()
+        self.told.append(Statement(label, text.replace(_GLUE, " ")))
 
     def labelled(self, label: str, text: str, *, indent: int = 2, style: str = "dim") -> None:
         """Keep a paragraph; without a label it belongs to what was labelled last."""

@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from repro_audit.model import Audit, Json, Matrix, Overview, RunInfo
+from repro_audit.model import Audit, Json, Matrix, Overview, RunInfo, UlpDivergence
 from repro_audit.report import matrix_text, phrases
 from repro_audit.report.phrases import printable
+
+_INFINITE = 1e308
 
 
 def tiles(audit: Audit) -> Iterator[dict[str, str]]:
@@ -17,18 +19,18 @@ def tiles(audit: Audit) -> Iterator[dict[str, str]]:
         yield from _matrix_tiles(audit.matrix)
         return
     events = audit.events
-    differ = f"{phrases.number(events.divergent)} of {phrases.number(events.compared)}"
-    yield {"number": differ, "caption": "events differ"}
-    both = "recordings" if audit.command in {"compare", "verify"} else "runs"
+    if audit.verdict in {"different-program", "inconclusive"}:
+        yield {"number": phrases.number(events.compared), "caption": "events could be compared"}
+    else:
+        differ = f"{phrases.number(events.divergent)} of {phrases.number(events.compared)}"
+        yield {"number": differ, "caption": "events differ"}
+    both = "recordings" if audit.command == "compare" else "runs"
     yield {"number": str(audit.observed.runs), "caption": f"{both} compared"}
     steps = audit.runs[0].manifest.get("steps") if audit.runs else None
     if isinstance(steps, int):
         yield {"number": phrases.number(steps), "caption": "step" if steps == 1 else "steps"}
     if audit.origin is not None and audit.origin.ulp is not None:
-        ulp = audit.origin.ulp
-        share = f"{phrases.number(ulp.differing)} of {phrases.number(ulp.numel)}"
-        yield {"number": share, "caption": "elements differ at the origin"}
-        yield {"number": phrases.number(ulp.max_ulp), "caption": "ULP apart there, at most"}
+        yield from _origin_tiles(audit.origin.ulp)
     if audit.drift is not None and audit.drift.largest is not None:
         largest = audit.drift.largest.deviation
         yield {"number": phrases.short(largest.rms), "caption": "of its size, the largest drift"}
@@ -39,6 +41,20 @@ def tiles(audit: Audit) -> Iterator[dict[str, str]]:
     if audit.own is not None and audit.own.events:
         own = f"{phrases.number(audit.own.differing)} of {phrases.number(audit.own.events)}"
         yield {"number": own, "caption": "events err by themselves"}
+
+
+def _origin_tiles(ulp: UlpDivergence) -> Iterator[dict[str, str]]:
+    if ulp.identical:
+        # Further runs were measured, and did not differ there.
+        return
+    share = f"{phrases.number(ulp.differing)} of {phrases.number(ulp.numel)}"
+    yield {"number": share, "caption": "elements differ at the origin"}
+    if ulp.max_ulp:
+        apart = "ULP apart there, at most" if phrases.has_ulp(ulp) else "apart there, at most"
+        yield {"number": phrases.number(ulp.max_ulp), "caption": apart}
+    if ulp.unordered:
+        caption = "elements there are NaN against a number"
+        yield {"number": phrases.number(ulp.unordered), "caption": caption}
 
 
 def _matrix_tiles(matrix: Matrix) -> Iterator[dict[str, str]]:
@@ -92,7 +108,8 @@ def sites(overview: Overview | None) -> dict[str, Any] | None:
             _figure(site.first_event),
         ]
         if measured:
-            rms = None if site.rms is None or not math.isfinite(site.rms) else site.rms
+            # Beyond any size, and last among them where it is no number.
+            rms = site.rms if site.rms is None or math.isfinite(site.rms) else _INFINITE
             size = "" if site.rms is None else phrases.short(site.rms)
             cells += [{"text": size, "sort": rms, "number": True}, _figure(site.max_ulp)]
         rows.append({"differs": site.differing > 0, "cells": cells})
@@ -117,7 +134,9 @@ def cells(matrix: Matrix | None) -> dict[str, Any] | None:
     axes = [printable(axis.name) for axis in matrix.axes]
     columns = [*axes, "result", "first difference", "apart", *(["a step"] * timed), "notes"]
     rows = []
-    for cell in matrix.cells:
+    # One result after the other, the baseline's first; what has none last.
+    order = sorted(matrix.cells, key=lambda cell: (cell.group is None, cell.group or 0))
+    for number, cell in enumerate(order):
         settings = [
             {"text": printable(value), "changed": value != matrix.baseline[axis.name]}
             for axis in matrix.axes
@@ -132,6 +151,7 @@ def cells(matrix: Matrix | None) -> dict[str, Any] | None:
                 "settings": settings,
                 "outcome": cell.outcome,
                 "group": cell.group,
+                "begins": number > 0 and cell.group != order[number - 1].group,
                 "result": matrix_text.result(cell) or "baseline",
                 "texts": [place, apart, *step, notes],
             }

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 from repro_audit.model import (
+    Audit,
     CauseClass,
     Cure,
     Deviation,
@@ -19,6 +20,8 @@ from repro_audit.model import (
     Unseen,
 )
 
+# Of a recorded condition, in a line of text.
+_LONGEST = 40
 _FIXED_BY_THE_AUDIT: dict[CauseClass, str] = {
     "unseeded-rng": "fixes its seeds",
     "rng-drift": "fixes its seeds",
@@ -195,9 +198,14 @@ def what_differs(origin: Origin) -> str:
     )
 
 
+def has_ulp(figures: UlpDivergence) -> bool:
+    """True for floating-point numbers, whose distance is in ULP; integers differ by so many."""
+    return figures.dtype.startswith(("float", "bfloat", "complex"))
+
+
 def ulp(figures: UlpDivergence) -> list[str]:
     """How far apart two tensors are: phrases from the most to the least telling."""
-    whole = not figures.dtype.startswith(("float", "bfloat", "complex"))
+    whole = not has_ulp(figures)
     phrases = [f"{number(figures.differing)} of {count(figures.numel, 'element')}"]
     if figures.max_ulp:
         phrases.append(
@@ -233,25 +241,54 @@ def spec(origin: Origin) -> str:
     return f"{printable(origin.spec.dtype)}[{shape}] on {printable(origin.spec.device)}"
 
 
+def held_still(audit: Audit) -> bool:
+    """True if what as-is did not repeat repeats because of what the audit held still.
+
+    Where each of its conditions was changed by itself and none made a difference it may be chance.
+    """
+    confirmation, tried = audit.confirmation, audit.explanation
+    if confirmation is None or confirmation.holds:
+        return False
+    return tried is None or any(experiment.differs for experiment in tried.experiments)
+
+
 def fixed_by_the_audit(cls: CauseClass | None) -> str:
     """What a controlled run held still, told by what went wrong without it."""
     return _FIXED_BY_THE_AUDIT.get(cls or "unknown", "fixes its seeds and its hash seed")
 
 
 def setting(value: Json) -> str:
-    """A recorded condition in at most 40 characters; `unset` where there is none."""
+    """A recorded condition; `unset` where there is none."""
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
-    text = printable(text) or '""'
-    return "unset" if value is None else text if len(text) <= 40 else f"{text[:37]}..."
+    return "unset" if value is None else printable(text) or '""'
 
 
 def manifest_difference(difference: ManifestDifference) -> str:
-    """`versions.torch: 2.13.0 in run-1 and run-2, 2.12.0 in run-3`."""
+    """`versions.torch: 2.13.0 in run-1 and run-2, 2.12.0 in run-3`.
+
+    Long values are told from where they part.
+    """
     runs_by_value: dict[str, list[str]] = {}
     for run, value in difference.values.items():
         runs_by_value.setdefault(setting(value), []).append(printable(run))
-    said = ", ".join(f"{value} in {listing(runs)}" for value, runs in runs_by_value.items())
+    alike = 0
+    for letters in zip(*runs_by_value, strict=False) if len(runs_by_value) > 1 else ():
+        if len(set(letters)) > 1:
+            break
+        alike += 1
+    said = ", ".join(
+        f"{_from(value, alike)} in {listing(runs)}" for value, runs in runs_by_value.items()
+    )
     return f"{printable(difference.field)}: {said}"
+
+
+def _from(value: str, alike: int) -> str:
+    """At most some 40 characters of a value, those among them at which it parts from others."""
+    if len(value) <= _LONGEST:
+        return value
+    begin = max(0, alike - _LONGEST // 2)
+    shown = value[begin : begin + _LONGEST - 3]
+    return f"{'...' if begin else ''}{shown}{'...' if begin + len(shown) < len(value) else ''}"
 
 
 def missed(runs: int) -> float:

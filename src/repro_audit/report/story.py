@@ -10,7 +10,7 @@ from repro_audit.model import Audit, Matrix
 from repro_audit.report import phrases
 from repro_audit.report.page import Statement, Statements
 from repro_audit.report.phrases import printable
-from repro_audit.report.terminal import next_command, tell
+from repro_audit.report.terminal import FIRST_AS_IS, next_command, tell
 
 _LABELS = {
     "": "Findings",
@@ -103,12 +103,22 @@ def story(audit: Audit) -> Story:
             audit.origin.key, rank=audit.origin.rank, recompute=audit.origin.recompute
         )
         # What differs there is told first.
-        at = next(i for i, one in enumerate(rest) if not one.label and one.text != audit.reason)
+        reason = printable(audit.reason or "")
+        at = next(i for i, one in enumerate(rest) if not one.label and one.text != reason)
         source = printable(audit.origin.source or "")
         place = Place(path, phrases.whereabouts(audit.origin), source, rest.pop(at).text)
+    confirmed: tuple[Told, ...] = ()
+    if audit.confirmation is not None and audit.confirmation.origin is not None:
+        # The place stands behind what it is the place of.
+        at = next(i for i, one in enumerate(rest) if one.text.endswith(FIRST_AS_IS))
+        said = f"{rest[at].text}: {rest[at + 1].text}"
+        del rest[at : at + 2]
+        confirmed = (Told("As-is", (said,), False), *_told(rest, _WHY))
+        rest = [one for one in rest if one.label not in _WHY]
     axes = () if audit.matrix is None else tuple(axis.name for axis in audit.matrix.axes)
     parts = (
         Part("axes", "What each condition changes", _told(rest, axes, axes)),
+        Part("confirmed", "Without the audit's settings", confirmed),
         Part("why", "Why", _told(rest, _WHY)),
         Part("apart", "How far apart", _told(rest, _APART)),
         Part("found", "What else was found", _told(rest, None, axes)),
@@ -120,23 +130,32 @@ def story(audit: Audit) -> Story:
 
 def verdict_of(audit: Audit) -> Verdict:
     """The verdict in a sentence or two that need no other knowledge."""
+    if audit.self_check is not None and audit.self_check.differing:
+        said = (
+            "The observed program did not end in the state of one that was not observed. Nothing "
+            "else that is said here counts: please report it."
+        )
+        return Verdict("Disturbed", "bad", "!", "The audit disturbed the program", said)
     if audit.matrix is not None:
         return _of_matrix(audit, audit.matrix)
-    recorded = audit.command in {"compare", "verify"}
     both = "recordings" if audit.command == "compare" else "runs"
-    many = {2: "two", 3: "three"}.get(audit.observed.runs, phrases.number(audit.observed.runs))
-    began = f"The program was run {'twice' if many == 'two' else f'{many} times'}"
-    began += ", with the same seeds. " if audit.mode != "as-is" else ". "
-    if recorded:
-        began = f"{many.capitalize()} {both} of a program were compared. "
+    began = _began(audit)
     if audit.verdict == "identical":
         said = f"{began}Every tensor that was compared came out the same, bit by bit."
-        if audit.confirmation is not None and not audit.confirmation.holds:
-            said += " That is so only because the audit fixed what is usually left open."
-        return Verdict("Identical", "good", "✓", f"The {both} are identical", said)
+        if audit.confirmation is None or audit.confirmation.holds:
+            return Verdict("Identical", "good", "✓", f"The {both} are identical", said)
+        said += " One more run, without the audit's settings, differed. "
+        if phrases.held_still(audit):
+            said += "So they are the same only because the audit fixes what is usually left open."
+            title = f"The {both} are identical only under the audit's settings"
+            return Verdict("Identical", "unsure", "✓", title, said)
+        said += "Changing these settings one by one did not bring that back: it may be chance."
+        title = f"The {both} are identical, and a run without the audit's settings was not"
+        return Verdict("Identical", "unsure", "✓", title, said)
     if audit.verdict == "within-tolerance":
         said = (
-            f"{began}They differ in some bits, and all that was measured is within the tolerance."
+            f"{began}They differ in some bits, and all that was measured is within the tolerance. "
+            "The first bit that differs is here."
         )
         return Verdict("Within tolerance", "good", "✓", f"The {both} agree within tolerance", said)
     if audit.verdict == "divergent":
@@ -149,6 +168,22 @@ def verdict_of(audit: Audit) -> Verdict:
         return Verdict("Different program", "unsure", "?", "These are not of one program", said)
     said = "There was too little to go by for an answer. That is not the same as no difference."
     return Verdict("Inconclusive", "unsure", "?", "There is no answer", said)
+
+
+def _began(audit: Audit) -> str:
+    """How the audit came by what it compares."""
+    runs = audit.observed.runs
+    many = {2: "two", 3: "three"}.get(runs, phrases.number(runs))
+    if audit.command == "verify":
+        return "A recorded program was run again here, and compared with the recording. "
+    if audit.command == "compare":
+        began = f"{many.capitalize()} recordings of a program were compared. "
+        if runs > 2 and audit.overview is not None:
+            one, other = (printable(run) for run in audit.overview.runs)
+            began += f"What is said of two of them is said of {one} and {other}. "
+        return began
+    began = f"The program was run {'twice' if runs == 2 else f'{many} times'}"
+    return began + (", with the same seeds. " if audit.mode != "as-is" else ". ")
 
 
 def _of_matrix(audit: Audit, matrix: Matrix) -> Verdict:
@@ -171,26 +206,14 @@ def _of_matrix(audit: Audit, matrix: Matrix) -> Verdict:
 
 def commands(audit: Audit) -> Iterator[tuple[str, str]]:
     """What to type, and what for: the audit again, the next question, the reproducer."""
-    first = audit.runs[0] if audit.runs else None
-    asked = first.manifest.get("target", {}) if first is not None else {}
-    if audit.command == "run" and first is not None:
-        words = ["repro-audit", *_words(audit.target)]
-        if audit.mode in {"deterministic", "as-is"}:
-            words.append(f"--{audit.mode}")
-        arguments = [str(word) for word in asked.get("arguments") or ()]
-        yield "The audit again:", _shell([*words, *(("--", *arguments) if arguments else ())])
-        if audit.verdict == "divergent" and audit.explanation is None:
-            explained = _shell([*words, "--explain", *(("--", *arguments) if arguments else ())])
-            yield "Why: one condition is changed at a time, and a cure is tried:", explained
-    elif audit.matrix is not None:
-        varied = (f"--vary={axis.name}={','.join(axis.values)}" for axis in audit.matrix.axes)
-        grid = ["--grid"] * audit.matrix.grid
-        words = ["repro-audit", "matrix", *_words(audit.target), *varied, *grid]
-        yield "The matrix again:", _shell(words)
-    elif audit.command in {"compare", "verify"} and first is not None:
-        traces = [run.trace for run in audit.runs]
-        named = traces if audit.command == "compare" else traces[:1]
-        yield "The comparison again:", _shell(["repro-audit", audit.command, *named])
+    if audit.words:
+        yield "The same again:", _shell(["repro-audit", *audit.words])
+    if audit.words and _may_be_explained(audit):
+        command, *rest = audit.words
+        yield (
+            "Why: one condition is changed at a time, and a cure is tried:",
+            _shell(["repro-audit", command, "--explain", *rest]),
+        )
     if audit.reproducer is not None and audit.reproducer.path is not None:
         yield "The divergence with torch alone:", _shell(["python", audit.reproducer.path])
     again = next_command(audit)
@@ -198,8 +221,8 @@ def commands(audit: Audit) -> Iterator[tuple[str, str]]:
         yield "All of it, for programs to read:", again
 
 
-def _words(target: str) -> list[str]:
-    return target.split(" ", 1) if target.startswith("-m ") else [target]
+def _may_be_explained(audit: Audit) -> bool:
+    return audit.command == "run" and audit.verdict == "divergent" and audit.explanation is None
 
 
 def _shell(words: list[str]) -> str:
@@ -216,8 +239,14 @@ def _told(
         if one.label in labels if labels is not None else one.label not in elsewhere:
             found.setdefault(one.label, []).append(one.text)
     return tuple(
-        Told(_long(label, axes), tuple(texts), label == "try") for label, texts in found.items()
+        Told(_long(label, axes), tuple(texts), label == "try" and all(map(_is_code, texts)))
+        for label, texts in found.items()
     )
+
+
+def _is_code(text: str) -> bool:
+    """True for a call, an assignment or an option, not for a sentence."""
+    return " " not in text.strip() or text.endswith(")") or " = " in text
 
 
 def _long(label: str, axes: tuple[str, ...]) -> str:

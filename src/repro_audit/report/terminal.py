@@ -21,6 +21,7 @@ _ELSEWHERE_SHOWN = 3
 _MANIFESTS_SHOWN = 8
 _ITEMS_SHOWN = 4
 
+FIRST_AS_IS = "as-is, the first difference is"
 _HEADLINES = {
     "identical": ("IDENTICAL", "bold green"),
     "within-tolerance": ("WITHIN TOLERANCE", "bold green"),
@@ -98,8 +99,8 @@ def next_command(audit: Audit) -> str | None:
         name = numbered.group(1) if numbered and usual else shlex.quote(str(place))
         return f"repro-audit report {printable(name)} --format json"
     if audit.command == "compare":
-        traces = shlex.join(run.trace for run in audit.runs)
-        return f"repro-audit compare {printable(traces)} --format json"
+        words = audit.words or ("compare", *(run.trace for run in audit.runs))
+        return f"repro-audit {printable(shlex.join(words))} --format json"
     return None
 
 
@@ -269,10 +270,10 @@ def _confirmation(audit: Audit, page: Sheet) -> None:
         return
     cause = confirmation.cause
     because = ""
-    if audit.explanation is None or any(tried.differs for tried in audit.explanation.experiments):
+    if phrases.held_still(audit):
         held = phrases.fixed_by_the_audit(cause.cls if cause else None)
         because = f"repeats only because the audit {held}: "
-    page.paragraph(f"{because}as-is, the first difference is", indent=2)
+    page.paragraph(f"{because}{FIRST_AS_IS}", indent=2)
     origin = confirmation.origin
     if origin is not None:
         page.paragraph(_located(origin, page), indent=4)
