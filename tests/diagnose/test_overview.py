@@ -61,6 +61,20 @@ def test_sites_in_the_order_of_their_first_difference(run) -> None:
     assert (other.first_step, other.first_event, other.rms, other.max_ulp) == (None,) * 4
 
 
+def test_processes_have_rows_of_their_own(run) -> None:
+    def made(off: float) -> list[tuple[Any, ...]]:
+        return [
+            event("mm", 1.0, "h", time=1),
+            event("mm", 1.0, "h", time=2, process="1"),
+            event("mm", 1.0 + off, "h", time=3, process="1"),
+            event("mm", 1.0, "h", time=4),
+        ]
+
+    first, second = seen(run, made(0.0), made(2.0**-20)).sites
+    assert (first.process, first.events, first.differing, first.first_event) == ("1", 2, 1, 1)
+    assert (second.process, second.events, second.differing) == ("", 2, 0)
+
+
 def test_what_one_run_alone_does_differs(run) -> None:
     found = seen(run, [*steps(2), event("relu", 1.0, "extra")], [*steps(2), ("exp", 3)])
     assert [(site.op, site.differing) for site in found.sites[:2]] == [

@@ -17,10 +17,10 @@ SMALL = Overview(
         rms=((None, 1e-7, 3e-7), (2e-3, 3e-3, 0.5), (None, None, 1e-4)),
     ),
     sites=(
-        SiteExtent("backward", "emb", "aten.index_put.default", 3, 3, 0, 42, 2e-3, 65536),
-        SiteExtent("weights", "emb", "param:weight", 4, 3, 0, 83, 3e-3, 1024),
-        SiteExtent("forward", "head", "aten.addmm.default", 3, 2, 1, 96, 1e-4, 7),
-        SiteExtent("forward", "", "aten.randn.default", 1, 0, None, None, None, None),
+        SiteExtent("backward", "emb", "aten.index_put.default", 3, 3, 0, 42, 2e-3, 65536, ""),
+        SiteExtent("weights", "emb", "param:weight", 4, 3, 0, 83, 3e-3, 1024, ""),
+        SiteExtent("forward", "head", "aten.addmm.default", 3, 2, 1, 96, 1e-4, 7, ""),
+        SiteExtent("forward", "", "aten.randn.default", 1, 0, None, None, None, None, ""),
     ),
     omitted=0,
 )
@@ -40,6 +40,7 @@ def large(count: int = SITES) -> Overview:
             100 * at if at % 7 else None,
             1e-7 * (at + 1) if at % 7 else None,
             at if at % 7 else None,
+            "",
         )
         for at in range(count)
     )
@@ -57,7 +58,7 @@ def overview_audits(divergent: Audit, identical: Audit, hostile: str) -> dict[st
     assert divergent.origin is not None
     lined = replace(divergent.origin, source="loss = emb[tokens].mean()")
     alike = HeatMap(("fc",), (0,), ((4,),), ((0,),), ((None,),))
-    same = SiteExtent("forward", "fc", "aten.mm.default", 4, 0, None, None, None, None)
+    same = SiteExtent("forward", "fc", "aten.mm.default", 4, 0, None, None, None, None, "")
     return {
         "overview": replace(divergent, origin=lined, overview=SMALL),
         "overview-large": replace(divergent, overview=large()),

@@ -221,6 +221,7 @@ def _of_the_audit() -> Iterator[str]:
         if word == "--":
             yield word
             yield from words
+            return
         name, attached, _ = word.partition("=")
         if name in _VALUED:
             if not attached:

@@ -20,16 +20,21 @@ ROWS, COLUMNS = 64, 48
 _BUNDLED = 4
 
 _I64 = npt.NDArray[np.int64]
-_Site = tuple[str, str, str]
+# Process, phase, module and op.
+_Site = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """Events that were compared: site by number, step, place in the run, whether they differ."""
+    """Events that were compared, by the numbers of their sites: when, where, whether they differ.
+
+    `at` is the place in the run, `place` that in the process.
+    """
 
     names: list[_Site]
     site: _I64
     step: _I64
+    at: _I64
     place: _I64
     differs: npt.NDArray[np.bool_]
 
@@ -62,27 +67,38 @@ def _compared(
         known &= ~(unlike & random_ones(a)[alignment.pairs.mine])
     both = alignment.pairs.mine[known]
     alone = [] if values_only else [(a, alignment.only_a), (b, alignment.only_b)]
-    site, step, place = [], [], []
+    site, step, at, place = [], [], [], []
     for trace, events in [(a, both), *((t, np.array(e, np.int64)) for t, e in alone)]:
         site.append(_numbers(trace, names)[events])
         step.append(column(trace.step)[events])
-        place.append(events)
-    only = sum(len(events) for events in place[1:])
+        at.append(events)
+        place.append(column(trace.places)[events])
+    only = sum(len(events) for events in at[1:])
     differs = np.concatenate([unlike[known], np.ones(only, np.bool_)])
     return _Compared(
-        list(names), np.concatenate(site), np.concatenate(step), np.concatenate(place), differs
+        list(names),
+        np.concatenate(site),
+        np.concatenate(step),
+        np.concatenate(at),
+        np.concatenate(place),
+        differs,
     )
 
 
 def _numbers(trace: Trace, names: dict[_Site, int]) -> _I64:
-    """For each event the number of its phase, module and op in `names`, which grows."""
-    keys = column(trace.site) * len(PHASES) + column(trace.phase)
+    """For each event the number of its site in `names`, which grows."""
+    processes = sorted({thread.process for thread in trace.threads})
+    of = np.array([processes.index(thread.process) for thread in trace.threads] or [0], np.int64)
+    keys = (column(trace.site) * len(PHASES) + column(trace.phase)) * len(processes)
+    keys += of[column(trace.thread)]
     distinct, first, which = np.unique(keys, return_index=True, return_inverse=True)
     numbers = np.empty(len(distinct), np.int64)
     # In the order of execution.
     for at in np.argsort(first).tolist():
-        site, phase = divmod(int(distinct[at]), len(PHASES))
-        numbers[at] = names.setdefault((PHASES[phase], *trace.sites[site]), len(names))
+        rest, process = divmod(int(distinct[at]), len(processes))
+        site, phase = divmod(rest, len(PHASES))
+        name = (processes[process], PHASES[phase], *trace.sites[site])
+        numbers[at] = names.setdefault(name, len(names))
     return numbers[which]
 
 
@@ -91,12 +107,10 @@ def _sites(found: _Compared, gaps: Sequence[Gap]) -> tuple[SiteExtent, ...]:
     events = np.bincount(found.site, minlength=count)
     differing = np.bincount(found.site[found.differs], minlength=count)
     # Of each site the differing event that comes first.
-    order = np.argsort(found.place[found.differs], kind="stable")
-    site = found.site[found.differs][order]
-    which, at = np.unique(site, return_index=True)
-    places = found.place[found.differs][order][at].tolist()
-    steps = found.step[found.differs][order][at].tolist()
-    first = dict(zip(which.tolist(), zip(steps, places, strict=True), strict=True))
+    apart = np.flatnonzero(found.differs)
+    apart = apart[np.argsort(found.at[apart], kind="stable")]
+    which, begins = np.unique(found.site[apart], return_index=True)
+    first = dict(zip(which.tolist(), apart[begins].tolist(), strict=True))
     measured: dict[_Site, tuple[float, int]] = {}
     for gap in gaps:
         rms, ulp = measured.get(_site(gap), (0.0, 0))
@@ -105,21 +119,31 @@ def _sites(found: _Compared, gaps: Sequence[Gap]) -> tuple[SiteExtent, ...]:
     for number, name in enumerate(found.names):
         if not events[number]:
             continue
-        step, place = first.get(number, (None, None))
+        begun = first.get(number)
         rms_, ulp_ = measured.get(name, (None, None))
+        process, phase, module, op = name
         row = SiteExtent(
-            *name, int(events[number]), int(differing[number]), step, place, rms_, ulp_
+            phase=phase,
+            module=module,
+            op=op,
+            events=int(events[number]),
+            differing=int(differing[number]),
+            first_step=None if begun is None else int(found.step[begun]),
+            first_event=None if begun is None else int(found.place[begun]),
+            rms=rms_,
+            max_ulp=ulp_,
+            process=process,
         )
-        rows.append((place is None, number if place is None else place, row))
+        rows.append((begun is None, number if begun is None else int(found.at[begun]), row))
     return tuple(row for _, _, row in sorted(rows, key=lambda item: item[:2]))
 
 
 def _site(gap: Gap) -> _Site:
-    return gap.key.phase, gap.key.module, gap.key.op
+    return gap.key.process, gap.key.phase, gap.key.module, gap.key.op
 
 
 def _heat(found: _Compared, gaps: Sequence[Gap]) -> HeatMap:
-    labels = _labels([module for _, module, _ in found.names])
+    labels = _labels([module for *_, module, _ in found.names])
     modules = list(dict.fromkeys(labels))
     rows = {module: number for number, module in enumerate(modules)}
     last = int(found.step.max(initial=0))
@@ -131,7 +155,7 @@ def _heat(found: _Compared, gaps: Sequence[Gap]) -> HeatMap:
     compared = np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
     differing = np.bincount(cell[found.differs], minlength=shape[0] * shape[1]).reshape(shape)
     rms: list[list[float | None]] = [[None] * columns for _ in modules]
-    by_module = dict(zip((module for _, module, _ in found.names), labels, strict=True))
+    by_module = dict(zip((module for *_, module, _ in found.names), labels, strict=True))
     for gap in gaps:
         label = by_module.get(gap.key.module)
         if label is not None:

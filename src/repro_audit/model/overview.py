@@ -9,8 +9,9 @@ from dataclasses import dataclass
 class SiteExtent:
     """The events of one site in one phase, in all steps, and how many of them differ.
 
-    `first_step` and `first_event` (its place in the run) are those of the first that differs; `rms`
-    and `max_ulp` the largest that were measured. All four are None where there is none.
+    `first_step` and `first_event` (its place in its process) are those of the first that differs;
+    `rms` and `max_ulp` the largest that were measured. All four are None where there is none.
+    `process` is '' for the program's own.
     """
 
     phase: str
@@ -22,6 +23,7 @@ class SiteExtent:
     first_event: int | None
     rms: float | None
     max_ulp: int | None
+    process: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,14 +82,16 @@ def sites(overview: Overview | None) -> dict[str, Any] | None:
     if overview.omitted:
         says += f" {phrases.number(overview.omitted)} more that are alike are not listed."
     measured = any(site.rms is not None for site in overview.sites)
+    several = any(site.process for site in overview.sites)
     columns = [
+        *([("process", "text", "empty for the program's own")] * several),
         ("phase", "text", ""),
         ("module", "text", ""),
         ("op", "text", ""),
         ("events", "size", "how many were compared"),
         ("differ", "size", "how many of them differ"),
         ("first in step", "number", "the step in which it differs first"),
-        ("first event", "number", "the place in the run of the first that differs"),
+        ("first event", "number", "the place in its process of the first that differs"),
     ]
     if measured:
         columns += [
@@ -99,6 +101,7 @@ def sites(overview: Overview | None) -> dict[str, Any] | None:
     rows = []
     for site in overview.sites:
         cells = [
+            *([_text(printable(site.process))] * several),
             _text(printable(site.phase)),
             _text(printable(site.module)),
             _text(phrases.op_name(site.op)),

@@ -159,6 +159,11 @@ class Trace:
         """The thread that event `i` belongs to."""
         return self.threads[self.thread[i]]
 
+    @property
+    def places(self) -> array[int]:
+        """The place of each event among those of its process."""
+        return self._at
+
     def place(self, i: int) -> int:
         """The place of event `i` among those of its process."""
         return self._at[i]
