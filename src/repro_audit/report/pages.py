@@ -63,7 +63,7 @@ def _matrix_tiles(matrix: Matrix) -> Iterator[dict[str, str]]:
     groups = {cell.group for cell in matrix.cells if cell.group is not None}
     yield {
         "number": str(len(groups)),
-        "caption": "results that differ" if len(groups) > 1 else "result",
+        "caption": "different results" if len(groups) > 1 else "result",
     }
     for outcome, caption in (("varies", "vary from run to run"), ("failed", "failed")):
         if outcome in outcomes:
