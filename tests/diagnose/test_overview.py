@@ -51,6 +51,19 @@ def test_which_modules_differ_in_which_steps(run) -> None:
     assert found.heat.rms[1][2] == pytest.approx(2.0**-20, rel=1e-3)
 
 
+def test_rows_are_in_the_order_of_the_forward(run) -> None:
+    made = [
+        event("param:weight", 1.0, "head"),
+        event("param:weight", 1.0, "unused"),
+        event("param:weight", 1.0, "h.0"),
+        event("mm", 1.0, "h.0"),
+        event("mm", 1.0, "drop"),
+        event("mm", 1.0, "head"),
+        event("mm", 1.0, "h.0", phase="backward"),
+    ]
+    assert seen(run, made, made).heat.modules == ("unused", "h.0", "drop", "head")
+
+
 def test_sites_in_the_order_of_their_first_difference(run) -> None:
     found = seen(run, steps(4), steps(4, off=2))
     head, other = found.sites

@@ -143,8 +143,9 @@ def _site(gap: Gap) -> _Site:
 
 
 def _heat(found: _Compared, gaps: Sequence[Gap]) -> HeatMap:
-    labels = _labels([module for *_, module, _ in found.names])
-    modules = list(dict.fromkeys(labels))
+    label_of = _labels(_in_order(found))
+    labels = [label_of[module] for *_, module, _ in found.names]
+    modules = list(dict.fromkeys(label_of.values()))
     rows = {module: number for number, module in enumerate(modules)}
     last = int(found.step.max(initial=0))
     width = -(-(last + 1) // COLUMNS)
@@ -155,9 +156,8 @@ def _heat(found: _Compared, gaps: Sequence[Gap]) -> HeatMap:
     compared = np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
     differing = np.bincount(cell[found.differs], minlength=shape[0] * shape[1]).reshape(shape)
     rms: list[list[float | None]] = [[None] * columns for _ in modules]
-    by_module = dict(zip((module for *_, module, _ in found.names), labels, strict=True))
     for gap in gaps:
-        label = by_module.get(gap.key.module)
+        label = label_of.get(gap.key.module)
         if label is not None:
             at = gap.key.step // width
             rms[rows[label]][at] = max(rms[rows[label]][at] or 0.0, gap.deviation.rms)
@@ -171,7 +171,18 @@ def _heat(found: _Compared, gaps: Sequence[Gap]) -> HeatMap:
     )
 
 
-def _labels(modules: Sequence[str]) -> list[str]:
+def _in_order(found: _Compared) -> list[str]:
+    """Modules in the order of their first forward; those without one where they first are."""
+    first = np.full(len(found.names), np.iinfo(np.int64).max)
+    np.minimum.at(first, found.site, found.at)
+    begins: dict[str, tuple[bool, int]] = {}
+    for (_, phase, module, _), at in zip(found.names, first.tolist(), strict=True):
+        key = phase != "forward", at
+        begins[module] = min(begins.get(module, key), key)
+    return sorted(begins, key=lambda module: (begins[module][1], module))
+
+
+def _labels(modules: Sequence[str]) -> dict[str, str]:
     """For each module path the row it belongs to: itself where they are few enough.
 
     Of many, paths are cut to the depth at which they are fewer, and neighbours then share a row.
@@ -184,10 +195,9 @@ def _labels(modules: Sequence[str]) -> list[str]:
             break
         depth -= 1
     size = -(-len(distinct) // ROWS)
-    if size <= 1:
-        return labels
     bundles = {}
-    for at in range(0, len(distinct), size):
+    for at in range(0, len(distinct), size or 1):
         shared = distinct[at : at + size]
-        bundles.update(dict.fromkeys(shared, f"{shared[0]} … {shared[-1]}"))
-    return [bundles[label] for label in labels]
+        name = shared[0] if len(shared) == 1 else f"{shared[0]} … {shared[-1]}"
+        bundles.update(dict.fromkeys(shared, name))
+    return {module: bundles[label] for module, label in zip(modules, labels, strict=True)}

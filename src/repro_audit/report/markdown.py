@@ -55,7 +55,7 @@ def _sites(overview: Overview | None) -> dict[str, Any] | None:
 def _escaped(text: object) -> str:
     """Text that GitHub's Markdown shows as it is: no markup, link, mention or emoji of it."""
     escaped = re.sub(r"([\\`*_{}\[\]<>#+!|~&$])", r"\\\1", str(text))
-    return re.sub(r"@|://|www(?=\.)|\\#|:(?=\w)", rf"\g<0>{_ZERO_WIDTH}", escaped)
+    return re.sub(r"@|://|www(?=\.)|\\#|:(?=[\w+-]+:)", rf"\g<0>{_ZERO_WIDTH}", escaped)
 
 
 def _code(text: object) -> str:
