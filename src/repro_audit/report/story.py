@@ -31,7 +31,7 @@ _LABELS = {
     "leans": "Leans",
     "values": "Measured by",
     "own": "Own error",
-    "nearer": "Nearer to float64",
+    "nearer": "Nearer",
     "runs": "What it took",
     "unseen": "Not observed",
     "self-check": "Self-check",
