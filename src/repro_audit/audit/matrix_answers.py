@@ -112,9 +112,10 @@ class Comparisons:
         baseline = self._samples[0]
         found = self._compared(baseline, sample)
         if isinstance(found, ReproAuditError) or found.differs is None:
-            reason = "nothing of it can be compared with the baseline"
             if isinstance(found, ReproAuditError):
                 reason = _reason(found)
+            else:
+                reason = found.reason or "nothing of it can be compared with the baseline"
             return Cell(
                 sample.name,
                 sample.settings,
