@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from repro_audit.diagnose.cells import difference, draws_forward, rows
+from repro_audit.diagnose.cells import difference, drawn_before, draws_forward, rows
 
 RANDOM = 2
 Array = npt.NDArray[np.float32]
@@ -139,6 +139,7 @@ def test_inputs_that_agree_are_no_evidence(run) -> None:
         cut = values[:n]
         return [
             ("param:weight", 7, {"name": "weight"}),
+            kept("clone", cut),  # by which the inputs are made
             kept("inputs:Net", cut, kind="batch"),
             kept("bernoulli", cut, flags=RANDOM),
             kept("arange", values[0]),  # of no batch at all
@@ -148,7 +149,7 @@ def test_inputs_that_agree_are_no_evidence(run) -> None:
 
     found = rows(run(events(2)), run(events(8)), (2, 8))
     assert (found.differs, found.evidence) == (None, 0)
-    assert found.counts.identical == 3
+    assert found.counts.identical == 4
     few, many = (run(events(n, kept("mul", values[:n]))) for n in (2, 8))
     assert (rows(few, many, (2, 8)).differs, rows(few, many, (2, 8)).evidence) == (False, 1)
     # A graph of whose results nothing is known, such as those in an object of an own class.
@@ -176,6 +177,48 @@ def test_draws_before_a_model_has_its_inputs_are_none_of_its_own(run) -> None:
     fed = ("inputs:Net", 1, {"kind": "batch"})
     assert not draws_forward(run([drawn, fed, kept("mul", numbers(2, 2))]))
     assert draws_forward(run([fed, drawn]))
+
+
+def test_draws_in_a_dimension_that_the_batch_shares_are_said_to_be(run) -> None:
+    values = numbers(8, 3, 4)
+
+    def events(n: int, *, off: float = 0.0) -> list[tuple[Any, ...]]:
+        mask = outside(values[:n])
+        drawn = kept("bernoulli", mask, flags=RANDOM)
+        # The draws of a batch inside, of which the first were given.
+        return [kept("neg", values[:n] + off), drawn, kept("mul", inside(values[:n]) * mask)]
+
+    few, many = run(events(2)), run(events(8))
+    found = rows(few, many, (2, 8))
+    assert (found.drawn, found.mixed, found.differs) == (False, True, True)
+    before = rows(few, run(events(8, off=1.0)), (2, 8))
+    assert (before.differs, before.mixed) == (True, False)
+    own = [kept("bernoulli", values[:n], flags=RANDOM) for n in (2, 8)]
+    few, many = (run([draw, kept("mul", values + at)]) for at, draw in enumerate(own))
+    assert not rows(few, many, (2, 8)).mixed
+
+
+def test_what_ends_before_a_number_is_drawn_does_not_come_of_it(run) -> None:
+    drawing = run(
+        [
+            ("inputs:Net", 1, {"kind": "batch"}),
+            ("mul", 1, {"module": "up"}),
+            ("bernoulli_", 1, {"module": "drop", "flags": RANDOM}),
+            ("mul", 2, {"module": "down.0"}),
+        ]
+    )
+
+    def differs_in(module: str, **columns: Any) -> Any:
+        pair = [run([("module:forward", n, {"module": module, **columns})]) for n in (1, 2)]
+        origin = difference(*pair, "boundaries").origin
+        assert origin is not None
+        return origin
+
+    assert not drawn_before(drawing, differs_in("up"))
+    for module in ("drop", "down", "", "unknown"):
+        assert drawn_before(drawing, differs_in(module)), module
+    assert drawn_before(drawing, differs_in("up", phase="backward"))
+    assert not drawn_before(run([("mul", 1)]), differs_in("down"))
 
 
 def graph(*parts: str, output: int = 1, weights: int = 7) -> list[tuple[Any, ...]]:

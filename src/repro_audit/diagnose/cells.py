@@ -34,7 +34,8 @@ class Difference:
 
     `drawn` says that random numbers are what first differs. `evidence` counts the pairs compared
     that say something: not inputs and initial weights that are equal, which any conditions start
-    from. With a `reason` the comparison is none, which it tells.
+    from. With a `reason` the comparison is none, which it tells. `mixed` says that numbers are
+    drawn, before the origin, in a dimension that the batch shares: which are whose is not known.
     """
 
     counts: EventCounts
@@ -43,6 +44,7 @@ class Difference:
     drawn: bool = False
     evidence: int = 0
     reason: str | None = None
+    mixed: bool = False
 
     @property
     def differs(self) -> bool | None:
@@ -108,6 +110,9 @@ def rows(a: Trace, b: Trace, batches: tuple[int, int]) -> Difference:
     origin: Origin | None = None
     largest: Gap | None = None
     drawn = False
+    mixed = False
+    # What comes before only makes the inputs.
+    begins = _fed(a)
     evidence = lost = 0
     for i, j in pairs.where(unlike):
         mine, other = a.event(i), b.event(j)
@@ -116,6 +121,8 @@ def rows(a: Trace, b: Trace, batches: tuple[int, int]) -> Difference:
         found = [(at, one) for at, one in told if isinstance(one, Deviation)]
         random = bool(a.flags[i] & RANDOM)
         lost += any(one == "lost" for _, one in told)
+        if random and origin is None:
+            mixed |= any(_shared(mine.outputs[at], other.outputs[at], batches) for at in outputs)
         if not found:
             incomparable += 1
             continue
@@ -123,7 +130,7 @@ def rows(a: Trace, b: Trace, batches: tuple[int, int]) -> Difference:
         if not apart:
             same += 1
             rowed = any(one is not _ALIKE for _, one in found)
-            evidence += rowed and not random and a.phase[i] == _FORWARD
+            evidence += rowed and not random and a.phase[i] == _FORWARD and i > begins
             continue
         evidence += 1
         differing += 1
@@ -145,14 +152,47 @@ def rows(a: Trace, b: Trace, batches: tuple[int, int]) -> Difference:
     reason = None
     if lost and origin is None:
         reason = f"the rows of {_events(lost)} were too large to be kept whole, and are not known"
-    return Difference(counts, origin, largest, drawn, evidence, reason)
+    return Difference(counts, origin, largest, drawn, evidence, reason, mixed)
 
 
 def draws_forward(trace: Trace) -> bool:
     """Whether random numbers are drawn in the first step once a model has its inputs."""
+    return len(_drawn(trace)) > 0
+
+
+def drawn_before(trace: Trace, origin: Origin) -> bool:
+    """Whether what first differs may have come of random numbers, in a run that has its operators.
+
+    `origin` may be of a run that has none: it comes first if its module has nothing to do any more
+    once a number is drawn in the forward of the first step.
+    """
+    drawn = _drawn(trace)
+    if not len(drawn):
+        return False
+    key = origin.key
+    if (key.step, key.phase) != (0, "forward"):
+        return True
+    sites = [
+        site
+        for site, (module, _) in trace.sites.items()
+        if not key.module or module == key.module or module.startswith(f"{key.module}.")
+    ]
+    first = (column(trace.phase) == _FORWARD) & (column(trace.step) == 0)
+    own = np.flatnonzero(first & np.isin(column(trace.site), sites))
+    return not len(own) or bool(own[-1] >= drawn[0])
+
+
+def _drawn(trace: Trace) -> npt.NDArray[np.int64]:
+    """The events of the first forward that draw, once a model has its inputs."""
     drawn = random_ones(trace) & (column(trace.phase) == _FORWARD) & (column(trace.step) == 0)
+    drawn[: max(_fed(trace), 0)] = False
+    return np.flatnonzero(drawn)
+
+
+def _fed(trace: Trace) -> int:
+    """The event by which a model has its first inputs; -1 where there is none."""
     fed = np.flatnonzero(column(trace.kind) == _BATCH)
-    return bool(drawn[fed[0] :].any()) if len(fed) else bool(drawn.any())
+    return int(fed[0]) if len(fed) else -1
 
 
 def _starting(trace: Trace) -> npt.NDArray[np.bool_]:
@@ -226,6 +266,12 @@ def _batch_dimension(x: Output, y: Output, batches: tuple[int, int]) -> int | No
     if len(dims) != 1 or one[dims[0]] * batches[1] != other[dims[0]] * batches[0]:
         return None
     return dims[0]
+
+
+def _shared(x: Output, y: Output, batches: tuple[int, int]) -> bool:
+    """Whether the batch is one dimension with others there."""
+    dim = _batch_dimension(x, y, batches)
+    return dim is not None and x.spec.shape[dim] != batches[0]
 
 
 def _array(data: bytes, output: Output) -> npt.NDArray[np.uint8]:
