@@ -65,7 +65,7 @@ def difference(a: Trace, b: Trace, way: Way) -> Difference:
     found, counts, _ = compare(a, b, values_only=way != "events", alignment=alignment)
     counts = replace(counts, incomparable=counts.incomparable + left)
     evidence = counts.compared
-    if way in ("values", "boundaries"):
+    if way in ("values", "boundaries") or b.plan.get("given"):
         known, unlike = told_apart(a, b, alignment.pairs)
         starting = _starting(a)[alignment.pairs.mine]
         evidence -= int(np.count_nonzero(starting & known & ~unlike))
