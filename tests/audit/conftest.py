@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from repro_audit.audit import AuditRequest, MatrixRequest, run_matrix
+from repro_audit.model import Audit, Level
+from repro_audit.replicate.target import parse_target
+
 # As the installed command: without the working directory on its path.
 COMMAND = [sys.executable, "-P", "-m", "repro_audit"]
 
@@ -114,3 +118,38 @@ def first_run(tmp_path: Path) -> Callable[..., str]:
         return (latest / f"{run}.{stream}").read_text()
 
     return read
+
+
+class Silent:
+    """Shows no progress, and holds it to its total."""
+
+    def start(self, run: str, position: int, total: int) -> None:
+        assert position <= total
+
+    def update(self, steps: int, events: int) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+
+@pytest.fixture
+def matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Audit]:
+    """Runs a program's matrix in `tmp_path`; by default one run of each cell, two at a time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def call(
+        text: str,
+        *vary: str,
+        jobs: int = 2,
+        repeats: int = 1,
+        grid: bool = False,
+        level: Level = "ops",
+    ) -> Audit:
+        Path("program.py").write_text(text.lstrip("\n"))
+        request = AuditRequest(parse_target(["program.py"]), timeout=240.0, level=level)
+        asked = MatrixRequest(request, vary, grid=grid, repeats=repeats, jobs=jobs)
+        return run_matrix(asked, Silent())
+
+    return call

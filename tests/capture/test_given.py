@@ -12,7 +12,7 @@ from torch import nn
 
 from repro_audit import engine
 from repro_audit.capture import Recorder
-from repro_audit.capture.given import CONDITION, HERE, OWN, THERE, Given, put
+from repro_audit.capture.given import CONDITION, HERE, OWN, THERE, Given, _cut, put
 from repro_audit.model import SiteKey
 
 from .test_values import KeepingSink
@@ -60,6 +60,20 @@ def test_draws_are_the_recorded_ones() -> None:
     (event,) = [event for event in sink.seen() if event.op == "aten.rand.default"]
     # What is recorded is what the program goes on with.
     assert event.digests == [engine.tensor_digest(wanted)]
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_rows_of_a_larger_batch_lie_outside_or_inside(batch: int | None) -> None:
+    whole = torch.arange(8 * 3 * 5).reshape(8, 3, 5)  # batch, positions, width
+
+    def laid(x: torch.Tensor) -> torch.Tensor:
+        return (x if batch is None else x.transpose(0, 1)).reshape(-1, 5)
+
+    assert torch.equal(_cut(laid(whole), laid(whole[:2]), batch), laid(whole[:2]))
+    # A dimension of its own is the same in either order.
+    assert torch.equal(_cut(whole, whole[:2], batch), whole[:2])
+    turned = whole.permute(1, 2, 0)
+    assert torch.equal(_cut(turned, turned[..., :2], batch), turned[..., :2])
 
 
 def test_what_the_recording_has_not_stays_and_is_counted() -> None:

@@ -180,3 +180,33 @@ def test_the_catalogue_has_every_condition_and_class() -> None:
     for pin in PINS:
         assert pin.said in conditions[pin.name]
         assert f"*{pin.name}*" in classes[pin.cls]
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_a_loaders_workers_take_the_threads_that_they_ask_for(tmp_path: Path, start: str) -> None:
+    # Two threads are at work when the workers begin: a fork that does not go down to one hangs.
+    program = tmp_path / "loading.py"
+    program.write_text(
+        f"""
+import torch
+from torch.utils.data import DataLoader, Dataset
+from repro_audit.control import axes
+
+class Data(Dataset):
+    def __len__(self):
+        return 2
+    def __getitem__(self, i):
+        return float(torch.ones(1000, 1000).sum()), torch.get_num_threads()
+
+axes.hold(("threads=2",), torch)
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    torch.ones(2000, 2000).sum()
+    loader = DataLoader(Data(), num_workers=1, multiprocessing_context={start!r})
+    print(torch.get_num_threads(), [int(threads) for _, threads in loader])
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, str(program)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "2 [1, 1]"

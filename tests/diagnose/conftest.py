@@ -29,6 +29,7 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
         events: Sequence[tuple[Any, ...]],
         manifest: dict[str, Any] | None = None,
         cut: Sequence[str] = (),
+        plan: dict[str, Any] | None = None,
     ) -> Trace:
         number = next(count)
         own = tmp_path / f"{number}.sqlite"
@@ -40,7 +41,7 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
             if process:
                 folder_of(own).mkdir(exist_ok=True)
                 path = folder_of(own) / f"{process}.sqlite"
-            writer = Writer(path, run=f"run-{number}", plan={}, process=process)
+            writer = Writer(path, run=f"run-{number}", plan=plan or {}, process=process)
             fill(writer, mine, cut)
             steps = max((e[2].get("step", 0) for e in mine if e[2:]), default=0) + 1
             names_there = [] if process else [place.stem for place in processes_of(own)]

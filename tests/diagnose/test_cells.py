@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from repro_audit.diagnose.cells import difference, draws_forward, rows
+from repro_audit.diagnose.cells import difference, drawn_before, draws_forward, rows
 
 RANDOM = 2
 Array = npt.NDArray[np.float32]
@@ -34,6 +34,10 @@ def inside(values: Array) -> Array:
     return outside(values.transpose(1, 0, 2))
 
 
+def between(values: Array) -> Array:
+    return values.reshape(-1, 3, 2, 4).transpose(2, 0, 1, 3).reshape(-1, 4)
+
+
 @pytest.mark.parametrize(
     ("name", "of"),
     [
@@ -43,6 +47,7 @@ def inside(values: Array) -> Array:
         ("the end", lambda x: x.transpose(1, 2, 0)),
         ("batch outside positions", outside),
         ("batch inside positions", inside),
+        ("batch between heads and positions", between),
         ("heads within the batch", lambda x: x.reshape(-1, x.shape[1], 2, 4).transpose(0, 2, 1, 3)),
     ],
 )
@@ -56,7 +61,7 @@ def test_the_same_rows_are_the_same_wherever_the_batch_is(run, name, of, turned)
     assert (found.differs, found.origin, found.largest) == (False, None, None)
 
 
-@pytest.mark.parametrize("of", [outside, inside])
+@pytest.mark.parametrize("of", [outside, inside, between])
 def test_one_row_that_is_off_is_found_in_either_order(run, of) -> None:
     values = numbers(8, 3, 8)
     off = values.copy()
@@ -90,7 +95,6 @@ def test_what_mixes_rows_is_not_compared_nor_what_was_not_kept(run) -> None:
             kept("mean", cut.mean(keepdims=True)[0]),  # of all rows, in one number
             kept("mm", cut @ cut.T),  # each row with each
             kept("nonzero", cut[: n - 1]),  # as many as there happen to be
-            kept("relu", cut + n, whole=False),
             kept("sort", cut[:, :2], dtype="float31"),  # no dtype whose elements are known
             kept("addmm", cut * n, phase="backward"),
             kept("addmm", cut * n, step=1),
@@ -102,10 +106,61 @@ def test_what_mixes_rows_is_not_compared_nor_what_was_not_kept(run) -> None:
     assert (counts.compared, counts.identical, counts.incomparable, counts.unaligned) == (
         1,
         1,
-        5,
+        4,
         1,
     )
     assert found.differs is False
+
+
+def test_rows_that_were_not_kept_are_no_agreement(run) -> None:
+    values = numbers(8, 4)
+
+    def events(n: int, off: float = 0.0) -> list[tuple[Any, ...]]:
+        cut = values[:n]
+        return [
+            kept("mul", cut),
+            kept("relu", cut + n, whole=False),
+            kept("exp", cut[:, :0], whole=False),  # of no elements, of which there is nothing
+            kept("neg", cut + off),
+        ]
+
+    found = rows(run(events(2)), run(events(8)), (2, 8))
+    assert (found.differs, found.counts.incomparable) == (None, 1)
+    assert found.reason is not None
+    assert found.reason.startswith("the rows of 1 event were too large to be kept")
+    # What differs all the same has been seen to.
+    assert rows(run(events(2)), run(events(8, off=1.0)), (2, 8)).differs is True
+
+
+def test_inputs_that_agree_are_no_evidence(run) -> None:
+    values = numbers(8, 4)
+
+    def events(n: int, *more: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        cut = values[:n]
+        return [
+            ("param:weight", 7, {"name": "weight"}),
+            kept("clone", cut),  # by which the inputs are made
+            kept("inputs:Net", cut, kind="batch"),
+            kept("bernoulli", cut, flags=RANDOM),
+            kept("arange", values[0]),  # of no batch at all
+            kept("mm", cut.T @ cut),
+            *more,
+        ]
+
+    found = rows(run(events(2)), run(events(8)), (2, 8))
+    assert (found.differs, found.evidence) == (None, 0)
+    assert found.counts.identical == 4
+    few, many = (run(events(n, kept("mul", values[:n]))) for n in (2, 8))
+    assert (rows(few, many, (2, 8)).differs, rows(few, many, (2, 8)).evidence) == (False, 1)
+    # A graph of whose results nothing is known, such as those in an object of an own class.
+    start = graph()[:2]
+    for way in ("boundaries", "values", "computed"):
+        assert difference(run(start), run(start), way).differs is None
+        assert difference(run(graph()), run(graph()), way).differs is False
+    # Batches are what a hash seed may change, but not where they were given.
+    assert difference(run(start), run(start), "events").differs is False
+    given = run(start, plan={"given": [{"what": "inputs", "trace": "start.sqlite"}]})
+    assert difference(run(start), given, "events").differs is None
 
 
 def test_nothing_comparable_is_no_agreement(run) -> None:
@@ -126,6 +181,48 @@ def test_draws_before_a_model_has_its_inputs_are_none_of_its_own(run) -> None:
     fed = ("inputs:Net", 1, {"kind": "batch"})
     assert not draws_forward(run([drawn, fed, kept("mul", numbers(2, 2))]))
     assert draws_forward(run([fed, drawn]))
+
+
+def test_draws_in_a_dimension_that_the_batch_shares_are_said_to_be(run) -> None:
+    values = numbers(8, 3, 4)
+
+    def events(n: int, *, off: float = 0.0) -> list[tuple[Any, ...]]:
+        mask = outside(values[:n])
+        drawn = kept("bernoulli", mask, flags=RANDOM)
+        # The draws of a batch inside, of which the first were given.
+        return [kept("neg", values[:n] + off), drawn, kept("mul", inside(values[:n]) * mask)]
+
+    few, many = run(events(2)), run(events(8))
+    found = rows(few, many, (2, 8))
+    assert (found.drawn, found.mixed, found.differs) == (False, True, True)
+    before = rows(few, run(events(8, off=1.0)), (2, 8))
+    assert (before.differs, before.mixed) == (True, False)
+    own = [kept("bernoulli", values[:n], flags=RANDOM) for n in (2, 8)]
+    few, many = (run([draw, kept("mul", values + at)]) for at, draw in enumerate(own))
+    assert not rows(few, many, (2, 8)).mixed
+
+
+def test_what_ends_before_a_number_is_drawn_does_not_come_of_it(run) -> None:
+    drawing = run(
+        [
+            ("inputs:Net", 1, {"kind": "batch"}),
+            ("mul", 1, {"module": "up"}),
+            ("bernoulli_", 1, {"module": "drop", "flags": RANDOM}),
+            ("mul", 2, {"module": "down.0"}),
+        ]
+    )
+
+    def differs_in(module: str, **columns: Any) -> Any:
+        pair = [run([("module:forward", n, {"module": module, **columns})]) for n in (1, 2)]
+        origin = difference(*pair, "boundaries").origin
+        assert origin is not None
+        return origin
+
+    assert not drawn_before(drawing, differs_in("up"))
+    for module in ("drop", "down", "", "unknown"):
+        assert drawn_before(drawing, differs_in(module)), module
+    assert drawn_before(drawing, differs_in("up", phase="backward"))
+    assert not drawn_before(run([("mul", 1)]), differs_in("down"))
 
 
 def graph(*parts: str, output: int = 1, weights: int = 7) -> list[tuple[Any, ...]]:

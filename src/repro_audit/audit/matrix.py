@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from repro_audit import engine
@@ -83,8 +85,11 @@ def run_matrix(request: MatrixRequest, progress: Progress) -> Audit:
     check_here(request.axes, machine)
     asked = replace(request.audit, samples=SAMPLES)
     directory = directories.create(asked.root, asked.target)
-    with Session(asked, directory, progress) as session:
-        return _Laboratory(session, request).audit()
+    try:
+        with Session(asked, directory, progress) as session:
+            return _Laboratory(session, request).audit()
+    finally:
+        _discard(directory)
 
 
 class _Laboratory:
@@ -113,7 +118,6 @@ class _Laboratory:
         assert baseline.runs
         comparisons = Comparisons(session, self._samples, self._axes, grid=self._request.grid)
         cells, answers = comparisons.cells(), comparisons.answers()
-        comparisons.discard()
         matrix = Matrix(self._axes, self._baseline, cells, answers, self._request.grid)
         verdict, reason = _verdict(cells)
         first = next((cell for cell in cells if cell.origin is not None), None)
@@ -157,31 +161,53 @@ class _Laboratory:
         return Sample(at, " ".join(varied) or "baseline", settings, changes)
 
     def _start(self) -> list[Warn]:
-        """Have cells whose kernels draw other numbers start as the baseline does."""
-        apart = [
-            sample
-            for sample in self._samples
-            if any(
-                sample.settings.get(name) != self._baseline.get(name) for name in ("isa", "device")
-            )
-        ]
-        if not apart:
-            return []
-        self._session.total += 1
-        changes = {**self._samples[0].changes, "level": self._session.request.level}
-        run = self._session.observed("start", "start", **changes, budget=BUDGET, starting_only=True)
-        self._checked(self._samples[0], run)
-        place = str((self._session.directory / "start.sqlite").resolve())
-        for sample in apart:
+        """Have cells whose kernels draw other numbers start as the baseline does.
+
+        With another batch or hash seed also the baseline's kernels draw other numbers: of each
+        there is a start of its own.
+        """
+        began: dict[int, Finished | ReproAuditError] = {}
+        for sample in self._samples:
+            settings = sample.settings
+            if all(settings.get(n) == self._baseline.get(n) for n in ("isa", "device")):
+                continue
+            own = {n: settings[n] for n in ("batch", "hash-seed") if n in settings}
+            wanted = {**self._baseline, **own}
+            like = next(one for one in self._samples if one.settings == wanted)
+            if like.at not in began:
+                began[like.at] = self._started(like)
+            start = began[like.at]
+            if isinstance(start, ReproAuditError):
+                self._failed(sample, start)
+                continue
+            place = str(start.trace.path.resolve())
             sample.changes["given"] = tuple(
                 Given(what, place) for what in ("weights", "inputs", "draws")
             )
-        if not run.trace.kept():
+        if any(isinstance(run, Finished) and not run.trace.kept() for run in began.values()):
             return [Warn("RA113", "nothing that the baseline starts from could be kept")]
         return []
 
+    def _started(self, sample: Sample) -> Finished | ReproAuditError:
+        """A run that keeps what the cell starts from, draws among it: events of operators."""
+        self._session.total += 1
+        name = f"start-{sample.at:03}" if sample.at else "start"
+        changes = {**sample.changes, "level": "ops", "budget": BUDGET, "starting_only": True}
+        try:
+            run = self._session.observed(name, "start", **changes)
+            self._checked(sample, run)
+        except InterruptedRunError:
+            raise
+        except ReproAuditError as error:
+            if sample.at == 0:
+                raise
+            return error
+        return run
+
     def _run(self, sample: Sample) -> None:
         """The runs of a cell, one after the other, and then one that is timed."""
+        if sample.error is not None:
+            return
         try:
             for number in range(1, self._request.repeats + 1):
                 run = self._session.observed(
@@ -200,6 +226,7 @@ class _Laboratory:
         asked = [
             (sample, f"cell-{sample.at:03}-{number}")
             for sample in self._samples
+            if sample.error is None
             for number in range(1, self._request.repeats + 1)
         ]
         found = self._session.several(
@@ -208,6 +235,9 @@ class _Laboratory:
             "cells",
         )
         for (sample, _), run in zip(asked, found, strict=True):
+            if sample.error is not None:
+                # Of a cell that failed no run counts, whichever came first.
+                continue
             try:
                 if isinstance(run, ReproAuditError):
                     raise run
@@ -270,6 +300,16 @@ class _Laboratory:
             if sample.changes.get("given") and sample.runs:
                 run = sample.runs[0]
                 yield from of_recordings([run.info], [run.trace])
+
+
+def _discard(directory: Path) -> None:
+    """Remove the traces that kept outputs whole, however their runs ended: gigabytes each."""
+    for pattern in ("rows-*.sqlite*", "math-*.sqlite*"):
+        for path in directory.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _steps_an_optimizer(trace: Trace) -> bool:

@@ -13,6 +13,7 @@ from repro_audit.diagnose.cells import (
     Difference,
     Way,
     difference,
+    drawn_before,
     draws_forward,
     rows,
     telling_gap,
@@ -22,6 +23,10 @@ from repro_audit.diagnose.runs import compare_runs
 from repro_audit.errors import InterruptedRunError, ReproAuditError
 from repro_audit.model import Axis, AxisAnswer, Cell, EventCounts, Given
 from repro_audit.trace import Trace
+
+# With these the program may draw other numbers, though nothing else changes.
+_GIVEN = frozenset({"batch", "device", "isa"})
+_DRAWING = _GIVEN | {"compile", "dtype"}
 
 
 @dataclass(slots=True)
@@ -72,14 +77,6 @@ class Comparisons:
         """Each axis, by the pairs of cells that differ in it alone; after `cells`."""
         return tuple(self._answer(axis) for axis in self._axes)
 
-    def discard(self) -> None:
-        """Remove the traces that kept outputs whole: they may take gigabytes each."""
-        for sample in self._samples:
-            for name, trace in sample.witnesses.items():
-                if name.startswith(("rows-", "math-")):
-                    trace.close()
-                    trace.path.unlink(missing_ok=True)
-
     # -- cells ----------------------------------------------------------------------------------
 
     def _cell(self, sample: Sample) -> Cell:
@@ -112,9 +109,10 @@ class Comparisons:
         baseline = self._samples[0]
         found = self._compared(baseline, sample)
         if isinstance(found, ReproAuditError) or found.differs is None:
-            reason = "nothing of it can be compared with the baseline"
             if isinstance(found, ReproAuditError):
                 reason = _reason(found)
+            else:
+                reason = found.reason or "nothing of it can be compared with the baseline"
             return Cell(
                 sample.name,
                 sample.settings,
@@ -137,7 +135,8 @@ class Comparisons:
         unsteady = self._varying[0]
         if unsteady is None:
             return replace(told, group=self._group(sample))
-        if found.origin is not None and not _before(found, unsteady.divergence):
+        changed = self._changed(baseline, sample)
+        if found.origin is not None and not _before(found, unsteady.divergence, changed):
             # What the baseline itself gives in one run and not in the other proves nothing.
             return replace(told, outcome="varies", reason="as the baseline itself does")
         return told
@@ -175,8 +174,14 @@ class Comparisons:
                     return _changes(axis, value, cell.name, against.name, cell)
                 told |= cell.outcome == "identical"
                 continue
-            steady = all(self._varying.get(one.at) is None for one in (sample, against))
-            if sample.error is not None or against.error is not None or not steady:
+            if sample.error is not None or against.error is not None:
+                continue
+            varying = [one for one in (sample, against) if self._varying[one.at] is not None]
+            if len(varying) == 1:
+                # The one does not do what the other does.
+                unsteady = self._cells[varying[0].at]
+                return _changes(axis, value, cell.name, against.name, unsteady)
+            if varying:
                 continue
             found = self._compared(against, sample)
             if isinstance(found, ReproAuditError) or found.differs is None:
@@ -206,20 +211,55 @@ class Comparisons:
 
     def _difference(self, one: Sample, other: Sample) -> Difference:
         changed = self._changed(one, other)
+        found, levels = self._found(one, other, changed)
+        if found.origin is None or not changed & _DRAWING:
+            return found
+        # What draws is no arithmetic: where it could not be held, nothing is said of that.
+        if found.drawn and changed & _GIVEN:
+            return replace(found, reason="random numbers are drawn differently there")
+        if "modules" in levels and drawn_before(self._eager(one), found.origin):
+            return replace(found, reason="random numbers are drawn there")
+        return found
+
+    def _found(
+        self, one: Sample, other: Sample, changed: set[str]
+    ) -> tuple[Difference, tuple[str, str]]:
+        """How two cells compare, and the levels of the traces that say so."""
         graph = bool(changed & {"compile", "dtype"})
         if "batch" in changed:
-            a, b = (self._whole(sample, graph=graph) for sample in (one, other))
-            return rows(a, b, (int(one.settings["batch"]), int(other.settings["batch"])))
+            return self._rows(one, other, graph=graph)
         level = "modules" if graph else None
         a, b = (self._trace(sample, level) for sample in (one, other))
+        levels = a.plan["level"], b.plan["level"]
         way: Way = "events"
         if "dtype" in changed:
             way = "computed"
         elif graph:
             way = "boundaries"
-        elif "device" in changed or a.plan["level"] != b.plan["level"]:
+        elif "device" in changed or levels[0] != levels[1]:
             way = "values"
-        return difference(a, b, way)
+        return difference(a, b, way), levels
+
+    def _rows(
+        self, one: Sample, other: Sample, *, graph: bool
+    ) -> tuple[Difference, tuple[str, str]]:
+        """How the rows of two batches compare, in the order in which they then agree."""
+        batches = int(one.settings["batch"]), int(other.settings["batch"])
+        for inside in (False, True):
+            a, b = (self._whole(sample, graph=graph, inside=inside) for sample in (one, other))
+            levels = a.plan["level"], b.plan["level"]
+            found = rows(a, b, batches)
+            if found.origin is None or not found.mixed:
+                return found, levels
+        reason = "random numbers are drawn where batch and others are one dimension"
+        return replace(found, reason=reason), levels
+
+    def _eager(self, sample: Sample) -> Trace:
+        """A trace of it that has its operators, whatever compiles them."""
+        changes = sample.changes
+        if changes["level"] == "ops" and changes.get("compile") is None:
+            return sample.runs[0].trace
+        return self._witness(sample, "draws", level="ops", compile=None, steps=1)
 
     def _changed(self, one: Sample, other: Sample) -> set[str]:
         """The axes that two cells differ in."""
@@ -232,13 +272,14 @@ class Comparisons:
             return sample.runs[0].trace
         return self._witness(sample, level, level=level)
 
-    def _whole(self, sample: Sample, *, graph: bool) -> Trace:
+    def _whole(self, sample: Sample, *, graph: bool, inside: bool) -> Trace:
         """A trace of its first step with outputs kept whole.
 
         Its rows draw what those of the largest batch drew: the numbers of a generator go by how
-        many were drawn before.
+        many were drawn before. Only an operator's own event can be given them.
         """
-        level = "modules" if graph else sample.changes["level"]
+        compiled = sample.changes.get("compile") is not None
+        level = "modules" if graph or compiled else "ops"
         whole = {"level": level, "budget": BUDGET, "steps": 1}
         largest = self._largest(sample)
         drawn = self._witness(largest, f"rows-{level}", **whole)
@@ -251,8 +292,8 @@ class Comparisons:
         if sample is largest:
             return drawn
         kept = tuple(given for given in sample.changes.get("given", ()) if given.what != "draws")
-        whole["given"] = (*kept, Given("draws", str(drawn.path.resolve())))
-        return self._witness(sample, f"rows-{level}", **whole)
+        whole["given"] = (*kept, Given("draws", str(drawn.path.resolve()), inside))
+        return self._witness(sample, f"rows-{level}{'-inside' if inside else ''}", **whole)
 
     def _largest(self, sample: Sample) -> Sample:
         """The cell with the same settings but the largest batch."""
@@ -279,10 +320,18 @@ def _varying(sample: Sample) -> _Varying | None:
     return _Varying(outcomes.divergence, outcomes.counts)
 
 
-def _before(found: Difference, own: Divergence) -> bool:
-    """True if cells differ before the baseline's own runs do."""
+def _before(found: Difference, own: Divergence, changed: set[str]) -> bool:
+    """True if cells differ before the baseline's own runs do.
+
+    Runs that look at a batch or a graph number their events otherwise than the baseline's own do:
+    of batches, which are compared forwards, the phase tells; of graphs nothing does.
+    """
     assert found.origin is not None
     ours, theirs = found.origin, own.origin
+    if changed & {"compile", "dtype"}:
+        return False
+    if "batch" in changed:
+        return theirs.key.step > 0 or theirs.key.phase not in ("data", "forward")
     return (ours.key.step, ours.event) < (theirs.key.step, theirs.event)
 
 

@@ -55,15 +55,23 @@ class _Call:
 class Given:
     """Gives a run what `sources` have: of weights, inputs, draws, or all, by these names.
 
-    With `rows` a run of a smaller batch draws what the recording drew for its rows.
+    With `batch`, its rows, a run of a smaller batch has the inputs and the draws that the recording
+    has for these rows; `inside` has them inside what they are one dimension with, not outside.
     `taken` counts what was given, by kind, and `missing` what the run has and the recording not.
     """
 
     def __init__(
-        self, sink: Kept, sources: Mapping[str, Source], process: str = "", *, rows: bool = False
+        self,
+        sink: Kept,
+        sources: Mapping[str, Source],
+        process: str = "",
+        *,
+        batch: int | None = None,
+        inside: bool = False,
     ) -> None:
         self._sink = sink
-        self._rows = rows
+        self._batch = batch
+        self._inside = inside
         # What the process is called whose events these are.
         self.process = process
         self._all = sources.get("all")
@@ -111,8 +119,8 @@ class Given:
             return
         with paused():
             value = source.value(key, position)
-            if value is not None and self._rows and what == "draws":
-                value = _cut(value, tensor)
+            if value is not None and self._batch and what in ("draws", "inputs"):
+                value = _cut(value, tensor, self._batch if self._inside else None)
             given = value is not None and put(value, tensor)
         (self.taken if given else self.missing)[what] += 1
 
@@ -198,14 +206,23 @@ class Given:
         return found
 
 
-def _cut(value: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """The first rows of a value, as many as a tensor has in the one dimension that is shorter."""
+def _cut(value: torch.Tensor, tensor: torch.Tensor, batch: int | None) -> torch.Tensor:
+    """The rows of a value that a tensor is to have, which is shorter in one dimension.
+
+    They are the first; with `batch` the first of each of the parts that hold a batch.
+    """
     if value.dim() != tensor.dim():
         return value
     dims = [at for at in range(value.dim()) if value.shape[at] != tensor.shape[at]]
     if len(dims) != 1 or value.shape[dims[0]] < tensor.shape[dims[0]]:
         return value
-    return value.narrow(dims[0], 0, tensor.shape[dims[0]])
+    dim = dims[0]
+    large, small = value.shape[dim], tensor.shape[dim]
+    if batch and small % batch == 0 and small and large * batch % small == 0:
+        before, after = value.shape[:dim], value.shape[dim + 1 :]
+        parted = value.reshape(*before, small // batch, large * batch // small, *after)
+        return parted.narrow(dim + 1, 0, batch).reshape(*before, small, *after)
+    return value.narrow(dim, 0, small)
 
 
 def put(value: torch.Tensor, tensor: torch.Tensor) -> bool:

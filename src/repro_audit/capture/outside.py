@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -70,28 +71,36 @@ class Loaders:
         self._workers._try_get_data = self._receive
 
 
-def leaves(value: Any, name: str = "") -> list[tuple[str | None, torch.Tensor | bytes]]:
+def leaves(
+    value: Any, name: str = "", within: tuple[int, ...] = ()
+) -> list[tuple[str | None, torch.Tensor | bytes]]:
     """The tensors and plain values of a nested batch, each with its place in it.
 
-    Strings, bytes and numbers of one list are digested together, in order; objects of other kinds
-    are left out.
+    Lists, tuples, mappings and dataclasses are gone into. Strings, bytes and numbers of one list
+    are digested together, in order; objects of other kinds are left out. `within` are the
+    dataclasses around it, by identity: one may hold itself.
     """
     if isinstance(value, torch.Tensor):
         return [(name or None, value)]
-    if isinstance(value, Mapping):
-        return [leaf for key, item in value.items() for leaf in leaves(item, _join(name, str(key)))]
-    if isinstance(value, list | tuple):
-        if value and all(isinstance(item, str | bytes | int | float) for item in value):
-            return [(name or None, _plain(value))]
-        return [
-            leaf for at, item in enumerate(value) for leaf in leaves(item, _join(name, str(at)))
-        ]
     if isinstance(value, str | bytes | int | float):
         return [(name or None, _plain([value]))]
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.ndarray) and not value.dtype.hasobject:
         return [(name or None, _plain([value.dtype.str, value.shape, value.tobytes()]))]
-    return []
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        if value and all(isinstance(item, str | bytes | int | float) for item in value):
+            return [(name or None, _plain(value))]
+        items = enumerate(value)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if id(value) in within:
+            return []
+        within = (*within, id(value))
+        names = (field.name for field in dataclasses.fields(value))
+        items = ((each, getattr(value, each, None)) for each in names)
+    return [leaf for at, item in items for leaf in leaves(item, _join(name, str(at)), within)]
 
 
 def _plain(values: list[Any] | tuple[Any, ...]) -> bytes:

@@ -22,6 +22,8 @@ _QUERY = 0xFFFFFFFF
 POISON = 0x7F
 # Seconds that a thread is waited for, since it may itself wait for what comes after its start.
 _TURN = 2.0
+# Where workers of a DataLoader begin: spawned ones are no forks.
+_LOADER_WORKERS = "torch.utils.data._utils.worker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,10 +219,20 @@ def _hold_deterministic(torch: Any) -> None:
 
 
 def hold_threads(torch: Any, count: int = 1) -> None:
-    """Hold the number of threads that an operator may use."""
-    torch.set_num_threads(count)
-    ignore(torch, "set_num_threads")
-    ignore(torch._C, "set_num_threads")
+    """Hold the number of threads that an operator may use in this process.
+
+    Forks and a loader's workers take their own: the threads of a process are not there in its fork,
+    where a worker that may not ask for one waits for the others without end.
+    """
+    original, pid = torch.set_num_threads, os.getpid()
+    original(count)
+
+    def held(*args: Any, **kwargs: Any) -> None:
+        caller = sys._getframe(1).f_globals.get("__name__")
+        if os.getpid() != pid or caller == _LOADER_WORKERS:
+            original(*args, **kwargs)
+
+    torch.set_num_threads = torch._C.set_num_threads = held
 
 
 def _hold_benchmark(torch: Any) -> None:

@@ -176,10 +176,14 @@ class Interval:
 class Given:
     """What a run takes from a recording in place of its own: initial `weights`, `inputs` from
     outside, random `draws`, or `all` that was kept, one event after the other.
+
+    Of a larger batch a run takes its own rows: where batch and others are one dimension the first,
+    with `inside` those of a batch that lies inside the others.
     """
 
     what: Literal["weights", "inputs", "draws", "all"]
     trace: str
+    inside: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,11 +77,19 @@ def _rows(inputs: Any, batch: int, rows: int, target: Target) -> Any:
     """The first `batch` rows of the inputs, which must have `rows`.
 
     How many there are is told by the first input; what has another first dimension, such as a mask
-    over positions, has no rows of the batch and stays as it is.
+    over positions, has no rows of the batch and stays as it is. Where there are as many positions
+    the two are not to be told apart in a second input, which is misuse.
     """
-    there = next((len(x) for x in _tensors(inputs) if x.dim()), 0)
+    tensors = [x for x in _tensors(inputs) if x.dim()]
+    there = len(tensors[0]) if tensors else 0
+    source = "--input" if target.inputs else "build_inputs()"
+    others = [x for x in tensors[1:] if len(x) == there]
+    if others and any(there in x.shape[1:] for x in tensors):
+        raise UsageError(
+            f"the inputs that {source} gives {target.label} have {there} rows and {there} "
+            f"positions, which look the same: give {source} another number of rows"
+        )
     if there < rows:
-        source = "--input" if target.inputs else "build_inputs()"
         raise UsageError(
             f"batch={rows} asks for {rows} rows, and the inputs that {source} gives {target.label} "
             f"have {there}. Let it give {rows}, or ask for smaller batches."
@@ -111,8 +119,13 @@ def _each(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     if isinstance(value, dict):
         return {key: _each(item, change) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return type(value)(_each(item, change) for item in value)
+        return _rebuilt(value, [_each(item, change) for item in value])
     return value
+
+
+def _rebuilt(value: Any, items: list[Any]) -> Any:
+    """A tuple or list like `value` of other items; a named tuple takes them one by one."""
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
 def _made(cls: Any, target: Target) -> Any:
@@ -200,7 +213,7 @@ def _moved(value: Any, device: str) -> Any:
     if isinstance(value, dict):
         return {key: _moved(item, device) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return type(value)(_moved(item, device) for item in value)
+        return _rebuilt(value, [_moved(item, device) for item in value])
     return value
 
 

@@ -329,8 +329,9 @@ class Run:
         assert self.writer is not None
         opened = {given.trace: Recorded(Path(given.trace)) for given in self.plan.given}
         sources: dict[str, Source] = {given.what: opened[given.trace] for given in self.plan.given}
-        rows = self.plan.batch is not None
-        return Given(self.writer, sources, self.member.name, rows=rows)
+        inside = any(given.inside for given in self.plan.given)
+        batch = self.plan.batch
+        return Given(self.writer, sources, self.member.name, batch=batch, inside=inside)
 
     def _bases(self) -> tuple[str, ...]:
         """What call sites are shown relative to: of a script that torchrun starts its own place."""
