@@ -15,6 +15,7 @@ from repro_audit.replicate.machine import machine
 from .conftest import Silent
 
 pytestmark = pytest.mark.timeout(900)
+whole = pytest.mark.whole
 
 # Every row is computed by itself, in whichever order the rows lie; only the norm has kernels of its
 # own for each instruction set, and adds up over rows backwards.
@@ -159,6 +160,7 @@ def test_compiled_graphs_are_compared_at_their_boundaries(matrix) -> None:
     assert cell.events.unaligned >= 3
 
 
+@whole
 def test_inductor_runs_as_a_cell(matrix) -> None:
     audit = matrix(STEADY, "compile=eager,inductor", jobs=1)
     cell = cells(audit)["compile=inductor"]
@@ -178,6 +180,7 @@ def test_inductor_runs_as_a_cell(matrix) -> None:
     }
 
 
+@whole
 def test_another_dtype_is_compared_by_what_it_computes(matrix) -> None:
     audit = matrix(STEADY, "dtype=float32,bfloat16")
     cell = cells(audit)["dtype=bfloat16"]
@@ -235,6 +238,7 @@ def test_values_are_held_whatever_the_program_sets(matrix) -> None:
     assert all(cell.step_seconds is None for cell in found.values())
 
 
+@whole
 def test_a_script_is_timed_by_its_optimizer(matrix) -> None:
     script = """
     import torch
@@ -299,12 +303,14 @@ def test_a_cell_that_varies_is_told_from_one_that_differs(matrix) -> None:
     assert (answer.changes, answer.value, answer.origin) == (True, "2", varies.origin)
 
 
+@whole
 def test_nothing_is_said_of_an_axis_where_the_baseline_varies(matrix) -> None:
     audit = matrix(VARYING.replace("ALWAYS", "True"), "mkldnn=on,off", repeats=2)
     assert [cell.outcome for cell in cells(audit).values()] == ["varies", "varies"]
     assert (audit.verdict, changes(audit)) == ("divergent", {"mkldnn": None})
 
 
+@whole
 def test_a_grid_compares_neighbours(matrix) -> None:
     # Another hash seed changes the bits with one thread alone.
     text = SETTINGS.replace("torch.set_num_threads(1)", "").replace(

@@ -15,6 +15,7 @@ from repro_audit.replicate.machine import machine
 from .test_matrix import MIXING, cells, changes
 
 pytestmark = pytest.mark.timeout(900)
+whole = pytest.mark.whole
 
 DROPPING = """
 import torch
@@ -52,6 +53,7 @@ TURNED = DROPPING.replace(
 ).replace("ones(8, 16)", "randn(8, 16)")
 
 
+@whole
 @pytest.mark.parametrize("level", ["ops", "modules"])
 def test_rows_within_another_dimension_draw_the_same_numbers(matrix, level: Level) -> None:
     audit = matrix(TURNED, "batch=4,8", level=level)
@@ -60,6 +62,7 @@ def test_rows_within_another_dimension_draw_the_same_numbers(matrix, level: Leve
     assert not list(Path(audit.directory).glob("rows-*.sqlite*"))
 
 
+@whole
 def test_draws_that_nothing_holds_are_not_the_axis(matrix) -> None:
     if machine().capability not in {"avx2", "avx512"}:
         pytest.skip("this CPU has one set of kernels")
