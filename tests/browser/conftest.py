@@ -27,7 +27,9 @@ class Shown:
     requests: list[str] = field(default_factory=list)
 
 
-@pytest.fixture(scope="session")
+# No longer than the module: what drives it runs an event loop in this thread, where other tests
+# run theirs.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     found = shutil.which("chromium")
     if found is None:

@@ -26,7 +26,14 @@ def check(audit: Any, program: str, place: Path, *options: str, **environment: s
 @pytest.mark.parametrize(
     ("program", "cls", "op", "line", "pin"),
     [
-        ("draw_too_many", "rng-drift", "draw:random.random", 21, "draws-by-line"),
+        pytest.param(
+            "draw_too_many",
+            "rng-drift",
+            "draw:random.random",
+            21,
+            "draws-by-line",
+            marks=whole,
+        ),
         pytest.param(
             "racing_threads",
             "parallelism",

@@ -30,7 +30,7 @@ ONE = frozenset({"1"})
 NONE: frozenset[str] = frozenset()
 
 CASES = [
-    Case("children spawn", "2", module="3", ci=("fault",)),
+    Case("children spawn", "2", module="3"),
     Case("children forkserver", "2", module="3"),
     Case("children fork-process", "2", module="3"),
     Case("children fork", "2", module="3", ci=("clean",)),
