@@ -165,7 +165,7 @@ def matrix_audits(divergent: Audit, hostile: str) -> dict[str, Audit]:
             same,
             verdict="inconclusive",
             matrix=failing,
-            reason="1 of 2 cells failed, there is nothing to compare",
+            reason="1 of 2 cells gave no answer, there is nothing to compare",
         ),
         "matrix-varies": replace(audit, matrix=varying, observed=Observed(4, 2, 1, 1)),
         "matrix-unsteady": replace(audit, matrix=unsteady, observed=Observed(4, 2, 1, 1)),

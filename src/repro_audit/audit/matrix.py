@@ -45,6 +45,7 @@ from repro_audit.trace.schema import PHASES
 # What timing a cell may take, in seconds, if its first steps are not slow already.
 _TIMING = 20.0
 _FEWEST = 4
+_NO_ANSWER = ("failed", "incomparable")
 _PARAM = 1
 
 
@@ -328,12 +329,12 @@ def _verdict(cells: tuple[Cell, ...]) -> tuple[Verdict, str | None]:
     outcomes = [cell.outcome for cell in cells]
     if "differs" in outcomes or "varies" in outcomes:
         return "divergent", None
-    failed = [cell for cell in cells if cell.outcome == "failed"]
+    failed = [cell for cell in cells if cell.outcome in _NO_ANSWER]
     if not failed:
         return "identical", None
     rest = len(cells) - len(failed)
     said = "the others agree" if rest > 1 else "there is nothing to compare"
-    return "inconclusive", f"{len(failed)} of {len(cells)} cells failed, {said}"
+    return "inconclusive", f"{len(failed)} of {len(cells)} cells gave no answer, {said}"
 
 
 def _total(cells: tuple[Cell, ...]) -> EventCounts:
@@ -349,7 +350,7 @@ def _total(cells: tuple[Cell, ...]) -> EventCounts:
 
 def _observed(cells: tuple[Cell, ...], samples: list[Sample]) -> Observed:
     """How often cells differ from the baseline; one that varies is an outcome of its own."""
-    compared = [cell for cell in cells[1:] if cell.outcome != "failed"]
+    compared = [cell for cell in cells[1:] if cell.outcome not in _NO_ANSWER]
     groups = {cell.group for cell in cells if cell.group is not None}
     varying = sum(cell.outcome == "varies" for cell in cells)
     return Observed(

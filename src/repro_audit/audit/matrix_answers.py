@@ -109,6 +109,7 @@ class Comparisons:
         baseline = self._samples[0]
         found = self._compared(baseline, sample)
         if isinstance(found, ReproAuditError) or found.differs is None:
+            broken = isinstance(found, ReproAuditError)
             if isinstance(found, ReproAuditError):
                 reason = _reason(found)
             else:
@@ -117,7 +118,7 @@ class Comparisons:
                 sample.name,
                 sample.settings,
                 names,
-                "failed",
+                "failed" if broken else "incomparable",
                 step_seconds=sample.seconds,
                 reason=reason,
             )

@@ -9,7 +9,7 @@ from typing import Literal
 from repro_audit.model.audit import EventCounts, Origin
 from repro_audit.model.drift import Gap
 
-Outcome = Literal["baseline", "identical", "differs", "varies", "failed"]
+Outcome = Literal["baseline", "identical", "differs", "varies", "failed", "incomparable"]
 
 
 @dataclass(frozen=True, slots=True)

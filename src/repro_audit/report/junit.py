@@ -46,9 +46,9 @@ def to_junit(audit: Audit) -> str:
             place = [] if cell.origin is None else phrases.site(cell.origin.key)
             said = _xml(" · ".join(place))
             ElementTree.SubElement(found, "failure", type=cell.outcome, message=said)
-        elif cell.outcome == "failed":
+        elif cell.outcome in {"failed", "incomparable"}:
             said = _xml(printable(cell.reason or ""))
-            ElementTree.SubElement(found, "error", type="failed", message=said)
+            ElementTree.SubElement(found, "error", type=cell.outcome, message=said)
     if audit.self_check is not None:
         check = case("the audit does not disturb the program")
         if audit.self_check.differing:

@@ -20,6 +20,7 @@ _OUTCOMES = {
     "differs": "differs",
     "varies": "differs from run to run",
     "failed": "failed",
+    "incomparable": "not comparable",
 }
 # The rungs of compilation, in the order in which each adds to the one before.
 _LADDER = ("eager", "aot_eager", "aot_eager_decomp_partition", "inductor")
@@ -164,7 +165,7 @@ def result(cell: Cell) -> str:
         return ""
     if cell.outcome == "differs" and cell.group is not None:
         return f"differs {cell.group}"
-    return cell.outcome
+    return "unknown" if cell.outcome == "incomparable" else cell.outcome
 
 
 def step_time(cell: Cell, baseline: Cell) -> str:

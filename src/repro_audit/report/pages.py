@@ -11,6 +11,11 @@ from repro_audit.report import matrix_text, phrases
 from repro_audit.report.phrases import printable
 
 _INFINITE = 1e308
+_UNLIKE = (
+    ("varies", "vary from run to run"),
+    ("failed", "failed"),
+    ("incomparable", "could not be compared"),
+)
 
 
 def tiles(audit: Audit) -> Iterator[dict[str, str]]:
@@ -65,7 +70,7 @@ def _matrix_tiles(matrix: Matrix) -> Iterator[dict[str, str]]:
         "number": str(len(groups)),
         "caption": "different results" if len(groups) > 1 else "result",
     }
-    for outcome, caption in (("varies", "vary from run to run"), ("failed", "failed")):
+    for outcome, caption in _UNLIKE:
         if outcome in outcomes:
             yield {"number": str(outcomes.count(outcome)), "caption": caption}
     changing = sum(answer.changes is True for answer in matrix.answers)
