@@ -22,6 +22,11 @@ class ReproAuditError(Exception):
 
     exit_code = EXIT_INTERNAL
 
+    @property
+    def first_line(self) -> str:
+        """What went wrong, without what follows it."""
+        return str(self).splitlines()[0].rstrip(":")
+
 
 class UsageError(ReproAuditError):
     """What was asked for cannot be done as asked: a missing file, an unknown option value."""

@@ -15,9 +15,9 @@ from repro_audit.audit.request import AuditRequest
 from repro_audit.audit.session import Finished, Session
 from repro_audit.errors import UsageError
 from repro_audit.model import Audit, Plan, RunInfo, Target
+from repro_audit.model.codes import KINDS, PHASES, RANDOM
 from repro_audit.replicate.census import Census
 from repro_audit.trace import Trace, Writer
-from repro_audit.trace.schema import KINDS, PHASES, RANDOM
 
 # (op, value on the CPU, value on CUDA); None where a device does not run it.
 Step = tuple[str, bytes | None, bytes | None]

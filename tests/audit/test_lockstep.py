@@ -12,9 +12,9 @@ from repro_audit.audit.loop import run_audit
 from repro_audit.audit.request import AuditRequest
 from repro_audit.audit.session import Finished, Session
 from repro_audit.model import Plan, RunInfo, Target
+from repro_audit.model.codes import PHASES, TAINTED
 from repro_audit.replicate.census import Census
 from repro_audit.trace import Trace, Writer
-from repro_audit.trace.schema import PHASES, TAINTED
 
 HEAD = """
 import fcntl, os, random, sys

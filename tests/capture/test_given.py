@@ -12,8 +12,9 @@ from torch import nn
 
 from repro_audit import engine
 from repro_audit.capture import Recorder
-from repro_audit.capture.given import CONDITION, HERE, OWN, THERE, Given, _cut, put
+from repro_audit.capture.given import Given, _cut, put
 from repro_audit.model import SiteKey
+from repro_audit.model.codes import CONDITION, HERE, OWN, THERE
 
 from .test_values import KeepingSink
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from repro_audit.model.codes import KINDS, PHASES
 from repro_audit.trace import Trace, Writer, folder_of, processes_of
-from repro_audit.trace.schema import KINDS, PHASES
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from repro_audit.diagnose.nondeterministic import why
 from repro_audit.diagnose.origin import compare
 from repro_audit.diagnose.zoomed import Zoomed
 from repro_audit.model import Cause
+from repro_audit.model.codes import RANDOM, TAINTED
 from repro_audit.trace import Trace
-from repro_audit.trace.schema import RANDOM, TAINTED
 
 Run = Callable[..., Trace]
 DRAW = {"flags": RANDOM}

@@ -9,8 +9,8 @@ import pytest
 
 from repro_audit.diagnose.origin import Divergence, compare
 from repro_audit.model import CausedBy, EventCounts, SiteKey, TensorSpec
+from repro_audit.model.codes import RANDOM, RECOMPUTE
 from repro_audit.trace import Trace
-from repro_audit.trace.schema import RANDOM, RECOMPUTE
 
 Run = Callable[..., Trace]
 

@@ -13,8 +13,9 @@ import pytest
 
 from repro_audit.errors import TraceError
 from repro_audit.model import Event, Output, SiteKey, TensorSpec
+from repro_audit.model.codes import RANDOM, RECOMPUTE, TAINTED
 from repro_audit.trace import Trace, Writer
-from repro_audit.trace.schema import CHUNK, RANDOM, RECOMPUTE, TAINTED
+from repro_audit.trace.schema import CHUNK
 
 
 def test_every_column_comes_back(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class Attempts:
             except InterruptedRunError:
                 raise
             except ReproAuditError as error:
-                self._note(str(error).splitlines()[0].rstrip(":"))
+                self._note(error.first_line)
                 break
             self.agreed += attempt.found is None
             yield attempt

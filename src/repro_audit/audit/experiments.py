@@ -57,7 +57,7 @@ class Laboratory:
         except InterruptedRunError:
             raise
         except ReproAuditError as error:
-            return Experiment(pins, said, "program", len(runs), None, _first_line(error))
+            return Experiment(pins, said, "program", len(runs), None, error.first_line)
         return Experiment(pins, said, "program", len(runs), False)
 
     def filled(self) -> Experiment:
@@ -76,7 +76,7 @@ class Laboratory:
             except InterruptedRunError:
                 raise
             except ReproAuditError as error:
-                found.append(Experiment((name,), said, "program", 1, None, _first_line(error)))
+                found.append(Experiment((name,), said, "program", 1, None, error.first_line))
             if found[-1].differs:
                 break
         return found
@@ -93,7 +93,7 @@ class Laboratory:
         except InterruptedRunError:
             raise
         except ReproAuditError as error:
-            return Experiment(pins, said, "program", 2, None, _first_line(error))
+            return Experiment(pins, said, "program", 2, None, error.first_line)
         return Experiment(pins, said, "program", 2, differs)
 
     def _run(self, **changes: Any) -> Finished:
@@ -115,7 +115,3 @@ class Laboratory:
             return True
         at = one.find(key)
         return at is None or found.i is None or found.i <= at
-
-
-def _first_line(error: ReproAuditError) -> str:
-    return str(error).splitlines()[0].rstrip(":")

@@ -187,7 +187,7 @@ def _zoom(session: Session, outcomes: Outcomes) -> Closer:
     except InterruptedRunError:
         raise
     except ReproAuditError as error:
-        warning = Warn("RA105", f"looking closer did not end well: {_first_line(error)}")
+        warning = Warn("RA105", f"looking closer did not end well: {error.first_line}")
         origin = outcomes.divergence.origin
         return Closer(outcomes.divergence, origin, None, outcomes.sightings, [warning])
 
@@ -225,7 +225,7 @@ def _confirm(session: Session, first: Finished) -> tuple[Confirmation | None, li
     except InterruptedRunError:
         raise
     except ReproAuditError as error:
-        said = f"the confirming run, as-is, did not end well: {_first_line(error)}"
+        said = f"the confirming run, as-is, did not end well: {error.first_line}"
         return None, [Warn("RA104", said)]
     divergence, counts, _ = session.compare(first.trace, run.trace)
     if divergence is None:
@@ -251,10 +251,6 @@ def _confirmed_op(session: Session, divergence: Divergence) -> Divergence:
         return divergence
     found, _, _ = session.compare(one.trace, other.trace)
     return divergence if found is None else found
-
-
-def _first_line(error: ReproAuditError) -> str:
-    return str(error).splitlines()[0].rstrip(":")
 
 
 def check_device(request: AuditRequest, run: Finished, device: str | None) -> None:

@@ -37,16 +37,15 @@ from repro_audit.model import (
     Verdict,
     Warn,
 )
+from repro_audit.model.codes import KIND_PARAM, WEIGHTS
 from repro_audit.replicate.machine import machine
 from repro_audit.replicate.stopwatch import TIMED
 from repro_audit.trace import Trace
-from repro_audit.trace.schema import PHASES
 
 # What timing a cell may take, in seconds, if its first steps are not slow already.
 _TIMING = 20.0
 _FEWEST = 4
 _NO_ANSWER = ("failed", "incomparable")
-_PARAM = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +290,7 @@ class _Laboratory:
         except InterruptedRunError:
             raise
         except ReproAuditError as error:
-            said = str(error).splitlines()[0].rstrip(":")
+            said = error.first_line
             self._session.notes.append(Warn("RA114", f"{sample.name} was not timed: {said}"))
             return None
 
@@ -317,10 +316,9 @@ def _steps_an_optimizer(trace: Trace) -> bool:
     """True if parameters were updated: they are recorded after each step."""
     if trace.steps < 2:
         return False
-    weights = PHASES.index("weights")
     rows = zip(trace.kind, trace.phase, trace.step, trace.call_index, strict=True)
     return any(
-        kind == _PARAM and phase == weights and step == 0 and call
+        kind == KIND_PARAM and phase == WEIGHTS and step == 0 and call
         for kind, phase, step, call in rows
     )
 

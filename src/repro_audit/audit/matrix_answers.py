@@ -344,7 +344,5 @@ def _changes(
 
 def _reason(error: ReproAuditError) -> str:
     """What a cell failed of: the program's own last word, where it had one."""
-    first, *rest = str(error).splitlines()
-    words = [line.strip() for line in rest if line.startswith("  ")]
-    said = first.rstrip(":")
-    return f"{said}: {words[-1]}" if words else said
+    words = [line.strip() for line in str(error).splitlines()[1:] if line.startswith("  ")]
+    return f"{error.first_line}: {words[-1]}" if words else error.first_line

@@ -10,6 +10,7 @@ from repro_audit.audit.session import Session
 from repro_audit.diagnose.interval import interval_of
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.model import Interval, Origin
+from repro_audit.model.codes import KIND_OP
 
 
 def narrow(
@@ -47,10 +48,7 @@ def _inside(found: Divergence, interval: Interval) -> bool:
     trace, at = (found.a, found.i) if found.i is not None else (found.b, found.j)
     assert at is not None
     key = trace.key(at)
-    return trace.kind[at] == _OP and (key.thread, key.process) == (
+    return trace.kind[at] == KIND_OP and (key.thread, key.process) == (
         interval.until.thread,
         interval.until.process,
     )
-
-
-_OP = 0

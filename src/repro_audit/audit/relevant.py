@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from repro_audit.audit.session import Finished
 from repro_audit.control.pins import PINS, Pin
 from repro_audit.model import Mode
-from repro_audit.trace.schema import TAINTED
+from repro_audit.model.codes import TAINTED
 
 
 @dataclass(frozen=True, slots=True)

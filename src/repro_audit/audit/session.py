@@ -18,6 +18,7 @@ from repro_audit.control.pins import POISON
 from repro_audit.diagnose.origin import Divergence, compare
 from repro_audit.errors import InconclusiveError, ReproAuditError, TraceError
 from repro_audit.model import EventCounts, Interval, Pass, Plan, RunInfo, Warn
+from repro_audit.model.codes import KIND_RNG
 from repro_audit.replicate import isolate, launch, lockstep, ours, several
 from repro_audit.replicate.census import Census
 from repro_audit.replicate.stopwatch import step_seconds
@@ -319,7 +320,7 @@ def came_apart(trace: Trace) -> bool:
 
 def no_events(finished: Finished) -> str | None:
     """Why a run's trace holds nothing to judge by, or None."""
-    if any(kind != _RNG for kind in finished.trace.kind):
+    if any(kind != KIND_RNG for kind in finished.trace.kind):
         return None
     if finished.info.manifest.get("versions", {}).get("torch") is None:
         if finished.processes.unheard:
@@ -328,9 +329,6 @@ def no_events(finished: Finished) -> str | None:
     if finished.processes.unheard:
         return "the program ran no torch op in a process that is observed"
     return "the program ran no torch op"
-
-
-_RNG = 3
 
 
 def _opened(plan: Plan, processes: Census) -> Trace:

@@ -11,8 +11,8 @@ import numpy as np
 from repro_audit.audit.session import Finished
 from repro_audit.diagnose.align import column
 from repro_audit.model import Unseen, Warn
+from repro_audit.model.codes import TAINTED
 from repro_audit.trace import Trace, TraceFile
-from repro_audit.trace.schema import TAINTED
 
 _NAMED = 4
 _KINDS = ("views", "empty", "unwritten", "compiled", "cuda-graphs", "loader-workers")

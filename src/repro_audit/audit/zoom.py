@@ -11,7 +11,7 @@ from repro_audit.audit.session import Finished, Session, came_apart
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.zoomed import Zoomed, look
 from repro_audit.model import Origin, Sighting, SiteKey, Warn
-from repro_audit.trace.schema import TAINTED
+from repro_audit.model.codes import TAINTED
 
 _PARAM_KIND = 1
 

@@ -22,14 +22,23 @@ from repro_audit.capture.memory import traced
 from repro_audit.capture.modules import ModuleNames
 from repro_audit.capture.operators import Operator, tensors_in
 from repro_audit.capture.pace import Pace
+from repro_audit.model.codes import (
+    BACKWARD,
+    DATA,
+    FORWARD,
+    INPUTS,
+    KIND_BATCH,
+    KIND_OP,
+    OPTIMIZER,
+    RANDOM,
+    RECOMPUTE,
+    TAINTED,
+    WEIGHTS,
+)
 
 if TYPE_CHECKING:
     from repro_audit.capture.recorder import Recorder
 
-KIND_OP, KIND_PARAM, KIND_BATCH, KIND_RNG, KIND_MODULE = range(5)
-DATA, RNG, WEIGHTS, FORWARD, BACKWARD, OPTIMIZER = range(6)
-PHASES = ("data", "rng", "weights", "forward", "backward", "optimizer")
-TAINTED, RANDOM, RECOMPUTE, INPUTS = 1, 2, 4, 8
 _ACCUMULATE = 2**64 - 1
 _Tensor = torch.Tensor
 _Parameter = torch.nn.Parameter

@@ -19,9 +19,10 @@ import torch
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 from repro_audit import engine
-from repro_audit.capture.dispatch import KIND_BATCH, KIND_PARAM, PHASES, paused
+from repro_audit.capture.dispatch import paused
 from repro_audit.capture.exact import exact_outputs
 from repro_audit.model import Deviation, SiteKey
+from repro_audit.model.codes import CONDITION, HERE, KIND_BATCH, KIND_PARAM, OWN, PHASES, THERE
 
 if TYPE_CHECKING:
     from repro_audit.capture.dispatch import OpMode
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from repro_audit.capture.sink import Kept
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
-# What `measured` rows compare; the last says how a change of the arguments grows in the result.
-OWN, HERE, THERE, CONDITION = range(4)
 # By how much arguments are changed to see that: what rounding them to float32 does.
 _CHANGE = 2.0**-24
 

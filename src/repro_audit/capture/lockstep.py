@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from repro_audit.capture.dispatch import KIND_RNG, paused
+from repro_audit.capture.dispatch import paused
 from repro_audit.capture.held import Memory
 from repro_audit.capture.pending import Pending
+from repro_audit.model.codes import KIND_RNG
 
 if TYPE_CHECKING:
     from repro_audit.capture.memory import UnwrittenMemory

@@ -13,13 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from repro_audit import engine
-from repro_audit.capture.dispatch import (
-    BACKWARD,
-    FORWARD,
-    RECOMPUTE,
-    paused,
-)
+from repro_audit.capture.dispatch import paused
 from repro_audit.capture.outside import leaves
+from repro_audit.model.codes import BACKWARD, FORWARD, RECOMPUTE
 
 if TYPE_CHECKING:
     from repro_audit.capture.dispatch import OpMode

@@ -13,21 +13,7 @@ from typing import Any, cast
 import torch
 
 from repro_audit.capture.collectives import Collectives
-from repro_audit.capture.dispatch import (
-    DATA,
-    FORWARD,
-    KIND_BATCH,
-    KIND_MODULE,
-    KIND_OP,
-    KIND_PARAM,
-    KIND_RNG,
-    PHASES,
-    RNG,
-    TAINTED,
-    OpMode,
-    paused,
-    unseen_by_dynamo,
-)
+from repro_audit.capture.dispatch import OpMode, paused, unseen_by_dynamo
 from repro_audit.capture.draws import Draws
 from repro_audit.capture.focus import Focus
 from repro_audit.capture.generators import Generators
@@ -48,6 +34,18 @@ from repro_audit.capture.unseen import Unseen
 from repro_audit.capture.values import Values
 from repro_audit.capture.weights import Weights
 from repro_audit.model import Interval, Level, SiteKey
+from repro_audit.model.codes import (
+    DATA,
+    FORWARD,
+    KIND_BATCH,
+    KIND_MODULE,
+    KIND_OP,
+    KIND_PARAM,
+    KIND_RNG,
+    PHASES,
+    RNG,
+    TAINTED,
+)
 
 _FLUSH_EVERY = 4096
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from repro_audit.capture.dispatch import KIND_PARAM, WEIGHTS
+from repro_audit.model.codes import KIND_PARAM, WEIGHTS
 
 if TYPE_CHECKING:
     from repro_audit.capture.recorder import Recorder

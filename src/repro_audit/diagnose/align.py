@@ -13,10 +13,9 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
+from repro_audit.model.codes import KIND_RNG, KINDS, PHASES, RANDOM
 from repro_audit.trace import Trace
-from repro_audit.trace.schema import KINDS, PHASES, RANDOM
 
-RNG_KIND = 3
 # Above this many pairs of events a gap is left unmatched: by then the runs have parted.
 _GAP_LIMIT = 4_000_000
 _CALL_BITS = 40
@@ -175,7 +174,7 @@ def _thread(
     for site, name in trace.sites.items():
         sites[site] = names.setdefault(name, len(names))
     kind, thread = column(trace.kind), column(trace.thread)
-    wanted = np.flatnonzero(np.isin(thread, numbers) & ((kind == RNG_KIND) == rng))
+    wanted = np.flatnonzero(np.isin(thread, numbers) & ((kind == KIND_RNG) == rng))
     keys = sites[column(trace.site)[wanted]] * len(PHASES) + column(trace.phase)[wanted]
     keys = (keys * len(KINDS) + kind[wanted]) * steps + column(trace.step)[wanted]
     ended = all(trace.threads[number].ended for number in numbers)

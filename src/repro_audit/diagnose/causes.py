@@ -7,15 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repro_audit.diagnose.align import RNG_KIND, column
+from repro_audit.diagnose.align import column
 from repro_audit.diagnose.nondeterministic import why
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.zoomed import Zoomed
 from repro_audit.model import Cause
+from repro_audit.model.codes import KIND_BATCH, KIND_RNG, RANDOM, TAINTED
 from repro_audit.trace import Trace
-from repro_audit.trace.schema import RANDOM, TAINTED
 
-_BATCH_KIND = 2
 _SEEDERS = {"torch": ("seed:torch",), "python": ("seed:random.",), "numpy": ("seed:numpy.",)}
 _SEED_CALL = {
     "torch": "torch.manual_seed(0)",
@@ -71,7 +70,7 @@ def may_have_drifted(divergence: Divergence, cause: Cause, whole: Sequence[Trace
     if cause.cls == "rng-drift" and not structural:
         return True
     case = Case(divergence, None)
-    fed = case.trace.kind[case.event] == _BATCH_KIND or structural
+    fed = case.trace.kind[case.event] == KIND_BATCH or structural
     if not fed or cause.cls not in {"data-order", "rng-drift", "unknown"}:
         return False
     return not whole or any(
@@ -183,7 +182,7 @@ def _generator(case: Case, generator: str, device: str = "cpu") -> Cause | None:
         return None
     trace, name = case.trace, _NAMES[generator]
     seeded = any(
-        kind == RNG_KIND
+        kind == KIND_RNG
         and trace.site_name(i)[1].startswith(_SEEDERS[generator])
         and trace.owner(i).process == case.process
         for i, kind in enumerate(trace.kind[: case.event])
@@ -243,7 +242,7 @@ def _data_order(evidence: str) -> Cause:
 
 def _batch(case: Case) -> Cause | None:
     """Data that came in different: from a generator that was drawn from, else from outside."""
-    if case.trace.kind[case.event] != _BATCH_KIND:
+    if case.trace.kind[case.event] != KIND_BATCH:
         return None
     for generator in ("numpy", "python"):
         if _drawn_from(case, generator):
@@ -268,7 +267,7 @@ def _drew(trace: Trace, process: str, generator: str) -> bool:
     seen = [
         trace.signature(i)
         for i, kind in enumerate(trace.kind)
-        if kind == RNG_KIND
+        if kind == KIND_RNG
         and trace.site_name(i)[1] == f"rng:{generator}"
         and trace.owner(i).process == process
     ]

@@ -16,11 +16,9 @@ from repro_audit.diagnose.origin import compare, located
 from repro_audit.engine.deviation import deviation
 from repro_audit.engine.tags import ITEMSIZES
 from repro_audit.model import Deviation, Event, EventCounts, Gap, Origin, Output, Tolerance
+from repro_audit.model.codes import BACKWARD, DATA, FORWARD, KIND_BATCH, KIND_PARAM, RANDOM
 from repro_audit.trace import Trace
-from repro_audit.trace.schema import OUTPUT, PHASES, RANDOM
-
-_PARAM, _BATCH = 1, 2
-_FORWARD, _BACKWARD, _DATA = (PHASES.index(name) for name in ("forward", "backward", "data"))
+from repro_audit.trace.schema import OUTPUT
 
 # "events": all of them. "values": those that both have, as on two kinds of devices.
 # "boundaries": what modules give and what parameters become, of graphs that run other ops.
@@ -82,7 +80,7 @@ def telling_gap(a: Trace, b: Trace, alignment: Alignment) -> Gap | None:
     Gradients may cancel to nothing but rounding, such as that of a bias before a normalisation:
     they are then apart by all of their size, and it means nothing.
     """
-    backward = (column(a.phase) == _BACKWARD)[alignment.pairs.mine]
+    backward = (column(a.phase) == BACKWARD)[alignment.pairs.mine]
     for wanted in (~backward, backward):
         pairs = alignment.pairs.where(wanted)
         gaps = gaps_between(a, b, replace(alignment, pairs=pairs), tolerance=Tolerance())
@@ -103,7 +101,7 @@ def rows(a: Trace, b: Trace, batches: tuple[int, int]) -> Difference:
     """
     alignment = align(a, b)
     phases, first = column(a.phase), column(a.step) == 0
-    wanted = first & ((phases == _FORWARD) | (phases == _DATA))
+    wanted = first & ((phases == FORWARD) | (phases == DATA))
     pairs = alignment.pairs.where(wanted[alignment.pairs.mine])
     known, unlike = told_apart(a, b, pairs)
     same, incomparable, differing = int(np.count_nonzero(known & ~unlike)), 0, 0
@@ -130,7 +128,7 @@ def rows(a: Trace, b: Trace, batches: tuple[int, int]) -> Difference:
         if not apart:
             same += 1
             rowed = any(one is not _ALIKE for _, one in found)
-            evidence += rowed and not random and a.phase[i] == _FORWARD and i > begins
+            evidence += rowed and not random and a.phase[i] == FORWARD and i > begins
             continue
         evidence += 1
         differing += 1
@@ -177,34 +175,34 @@ def drawn_before(trace: Trace, origin: Origin) -> bool:
         for site, (module, _) in trace.sites.items()
         if not key.module or module == key.module or module.startswith(f"{key.module}.")
     ]
-    first = (column(trace.phase) == _FORWARD) & (column(trace.step) == 0)
+    first = (column(trace.phase) == FORWARD) & (column(trace.step) == 0)
     own = np.flatnonzero(first & np.isin(column(trace.site), sites))
     return not len(own) or bool(own[-1] >= drawn[0])
 
 
 def _drawn(trace: Trace) -> npt.NDArray[np.int64]:
     """The events of the first forward that draw, once a model has its inputs."""
-    drawn = random_ones(trace) & (column(trace.phase) == _FORWARD) & (column(trace.step) == 0)
+    drawn = random_ones(trace) & (column(trace.phase) == FORWARD) & (column(trace.step) == 0)
     drawn[: max(_fed(trace), 0)] = False
     return np.flatnonzero(drawn)
 
 
 def _fed(trace: Trace) -> int:
     """The event by which a model has its first inputs; -1 where there is none."""
-    fed = np.flatnonzero(column(trace.kind) == _BATCH)
+    fed = np.flatnonzero(column(trace.kind) == KIND_BATCH)
     return int(fed[0]) if len(fed) else -1
 
 
 def _starting(trace: Trace) -> npt.NDArray[np.bool_]:
     """Of each event whether it is of what the run starts from: its inputs and initial weights."""
     kind, call = column(trace.kind), column(trace.call_index)
-    initial = (kind == _PARAM) & (column(trace.step) == 0) & (call == 0)
-    return np.asarray(initial | (kind == _BATCH), np.bool_)
+    initial = (kind == KIND_PARAM) & (column(trace.step) == 0) & (call == 0)
+    return np.asarray(initial | (kind == KIND_BATCH), np.bool_)
 
 
 def _forward(trace: Trace, events: list[int]) -> int:
     return sum(
-        trace.phase[i] == _FORWARD and trace.step[i] == 0 and trace.signature(i) is not None
+        trace.phase[i] == FORWARD and trace.step[i] == 0 and trace.signature(i) is not None
         for i in events
     )
 

@@ -28,13 +28,11 @@ from repro_audit.model import (
     StepDrift,
     Tolerance,
 )
+from repro_audit.model.codes import BACKWARD, FORWARD, KIND_OP
 from repro_audit.trace import Trace
-from repro_audit.trace.schema import PHASES
 
 # Differing events that are measured, at most: the first half of these, the others evenly spread.
 LIMIT = 10_000
-_FORWARD, _BACKWARD = PHASES.index("forward"), PHASES.index("backward")
-_OP = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +189,7 @@ def _added_up(trace: Trace) -> npt.NDArray[np.float64]:
     lengths = np.zeros(max(trace.sites, default=0) + 1)
     for site, length in trace.reductions().items():
         lengths[site] = length
-    ops = column(trace.kind) == _OP
+    ops = column(trace.kind) == KIND_OP
     return np.cumsum(np.where(ops, lengths[column(trace.site)], 0.0))
 
 
@@ -244,13 +242,13 @@ def _steps(a: Trace, b: Trace, alignment: Alignment, gaps: Sequence[Gap]) -> Ite
 def _losses(a: Trace, b: Trace, alignment: Alignment) -> dict[int, tuple[float, float]]:
     """Of each step the number that its first backward began at: the last one of its forward."""
     phase, step = column(a.phase), column(a.step)
-    backward = np.flatnonzero(phase == _BACKWARD)
+    backward = np.flatnonzero(phase == BACKWARD)
     steps, first = np.unique(step[backward], return_index=True)
     begun = np.zeros(int(step.max(initial=0)) + 1, np.int64)
     begun[steps] = backward[first]
     # The gradient of a loss is made before the first op of the backward.
     made = [site for site, name in a.sites.items() if name[1].startswith("aten.ones_like")]
-    forward = (phase == _FORWARD) & a.signatures.present & ~np.isin(column(a.site), made)
+    forward = (phase == FORWARD) & a.signatures.present & ~np.isin(column(a.site), made)
     before = np.flatnonzero(forward & (np.arange(len(step)) < begun[step]))
     # The last of each step: of those from the end the first.
     _, last = np.unique(step[before][::-1], return_index=True)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.model import Interval
+from repro_audit.model.codes import KIND_PARAM, KIND_RNG
 from repro_audit.trace import Trace
-from repro_audit.trace.schema import KINDS
-
-_PARAM, _RNG = KINDS.index("param"), KINDS.index("rng")
 
 
 def interval_of(divergence: Divergence) -> Interval | None:
@@ -24,11 +22,11 @@ def interval_of(divergence: Divergence) -> Interval | None:
     before = at - 1
     while before >= 0 and not (
         trace.thread[before] == trace.thread[at]
-        and trace.kind[before] != _RNG
+        and trace.kind[before] != KIND_RNG
         and trace.step[before] < trace.step[at]
     ):
         before -= 1
-    if trace.kind[at] == _PARAM:
+    if trace.kind[at] == KIND_PARAM:
         before = min(before, _last_read(trace, at))
     return Interval(trace.key(before) if before >= 0 else None, trace.key(at))
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from difflib import SequenceMatcher
 
-from repro_audit.diagnose.align import RNG_KIND, threads_of
+from repro_audit.diagnose.align import threads_of
 from repro_audit.diagnose.origin import located
 from repro_audit.model import Origin
+from repro_audit.model.codes import KIND_RNG
 from repro_audit.trace import Trace
 
 DRAW = "draw:"
@@ -56,7 +57,7 @@ def first_draw_apart(a: Trace, b: Trace) -> Origin | None:
 def _draws(trace: Trace, numbers: Sequence[int]) -> list[tuple[int, _Draw]]:
     found = []
     for i, kind in enumerate(trace.kind):
-        if kind != RNG_KIND or trace.thread[i] not in numbers:
+        if kind != KIND_RNG or trace.thread[i] not in numbers:
             continue
         op = trace.site_name(i)[1]
         if op.startswith(DRAW):

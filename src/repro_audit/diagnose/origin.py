@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from repro_audit.diagnose.align import (
-    RNG_KIND,
     Alignment,
     Pairs,
     align,
@@ -17,10 +16,8 @@ from repro_audit.diagnose.align import (
     told_apart,
 )
 from repro_audit.model import CausedBy, Event, EventCounts, Origin
+from repro_audit.model.codes import KIND_BATCH, KIND_RNG, RANDOM
 from repro_audit.trace import Trace
-from repro_audit.trace.schema import RANDOM
-
-_BATCH_KIND = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +58,7 @@ def compare(
     `alignment` stands in for that of all events.
     """
     alignment = align(a, b) if alignment is None else alignment
-    values = [int(np.count_nonzero(column(trace.kind) != RNG_KIND)) for trace in (a, b)]
+    values = [int(np.count_nonzero(column(trace.kind) != KIND_RNG)) for trace in (a, b)]
     share = len(alignment.pairs) / min(values) if min(values) else float(max(values) == 0)
     known, unlike = told_apart(a, b, alignment.pairs)
     drawn = unlike & (random_ones(a)[alignment.pairs.mine] & (not draws))
@@ -152,7 +149,7 @@ def _fed_by(trace: Trace, at: int, origin: Origin, seed: str) -> bool:
     torch's own draws come from torch's generator, or from one of the program's own; what comes in
     from outside, or decides a path, may come from any.
     """
-    if origin.kind == "structural" or trace.kind[at] == _BATCH_KIND:
+    if origin.kind == "structural" or trace.kind[at] == KIND_BATCH:
         return True
     drawn = bool(trace.flags[at] & RANDOM) and ".generator" not in trace.site_name(at)[1]
     return drawn and seed.startswith("seed:torch.")
@@ -202,7 +199,7 @@ def _instead(a: Trace, b: Trace, alignment: Alignment, i: int | None, j: int | N
             last = max(last, there)
     numbers = threads_of(other).get((thread.process, thread.name), ())
     for place in range(last + 1, len(other)):
-        if other.thread[place] in numbers and other.kind[place] != RNG_KIND:
+        if other.thread[place] in numbers and other.kind[place] != KIND_RNG:
             return other.site_name(place)[1]
     return None
 

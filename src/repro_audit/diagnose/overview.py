@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from repro_audit.diagnose.align import Alignment, column, random_ones, told_apart
 from repro_audit.model import Gap, HeatMap, Overview, SiteExtent
+from repro_audit.model.codes import PHASES
 from repro_audit.trace import Trace
-from repro_audit.trace.schema import PHASES
 
 # What a report holds of a trace of any size.
 SITES = 1000

@@ -9,8 +9,8 @@ from dataclasses import replace
 from repro_audit.diagnose.drift import gap_at, gap_of, is_beyond
 from repro_audit.diagnose.tolerance import expected
 from repro_audit.model import Deviation, Event, Gap, Json, OwnError, OwnErrors, Tolerance
+from repro_audit.model.codes import CONDITION, HERE, OWN, THERE
 from repro_audit.trace import Trace
-from repro_audit.trace.schema import CONDITION, HERE, OWN, THERE
 
 _SHOWN = 20
 _UPDATE = 8

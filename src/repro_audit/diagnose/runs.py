@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from repro_audit.diagnose.align import RNG_KIND
 from repro_audit.diagnose.origin import Divergence, compare
 from repro_audit.model import EventCounts, Observed, Sighting, SiteKey
+from repro_audit.model.codes import KIND_RNG
 from repro_audit.trace import Trace
 
 _HEAD = struct.Struct("<bqbII")
@@ -78,7 +78,7 @@ def _whole(trace: Trace) -> bytes:
     threads = [hashlib.blake2b(repr(thread).encode(), digest_size=16) for thread in trace.threads]
     columns = zip(trace.kind, trace.step, trace.phase, trace.thread, trace.site, strict=True)
     for i, (kind, step, phase, thread, site) in enumerate(columns):
-        if kind == RNG_KIND:
+        if kind == KIND_RNG:
             continue
         state = threads[thread]
         name, signature = names[site], trace.signature(i) or b""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from repro_audit.diagnose.align import Alignment, column, random_ones
 from repro_audit.diagnose.manifests import lookup
 from repro_audit.model import Start
+from repro_audit.model.codes import KIND_BATCH, KIND_PARAM, RANDOM
 from repro_audit.trace import Trace
-from repro_audit.trace.schema import RANDOM
 
-_PARAM, _BATCH = 1, 2
 # What decides which random bits a seed gives, or how kernels compute.
 _MACHINE = (
     "versions.torch",
@@ -36,7 +35,7 @@ def start_of(a: Trace, b: Trace, alignment: Alignment) -> tuple[Start, int | Non
     counts = {name: [0, 0] for name in ("weights", "inputs", "draws")}
     first: int | None = None
     kinds = column(a.kind)
-    wanted = (kinds == _PARAM) | (kinds == _BATCH) | random_ones(a)
+    wanted = (kinds == KIND_PARAM) | (kinds == KIND_BATCH) | random_ones(a)
     for i, j in alignment.pairs.where(wanted[alignment.pairs.mine]):
         name = _name(a, i)
         mine, other = a.signature(i), b.signature(j)
@@ -52,9 +51,9 @@ def start_of(a: Trace, b: Trace, alignment: Alignment) -> tuple[Start, int | Non
 
 def _name(trace: Trace, i: int) -> str | None:
     kind = trace.kind[i]
-    if kind == _PARAM:
+    if kind == KIND_PARAM:
         initial = trace.step[i] == 0 and trace.call_index[i] == 0
         return "weights" if initial else None
-    if kind == _BATCH:
+    if kind == KIND_BATCH:
         return "inputs"
     return "draws" if trace.flags[i] & RANDOM else None

@@ -252,6 +252,11 @@ def held_still(audit: Audit) -> bool:
     return tried is None or any(experiment.differs for experiment in tried.experiments)
 
 
+def may_be_explained(audit: Audit) -> bool:
+    """True if --explain has something to look for, and was not asked for."""
+    return audit.command == "run" and audit.verdict == "divergent" and audit.explanation is None
+
+
 def fixed_by_the_audit(cls: CauseClass | None) -> str:
     """What a controlled run held still, told by what went wrong without it."""
     return _FIXED_BY_THE_AUDIT.get(cls or "unknown", "fixes its seeds and its hash seed")

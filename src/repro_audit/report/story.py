@@ -208,7 +208,7 @@ def commands(audit: Audit) -> Iterator[tuple[str, str]]:
     """What to type, and what for: the audit again, the next question, the reproducer."""
     if audit.words:
         yield "The same again:", _shell(["repro-audit", *audit.words])
-    if audit.words and _may_be_explained(audit):
+    if audit.words and phrases.may_be_explained(audit):
         command, *rest = audit.words
         yield (
             "Why: one condition is changed at a time, and a cure is tried:",
@@ -219,10 +219,6 @@ def commands(audit: Audit) -> Iterator[tuple[str, str]]:
     again = next_command(audit)
     if again is not None:
         yield "All of it, for programs to read:", again
-
-
-def _may_be_explained(audit: Audit) -> bool:
-    return audit.command == "run" and audit.verdict == "divergent" and audit.explanation is None
 
 
 def _shell(words: list[str]) -> str:

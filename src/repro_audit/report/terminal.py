@@ -54,7 +54,7 @@ def tell(audit: Audit, page: Sheet, *, tables: bool = True) -> None:
     for warning in audit.warnings:
         at = f" (at {printable(warning.call_site)})" if warning.call_site else ""
         page.labelled(printable(warning.code), printable(warning.message) + at, style="yellow")
-    if audit.verdict == "divergent" and audit.command == "run" and audit.explanation is None:
+    if phrases.may_be_explained(audit):
         page.labelled("why", "--explain changes one condition at a time, and tries a cure")
     command = next_command(audit)
     if command:

@@ -13,11 +13,11 @@ import numpy as np
 
 from repro_audit.errors import TraceError
 from repro_audit.model import Event, EventKind, Json, SiteKey, TensorSpec
+from repro_audit.model.codes import KINDS, PHASES, RANDOM, RECOMPUTE, TAINTED
 from repro_audit.trace import seal
 from repro_audit.trace.columns import Signatures
 from repro_audit.trace.file import TraceFile
 from repro_audit.trace.folders import folder_of, processes_of
-from repro_audit.trace.schema import KINDS, PHASES, RANDOM, RECOMPUTE, TAINTED
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,8 @@ VERSION = 4
 # "RAud": tells a trace from any other SQLite file.
 APPLICATION_ID = 0x52417564
 
-KINDS = ("op", "param", "batch", "rng", "module")
-PHASES = ("data", "rng", "weights", "forward", "backward", "optimizer")
-TAINTED, RANDOM, RECOMPUTE, INPUTS = 1, 2, 4, 8
 # Roles of a payload.
 MEMORY, OUTPUT, STATE = range(3)
-# What rows of `measured` compare.
-OWN, HERE, THERE, CONDITION = range(4)
 # A blob is read whole by SQLite; 16 MiB keeps a large tensor's reading in bounds.
 CHUNK = 16 << 20
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from repro_audit.errors import TraceError
 from repro_audit.model import Json
+from repro_audit.model.codes import INPUTS
 from repro_audit.trace import seal
-from repro_audit.trace.schema import APPLICATION_ID, CHUNK, DDL, INPUTS, OUTPUT, SCHEMA, VERSION
+from repro_audit.trace.schema import APPLICATION_ID, CHUNK, DDL, OUTPUT, SCHEMA, VERSION
 
 Row = tuple[Any, ...]
 

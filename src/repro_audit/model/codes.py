@@ -1,0 +1,12 @@
+"""The numbers by which traces have what events are: those who record and who read say the same."""
+
+from __future__ import annotations
+
+KINDS = ("op", "param", "batch", "rng", "module")
+KIND_OP, KIND_PARAM, KIND_BATCH, KIND_RNG, KIND_MODULE = range(5)
+PHASES = ("data", "rng", "weights", "forward", "backward", "optimizer")
+DATA, RNG, WEIGHTS, FORWARD, BACKWARD, OPTIMIZER = range(6)
+# Flags of an event.
+TAINTED, RANDOM, RECOMPUTE, INPUTS = 1, 2, 4, 8
+# What rows of `measured` compare; the last says how a change of the arguments grows in the result.
+OWN, HERE, THERE, CONDITION = range(4)
