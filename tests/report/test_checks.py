@@ -69,7 +69,7 @@ def test_the_origin_is_annotated_at_its_line(audits: dict[str, Audit]) -> None:
         "::error file=flaky_embedding.py,line=31,"
         "title=The runs differ%3A step 0 · backward · emb · aten.index_put::"
     )
-    assert "threads arrive   [torch docs]%0A--deterministic" in line
+    assert "threads arrive   [torch docs]%0AWhat to try: --deterministic" in line
 
 
 def test_what_would_end_a_command_is_escaped(audits: dict[str, Audit]) -> None:

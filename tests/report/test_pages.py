@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -122,6 +123,22 @@ def test_a_matrix_is_a_table(audits: dict[str, Audit]) -> None:
         assert all(f"<strong>{value}</strong>" in page for value in changed)
     cells = [line for line in plain.splitlines() if line.startswith("| ") and "step 0 ·" in line]
     assert len(cells) == sum(cell.origin is not None for cell in matrix.cells)
+
+
+@pytest.mark.parametrize("outcome", ["failed", "incomparable"])
+def test_an_axis_without_an_answer_is_not_told_to_change_nothing(
+    audits: dict[str, Audit], outcome: Literal["failed", "incomparable"]
+) -> None:
+    matrix = audits["matrix"].matrix
+    assert matrix is not None
+    assert "threads does not" in story(audits["matrix"]).subject
+    cells = tuple(
+        replace(cell, outcome=outcome, group=None) if cell.name == "threads=2" else cell
+        for cell in matrix.cells
+    )
+    subject = story(replace(audits["matrix"], matrix=replace(matrix, cells=cells))).subject
+    assert "threads does not" not in subject
+    assert "of threads it is not known" in subject
 
 
 def test_conditions_are_a_table(audits: dict[str, Audit]) -> None:

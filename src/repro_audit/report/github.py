@@ -17,7 +17,9 @@ def to_github(audit: Audit) -> str:
     """`audit` as workflow commands, a line each, for a step's standard output."""
     told = story(audit)
     said = [told.verdict.intro] if told.place is None else [told.place.what]
-    said += [text for part in told.parts[:1] for one in part.told for text in one.texts]
+    said += [
+        f"{one.label}: {text}" for part in told.parts[:1] for one in part.told for text in one.texts
+    ]
     subject = " · ".join(told.place.path) if told.place is not None else told.subject
     origin = audit.origin
     caused_by = None if origin is None else origin.caused_by

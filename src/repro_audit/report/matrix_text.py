@@ -22,30 +22,36 @@ _OUTCOMES = {
     "failed": "failed",
     "incomparable": "not comparable",
 }
+_UNKNOWN = ("failed", "incomparable")
 # The rungs of compilation, in the order in which each adds to the one before.
 _LADDER = ("eager", "aot_eager", "aot_eager_decomp_partition", "inductor")
 
 
 def subject_of(audit: Audit, matrix: Matrix) -> str:
     """What the verdict is about: `isa and batch change the bits`."""
-    told = {
-        said: [printable(answer.axis) for answer in matrix.answers if answer.changes is said]
-        for said in (True, False)
-    }
     runs = phrases.count(audit.observed.runs, "run")
-    size = f"{phrases.count(len(matrix.cells), 'cell')}, {runs}"
+    size = f"({phrases.count(len(matrix.cells), 'cell')}, {runs})"
+    told: dict[bool | None, list[str]] = {True: [], False: [], None: []}
+    for axis, answer in zip(matrix.axes, matrix.answers, strict=True):
+        unknown = any(cell.outcome in _UNKNOWN for cell in _cells(axis, matrix))
+        # Of values without an answer it is not known whether they change something.
+        changes = answer.changes or (None if unknown else answer.changes)
+        told[changes].append(printable(axis.name))
+    said = []
     if told[True]:
         verb = "changes" if len(told[True]) == 1 else "change"
-        said = f"{phrases.listing(told[True])} {verb} the bits"
+        said.append(f"{phrases.listing(told[True])} {verb} the bits")
         if told[False]:
             verb = "does" if len(told[False]) == 1 else "do"
-            said += f"; {phrases.listing(told[False])} {verb} not"
-        return f"{said} ({size})"
-    if any(cell.outcome == "varies" for cell in matrix.cells):
-        return f"runs of one cell differ ({size})"
-    axes = phrases.listing([printable(axis.name) for axis in matrix.axes])
-    verb = "changes" if len(matrix.axes) == 1 else "change"
-    return f"{axes} {verb} nothing ({size})" if told[False] else size
+            said.append(f"{phrases.listing(told[False])} {verb} not")
+    elif any(cell.outcome == "varies" for cell in matrix.cells):
+        return f"runs of one cell differ {size}"
+    elif told[False]:
+        verb = "changes" if len(told[False]) == 1 else "change"
+        said.append(f"{phrases.listing(told[False])} {verb} nothing")
+    if told[None]:
+        said.append(f"of {phrases.listing(told[None])} it is not known")
+    return f"{'; '.join(said)} {size}"
 
 
 def render_matrix(matrix: Matrix, page: Sheet, *, table: bool = True) -> None:
