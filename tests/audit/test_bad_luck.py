@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -86,6 +87,18 @@ def alive(pid: int) -> bool:
         return False
 
 
+def interrupted(process: subprocess.Popen[str], there: Path) -> tuple[str, str]:
+    """What a command prints that is interrupted once a file is there."""
+    deadline = time.monotonic() + 120
+    while not there.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    return stdout, stderr
+
+
 def test_an_interrupt_loses_nothing_that_was_found(started, program, tmp_path: Path) -> None:
     program(
         "train.py",
@@ -100,13 +113,7 @@ def test_an_interrupt_loses_nothing_that_was_found(started, program, tmp_path: P
         """,
     )
     process = started("train.py")
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "third").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=30)
-    assert process.returncode == 130
+    stdout, stderr = interrupted(process, tmp_path / "third")
     assert stdout.startswith("DIVERGENT  step 0 · forward · aten.mul")
     assert "  interrupted in zoom-1a" in stdout
     assert stderr.startswith("repro-audit: error: interrupted in zoom-1a")
@@ -130,13 +137,7 @@ def test_an_interrupt(started, program, tmp_path: Path, words: list[str]) -> Non
         """,
     )
     process = started(*words)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "pids").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=30)
-    assert process.returncode == 130
+    stdout, stderr = interrupted(process, tmp_path / "pids")
     assert (stdout, stderr) == ("", "repro-audit: error: interrupted in run-1\n")
     assert (tmp_path / "saved").exists()
     assert not any(alive(int(pid)) for pid in (tmp_path / "pids").read_text().split())
