@@ -217,3 +217,42 @@ def test_autograd_sees_nothing() -> None:
 )
 def test_what_cannot_be_given(tensor: torch.Tensor) -> None:
     assert not put(torch.ones(2), tensor)
+
+
+def test_what_was_rounded_on_its_way_into_an_op() -> None:
+    """A recording in float32, this run in bfloat16 but for the last op: the casts are its own."""
+    torch.manual_seed(0)
+    x = torch.randn(64)
+    right = {
+        ("", "aten.mul.Tensor", 0): x * 3,
+        ("", "aten.mul.Tensor", 1): x * 3 * 5,
+        ("", "aten.mul.Tensor", 2): x * 3 * 5 * 7,
+        ("", "aten.exp.default", 0): x.exp() * (1 + 2**-20),
+    }
+
+    def work() -> torch.Tensor:
+        x.exp()
+        y = x.bfloat16() * 3  # given as bfloat16, and so rounded
+        z = y.float() * 5
+        return z * 7  # of a float32 that is as recorded
+
+    sink, _, _ = run(work, all=Values(right))
+    places = {event.index: (event.op, event.index) for event in sink.seen()}
+    conditions = {
+        places[event]: json.loads(found)
+        for event, _, against, found in sink.measured
+        if against == CONDITION
+    }
+    dtypes = [conditions.get(place, {}).get("dtype") for place in sorted(places.values())]
+    by_op = dict(zip(sorted(places.values()), dtypes, strict=True))
+    muls = [by_op[place] for place in sorted(by_op) if place[0] == "aten.mul.Tensor"]
+    assert muls == [None, "bfloat16", None]
+    assert [by_op[place] for place in by_op if place[0] == "aten.exp.default"] == [None]
+
+
+def test_a_recording_in_a_coarser_dtype() -> None:
+    x = torch.randn(64)
+    there = {("", "aten.mul.Tensor", 0): (x.bfloat16() * 3)}
+    sink, _, _ = run(lambda: x * 3, all=Values(there))
+    found = figures(sink, "aten.mul.Tensor")
+    assert found[CONDITION]["dtype"] == "bfloat16"

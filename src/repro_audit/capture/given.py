@@ -21,6 +21,8 @@ from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from repro_audit import engine
 from repro_audit.capture.dispatch import paused
 from repro_audit.capture.exact import exact_outputs
+from repro_audit.capture.operators import tensors_in
+from repro_audit.capture.rounded import Rounded, coarser, rounds
 from repro_audit.model import Deviation, SiteKey
 from repro_audit.model.codes import CONDITION, HERE, KIND_BATCH, KIND_PARAM, OWN, PHASES, THERE
 
@@ -81,6 +83,7 @@ class Given:
         }
         self.taken: Counter[str] = Counter()
         self.missing: Counter[str] = Counter()
+        self._rounded = Rounded()
 
     def use(self, sink: Kept, process: str) -> None:
         """In a fork: measure into another sink, as another process."""
@@ -120,8 +123,14 @@ class Given:
             value = source.value(key, position)
             if value is not None and self._batch and what in ("draws", "inputs"):
                 value = _cut(value, tensor, self._batch if self._inside else None)
-            given = value is not None and put(value, tensor)
+            given = value is not None and self._put(value, tensor)
         (self.taken if given else self.missing)[what] += 1
+
+    def _put(self, value: torch.Tensor, tensor: torch.Tensor) -> bool:
+        if not put(value, tensor):
+            return False
+        self._rounded.note(tensor, tensor.dtype if rounds(value.dtype, tensor.dtype) else None)
+        return True
 
     # -- after it -------------------------------------------------------------------------------
 
@@ -152,13 +161,16 @@ class Given:
             return
         changed: dict[int, torch.Tensor] | None = None
         with paused():
+            read = self._rounded.coarsest(tensors_in(made if call is None else call[2:]))
             for position, tensor in enumerate(made):
                 value = self._all.value(key, position)
                 if value is None or type(tensor) not in _PLAIN or value.shape != tensor.shape:
                     self.missing["all"] += 1
+                    self._rounded.note(tensor, coarser(read, tensor.dtype))
                     continue
                 own = self._measure(index, position, OWN, tensor, value)
                 if own is not None and own.differing:
+                    factor: float | None = 1.0
                     if exactly is None:
                         exactly = {} if call is None else _exact(_call(*call))
                     right = exactly.get(position)
@@ -172,24 +184,26 @@ class Given:
                         if changed is None:
                             changed = {} if call is None else _changed_results(_call(*call))
                         if position in changed:
-                            self._condition(index, position, changed[position], right)
-                self.taken["all"] += int(put(value, tensor))
+                            factor = _growth(changed[position], right)
+                    coarse = coarser(read, value.dtype)
+                    if coarse is not None and not rounds(tensor.dtype, coarse):
+                        coarse = None
+                    self._condition(index, position, factor, coarse)
+                self.taken["all"] += int(self._put(value, tensor))
 
     def parameter(self, index: int, key: SiteKey, tensor: torch.Tensor) -> None:
         """The same for a parameter that an optimizer has updated."""
         self.after(index, key, [tensor], {}, None)
 
     def _condition(
-        self, index: int, position: int, changed: torch.Tensor, right: torch.Tensor
+        self, index: int, position: int, factor: float | None, dtype: torch.dtype | None
     ) -> None:
-        """Measure by how much more than its arguments a result changes.
-
-        Rounding errs by that much more: where terms cancel, by the size of the terms.
+        """Note how many times as much as a change of the arguments the result changes, and the
+        dtype of an argument, or of the recorded result, that is coarser than the result's own.
         """
-        size, apart = float(right.norm()), float((changed - right).norm())
-        if math.isfinite(apart) and apart > _CHANGE * size:
-            figures = json.dumps({"factor": apart / (_CHANGE * size) if size else None})
-            self._sink.measured.append((index, position, CONDITION, figures))
+        if factor != 1.0 or dtype is not None:
+            figures = {"factor": factor} | ({} if dtype is None else {"dtype": _dtype_name(dtype)})
+            self._sink.measured.append((index, position, CONDITION, json.dumps(figures)))
 
     def _measure(
         self, index: int, position: int, against: int, one: torch.Tensor, other: torch.Tensor
@@ -197,7 +211,7 @@ class Given:
         # NumPy with it, which not every program imports.
         from repro_audit.engine.deviation import deviation
 
-        dtypes = _name(one), _name(other)
+        dtypes = _dtype_name(one.dtype), _dtype_name(other.dtype)
         found = deviation(_bytes(one), _bytes(other), dtypes, one.numel())
         if found is not None:
             figures = json.dumps(asdict(found), sort_keys=True)
@@ -274,8 +288,19 @@ def _changed_results(call: _Call) -> dict[int, torch.Tensor]:
     return _exact(replace(call, make=lambda: (_changed(args, signs), _changed(kwargs, signs))))
 
 
-def _name(tensor: torch.Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+def _growth(changed: torch.Tensor, right: torch.Tensor) -> float | None:
+    """By how much more than its arguments a result changes; 1 at least, None for infinitely.
+
+    Rounding errs by that much more: where terms cancel, by the size of the terms.
+    """
+    size, apart = float(right.norm()), float((changed - right).norm())
+    if not math.isfinite(apart) or apart <= _CHANGE * size:
+        return 1.0
+    return apart / (_CHANGE * size) if size else None
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:

@@ -83,11 +83,10 @@ def _largest(
     if not owned:
         return None
     position = max(owned, key=lambda at: (owned[at].unordered > 0, owned[at].rms, -at))
-    condition = measured.get((position, CONDITION), {"factor": 1.0})["factor"]
-    factor = math.inf if condition is None else float(condition)
+    condition = measured.get((position, CONDITION), {"factor": 1.0})
     here, there = (measured.get((position, against)) for against in (HERE, THERE))
     return OwnError(
-        gap=_gap(forced, forced.event(i), position, owned[position], factor, tolerance),
+        gap=_gap(forced, forced.event(i), position, owned[position], condition, tolerance),
         own=owned[position],
         here=None if here is None else Deviation(**here),
         there=None if there is None else Deviation(**there),
@@ -100,13 +99,15 @@ def _gap(
     event: Event,
     position: int,
     found: Deviation,
-    factor: float,
+    condition: Json,
     tolerance: Tolerance,
 ) -> Gap:
     # An optimizer's update of one element: a handful of operations.
     length = _UPDATE if event.kind == "param" else trace.length(event)
-    rounding = expected(length, (event.outputs[position].spec.dtype,) * 2) if length else None
+    dtype = event.outputs[position].spec.dtype
+    rounding = expected(length, (dtype, condition.get("dtype", dtype))) if length else None
     # What the arguments' last bits decide much of is not known better than that.
+    factor = math.inf if condition["factor"] is None else float(condition["factor"])
     rounding = None if rounding is None else rounding * max(factor, 1.0)
     return gap_at(trace, event, position, found, rounding, is_beyond(found, rounding, tolerance))
 

@@ -91,7 +91,8 @@ CREATE TABLE measured (
   position INTEGER NOT NULL,      -- as output
   against  INTEGER NOT NULL,      -- 0 own result against the other's, 1 own against float64, 2 the
                                   -- other's against float64, 3 the condition
-  figures  TEXT NOT NULL,         -- JSON of model.Deviation; of 3 the factor, null for infinite
+  figures  TEXT NOT NULL,         -- JSON of model.Deviation; of 3 the factor, null for infinite,
+                                  -- and the dtype rounded to, where it is coarser than the result's
   PRIMARY KEY (event, position, against)
 ) WITHOUT ROWID;
 CREATE TABLE call (
