@@ -4,16 +4,23 @@ Each audit, and each of its runs, is a process of its own, as ever; what they ar
 start of the interpreter and its imports, most of the time that a small audit takes. The process
 that is forked never runs an operator, so every run finds torch as an import leaves it. What is read
 when an interpreter or torch starts (`PYTHONHASHSEED`, the number of threads: one) is the same for
-all.
+all, unless `faithful` is asked for: then a run that has these otherwise is an interpreter of its
+own.
 """
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import random
+import runpy
 import signal
+import subprocess
 import sys
+import threading
 import traceback
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +37,29 @@ from repro_audit import capture, cli, engine
 from repro_audit.audit import run_audit
 from repro_audit.cli import run as _run
 from repro_audit.control import manifest, seeds
-from repro_audit.replicate import child, launch
+from repro_audit.replicate import child, launch, replay
 
 # What the forked processes find imported.
 PRELOADED = (np, torch, torch._dynamo, capture, engine, manifest, seeds, run_audit, _run)
+# The modules that runs are, as `python -m` starts them.
+_MODULES = (child.__name__, replay.__name__)
+# Variables that are read when an interpreter, torch or a library of its starts.
+_READ_AT_START = (
+    "ATEN",
+    "CUDA",
+    "KMP",
+    "LD_",
+    "MKL",
+    "OMP",
+    "ONEDNN",
+    "PYTHON",
+    "PYTORCH",
+    "TORCH",
+)
+# As this process was started; importing torch adds to it.
+_AT_START = dict(
+    entry.split("=", 1) for entry in Path("/proc/self/environ").read_text().split("\0") if entry
+)
 # What is here now is never garbage: a fork that looked for it would copy all of it.
 gc.freeze()
 
@@ -51,12 +77,25 @@ class Forked:
 
 def command_line(words: list[str], *, cwd: Path, env: dict[str, str], out: Path, err: Path) -> int:
     """Run `repro-audit WORDS` in a fork: its exit code. `env` is added to the environment."""
+    return started(words, cwd=cwd, env={**os.environ, **env}, out=out, err=err).wait()
+
+
+def started(
+    words: list[str],
+    *,
+    cwd: Path,
+    env: dict[str, str],
+    out: Path,
+    err: Path,
+    faithful: bool = False,
+) -> Forked:
+    """Start `repro-audit WORDS` in a fork, whose environment is `env`."""
 
     def supervise() -> None:
-        launch._start = _start  # type: ignore[assignment]
+        launch._start = _start_faithfully if faithful else _start  # type: ignore[assignment]
         cli.main(words)
 
-    return _fork(supervise, cwd, {**os.environ, **env}, out, err).wait()
+    return _fork(supervise, cwd, env, out, err)
 
 
 def program(words: list[str], *, cwd: Path, env: dict[str, str], out: Path, err: Path) -> int:
@@ -79,14 +118,45 @@ def _start(
     shared: tuple[int, ...],
 ) -> Forked:
     """What `launch` starts its runs with. A fork has all descriptors, the `shared` ones too."""
-    _, flag, module, plan = command
-    assert (flag, module) == ("-m", child.__name__), command
+    _, flag, name, *words = command
+    assert flag == "-m", command
+    # There when this returns, as they are with a `Popen`.
+    out.write_bytes(b"")
+    err.write_bytes(b"")
 
     def run() -> None:
-        sys.argv = [str(child.__file__), plan]
-        sys.exit(child.main())
+        sys.path.insert(0, str(Path.cwd()))
+        sys.argv = [name, *words]
+        del sys.modules[name]
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
 
     return _fork(run, Path.cwd() if cwd is None else cwd, environment, out, err)
+
+
+_start_interpreter = launch._start
+
+
+def _start_faithfully(
+    command: list[str],
+    cwd: Path | None,
+    environment: dict[str, str],
+    out: Path,
+    err: Path,
+    shared: tuple[int, ...],
+) -> Forked | subprocess.Popen[bytes]:
+    """As `_start`, but for what an interpreter that is started would find otherwise than here."""
+    known = command[1:2] == ["-m"] and command[2] in _MODULES
+    start = _start if known and _read_at_start(environment) == _read_at_start(_AT_START) else None
+    return (start or _start_interpreter)(command, cwd, environment, out, err, shared)
+
+
+def _read_at_start(environment: dict[str, str]) -> dict[str, str]:
+    """What of an environment counts when a process starts; a fork sets its threads itself."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(_READ_AT_START) and name != "OMP_NUM_THREADS"
+    }
 
 
 def _fork(
@@ -106,6 +176,12 @@ def _fork(
         os.chdir(cwd)
         os.environ.clear()
         os.environ.update(environment)
+        # What the forked process has to see to at its end is not this one's to do.
+        weakref.finalize._registry.clear()
+        # As an interpreter that starts: generators of their own, and as many threads as are asked.
+        random.seed()
+        np.random.seed()  # noqa: NPY002
+        torch.set_num_threads(int(environment.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
         try:
             what()
             code = 0
@@ -113,6 +189,8 @@ def _fork(
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
         except BaseException:
             traceback.print_exc()
+        threading._shutdown()
+        atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
     finally:

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,21 +37,14 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def audit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command_line: Callable[..., Any]
+) -> Callable[..., Result]:
     """Runs `repro-audit WORD…` in `tmp_path`, the current directory; `env` changes variables."""
     monkeypatch.chdir(tmp_path)
 
     def call(*words: str, cwd: Path = tmp_path, env: dict[str, str] | None = None) -> Result:
-        done = subprocess.run(
-            [*COMMAND, *words],
-            cwd=cwd,
-            env=environment(**(env or {})),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+        done = command_line(words, cwd=cwd, env=environment(**(env or {})), timeout=120)
         assert "Traceback" not in done.stdout
         return Result(done.returncode, done.stdout, done.stderr)
 

@@ -127,6 +127,7 @@ FAILING = {
 }
 
 
+@pytest.mark.interpreter
 @pytest.mark.parametrize("name", FAILING)
 def test_a_program_fails_as_it_does_plainly(audit, plainly, program, first_run, name: str) -> None:
     program(name, FAILING[name])
@@ -156,6 +157,7 @@ def test_exit_codes_and_signals(audit, program) -> None:
         assert "run-1.out and" in result.stderr
 
 
+@pytest.mark.interpreter
 def test_without_evidence_there_is_no_verdict(audit, program) -> None:
     for text, code, says in [
         (
@@ -213,6 +215,7 @@ ENDING_WELL = {
 PRINTED = {"keeps a pool": "tensor([3., 3.])\n", "thread outlives main": "tensor([4., 4.])\n"}
 
 
+@pytest.mark.interpreter
 def test_programs_that_end_well_in_their_own_way(audit, program, tmp_path: Path) -> None:
     head = """
 import os, sys, tempfile, time
@@ -274,6 +277,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.interpreter
 def test_a_program_is_what_it_is_plainly(audit, plainly, program) -> None:
     program("sub/train.py", PLAIN.replace("IMPORTS", "import sibling"))
     program("sub/sibling.py", "VALUE = 3\n")

@@ -197,6 +197,7 @@ def test_bad_luck_with_the_trace(audit, program) -> None:
         assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.interpreter
 def test_an_error_of_ours_is_not_the_program_s(audit, program) -> None:
     program(
         "train.py",

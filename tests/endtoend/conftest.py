@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -37,18 +35,14 @@ class Result:
 
 
 @pytest.fixture
-def audit(tmp_path: Path) -> Callable[..., Result]:
+def audit(tmp_path: Path, command_line: Callable[..., Any]) -> Callable[..., Result]:
     """Audit a program of the repository: `audit("examples/lstm.py", "--as-is", NAME=value)`."""
 
     def run(program: str, *options: str, **environment: str) -> Result:
-        command = [sys.executable, "-m", "repro_audit", "run", str(ROOT / program)]
-        done = subprocess.run(
-            [*command, *options, "--format", "json"],
+        done = command_line(
+            ["run", str(ROOT / program), *options, "--format", "json"],
             cwd=tmp_path,
             env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            check=False,
             timeout=280,
         )
         assert done.returncode in {0, 1}, done.stderr

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -60,7 +58,7 @@ class Result:
 
 
 @pytest.fixture
-def zoo(tmp_path: Path) -> Callable[..., Result]:
+def zoo(tmp_path: Path, command_line: Callable[..., Any]) -> Callable[..., Result]:
     """Audit a program of the zoo: `zoo("accumulation", "--self-check", PLANT_CALL="1")`, or a
     module, `zoo("-m torch.distributed.run")`.
 
@@ -75,14 +73,11 @@ def zoo(tmp_path: Path) -> Callable[..., Result]:
             env["PLANT_COUNTER"] = str(tmp_path / "count")
         option, _, module = program.partition(" ")
         target = [option, module] if module else [str(PROGRAMS / f"{program}.py")]
-        command = [sys.executable, "-m", "repro_audit", "run", *target]
-        done = subprocess.run(
-            [*command, *options, "--format", "json", *(("--", *words) if words else ())],
+        words = ("--", *words) if words else ()
+        done = command_line(
+            ["run", *target, *options, "--format", "json", *words],
             cwd=tmp_path,
             env={**os.environ, **env},
-            capture_output=True,
-            text=True,
-            check=False,
             timeout=280,
         )
         report = json.loads(done.stdout) if done.returncode in {0, 1} else {}

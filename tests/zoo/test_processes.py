@@ -129,6 +129,7 @@ def test_from_a_module_of_a_process_to_its_op(zoo, way: str) -> None:
     assert result.report["first_divergence"]["ulp"]["differing"] == 1
 
 
+@pytest.mark.interpreter
 def test_with_a_sitecustomize_of_its_own(zoo, tmp_path: Path) -> None:
     site = tmp_path / "site"
     site.mkdir()
