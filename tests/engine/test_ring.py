@@ -253,6 +253,7 @@ class Kernels:
 def test_the_launches_of_a_cuda_ring(make, monkeypatch: pytest.MonkeyPatch) -> None:
     kernels = Kernels()
     monkeypatch.setattr(cuda_ring.choice, "kernels", lambda kind="cuda": kernels)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
     capturing = False
     found, _ = make(16)

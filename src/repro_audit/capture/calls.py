@@ -61,8 +61,10 @@ class Call:
         self._generators: list[torch.Generator] = []
         arguments = [self._described(value) for value in args]
         keywords = {name: self._described(kwargs[name]) for name in sorted(kwargs)}
-        if random and not self._generators:
-            self._generators.append(_default_generator(self._tensors, kwargs))
+        draws = random or bool(self._generators)
+        default = _default_generator(self._tensors, kwargs) if draws else None
+        if default is not None and not self._generators:
+            self._generators.append(default)
         found, of = _spans(self._tensors)
         self.spans: list[Any] = list(found)
         self.states = [generator.get_state() for generator in self._generators]
@@ -78,8 +80,8 @@ class Call:
                 {"bytes": span.end - span.begin, "address": span.address} for span in self.spans
             ],
             "generators": [
-                {"device": str(generator.device), "own": bool(own)}
-                for generator, own in zip(self._generators, self._own(), strict=True)
+                {"device": str(generator.device), "own": generator is not default}
+                for generator in self._generators
             ],
             "threads": torch.get_num_threads(),
             "deterministic": torch.are_deterministic_algorithms_enabled(),
@@ -99,11 +101,6 @@ class Call:
         places = {id(tensor): at for at, tensor in enumerate(self._tensors)}
         self._tensors = []
         return places
-
-    def _own(self) -> list[bool]:
-        """For each generator, whether it was handed to the call."""
-        default = _default_generator(self._tensors, {})
-        return [generator is not default for generator in self._generators]
 
     def _described(self, value: Any) -> Json:
         if isinstance(value, torch.Tensor):

@@ -74,6 +74,9 @@ class Values:
         if tensor.layout is not torch.strided or tensor.is_meta or tensor.numel() == 0:
             return
         with paused():
+            if engine.captive():
+                # What is gathered would stay in the graph's memory, or become part of it.
+                return
             if parts.of(tensor) is not None:
                 # Made of others: a functorch wrapper has a shape, and no memory at all.
                 return
@@ -108,9 +111,11 @@ class Values:
             self._sink.reductions.append((site, spec, length))
 
     def settle(self) -> None:
-        """Fetch what was gathered on devices. Waits for them."""
+        """Fetch what was gathered on devices. Waits for them; not in a graph's capture."""
+        if engine.capturing():
+            return
         gathered, self._gathered = self._gathered, []
-        with paused():
+        with paused(), engine.aside():
             for index, position, elements in gathered:
                 data = elements.cpu().numpy().tobytes()
                 self._sink.samples.append((index, position, data))

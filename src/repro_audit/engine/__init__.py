@@ -23,6 +23,7 @@ from repro_audit.engine.fingerprints import (
     row_digests,
     row_multiset,
 )
+from repro_audit.engine.graphs import aside, captive, capturing, failed, routed
 from repro_audit.engine.partials import Partial, merge, partial, partial_bytes
 from repro_audit.engine.ring import Rings
 from repro_audit.engine.samples import gathered, sample
@@ -36,10 +37,14 @@ __all__ = [
     "Fingerprints",
     "Partial",
     "Rings",
+    "aside",
     "available",
+    "captive",
+    "capturing",
     "compare",
     "compare_channels",
     "compare_streams",
+    "failed",
     "fingerprint",
     "gathered",
     "info",
@@ -51,6 +56,7 @@ __all__ = [
     "partial_bytes",
     "plain_digest",
     "resolved",
+    "routed",
     "row_digests",
     "row_multiset",
     "sample",

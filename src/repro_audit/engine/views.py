@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from repro_audit.engine import choice
+from repro_audit.engine import choice, graphs
 from repro_audit.engine.tags import TAGS
 from repro_audit.errors import UnsupportedTensorError
 
@@ -126,6 +126,8 @@ def _check_tensor(t: torch.Tensor) -> None:
         raise _refuse(
             f"A tensor of dtype {t.dtype}", "Fingerprint `t.view(torch.uint8)`, where that works."
         )
+    if t.is_cuda:
+        graphs.refuse()
 
 
 @contextmanager
@@ -148,10 +150,14 @@ def resolved(t: torch.Tensor) -> torch.Tensor:
 
     Raises UnsupportedTensorError as `of_tensor` does.
     """
+    import torch
+
     with unseen():
         _check_tensor(t)
         try:
             return _resolved(t.detach())
+        except torch.OutOfMemoryError as error:
+            raise without_room(t) from error
         except (RuntimeError, NotImplementedError) as error:
             raise _without_storage(t) from error
 
@@ -176,6 +182,14 @@ def _resolved(t: torch.Tensor) -> torch.Tensor:
 def _without_storage(t: torch.Tensor) -> UnsupportedTensorError:
     return _refuse(
         f"A {type(t).__name__} without storage", "Fingerprint the tensors that it wraps."
+    )
+
+
+def without_room(t: torch.Tensor) -> UnsupportedTensorError:
+    """What to say where reading a tensor takes memory that its device has no more of."""
+    return UnsupportedTensorError(
+        f"No memory is left on {t.device} for what it takes to read a tensor. Give the program a "
+        f"smaller batch, or set {choice.VARIABLE}=portable to fingerprint on the host."
     )
 
 
