@@ -185,6 +185,11 @@ def _without_storage(t: torch.Tensor) -> UnsupportedTensorError:
     )
 
 
+def _fetched(t: torch.Tensor) -> torch.Tensor:
+    with graphs.aside():
+        return t.cpu()
+
+
 def without_room(t: torch.Tensor) -> UnsupportedTensorError:
     """What to say where reading a tensor takes memory that its device has no more of."""
     return UnsupportedTensorError(
@@ -200,13 +205,17 @@ def of_tensor(t: torch.Tensor) -> View:
     UnsupportedTensorError for sparse, nested, quantized, meta and fake tensors, and for those
     that have no storage (wrapper subclasses, functorch's, freed ones).
     """
+    import torch
+
     # A subclass or a mode is not to see, or change, what is asked of a tensor here.
     with unseen():
         _check_tensor(t)
         try:
-            host = _resolved(t.detach() if t.is_cpu else t.detach().cpu())
+            host = _resolved(t.detach() if t.is_cpu else _fetched(t.detach()))
             address = host.data_ptr()
             stored = host.untyped_storage().nbytes()
+        except torch.OutOfMemoryError as error:
+            raise without_room(t) from error
         except (RuntimeError, NotImplementedError) as error:
             raise _without_storage(t) from error
         if host.numel() != 0 and stored == 0:
