@@ -111,6 +111,42 @@ def test_samples_wait_for_the_end(capture: Capture) -> None:
     assert len(sink.samples) == 1
 
 
+def test_samples_come_from_the_streams_that_gathered_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The current stream has nothing to do with them."""
+    followed: list[set[str]] = []
+    streams = ["a", "b", "a"]
+    monkeypatch.setattr(engine, "stays", lambda t: True)
+    monkeypatch.setattr(engine, "stream_of", lambda t: streams.pop(0))
+    monkeypatch.setattr(engine, "follow", lambda given: followed.append(set(given)))
+    sink = KeepingSink()
+    values = Values(sink, Readings(sink, None), samples=2, budget=0)  # type: ignore[arg-type]
+    for index in range(3):
+        values.take(index, 0, torch.ones(3), step=0, phase=0, starting=False)
+    values.settle()
+    values.settle()
+    assert followed == [{"a", "b"}, set()]
+    assert len(sink.samples) == 3
+
+
+def test_following_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stream:
+        def __init__(self, device: int) -> None:
+            self.device = device
+
+        def wait_stream(self, other: Stream) -> None:
+            waited.append((self, other))
+
+    waited: list[tuple[Stream, Stream]] = []
+    current = {0: Stream(0), 1: Stream(1)}
+    monkeypatch.setattr(torch.cuda, "current_stream", current.__getitem__)
+    others = [Stream(1), Stream(0)]
+    engine.follow(others)
+    assert waited == [(current[1], others[0]), (current[0], others[1])]
+    assert engine.stream_of(torch.ones(3)) is None
+
+
 def test_nothing_is_given(capture: Capture) -> None:
     wanted = test_given.Values({("", "aten.rand.default", 0): torch.full((3,), 0.25)})
     _, given, result = test_given.run(
@@ -222,6 +258,16 @@ def test_a_late_copy_is_read_where_it_comes_from(monkeypatch: pytest.MonkeyPatch
 def test_record_stream_writes_nothing() -> None:
     operator = Operator(aten.record_stream.default)
     assert (operator.writes, operator.returns, operator.view) == ((), (), False)
+
+
+def test_noise_that_is_not_drawn(record: Any) -> None:
+    """Outside training nobody writes it."""
+    rrelu = torch.nn.functional.rrelu
+    run = record(lambda: rrelu(torch.ones(4096), training=False))
+    (event,) = run.ops("aten.rrelu_with_noise")
+    assert len(event.outputs) == 1
+    inplace = Operator(aten.rrelu_with_noise_.default)
+    assert [name for _, name in inplace.writes] == ["self"]
 
 
 def test_scratch_is_among_the_results() -> None:

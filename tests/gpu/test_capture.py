@@ -163,6 +163,30 @@ def test_samples_of_a_captured_step(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert torch.equal(result, expected)
 
 
+def test_samples_of_other_streams(tmp_path: Path) -> None:
+    def work() -> torch.Tensor:
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side):
+            x = torch.arange(1000.0, device="cuda")
+            torch.cuda._sleep(200_000_000)
+            y = x * 3
+        x.record_stream(side)
+        return y
+
+    writer = Writer(tmp_path / "a", run="run", plan={})
+    recorder = Recorder(writer, bases=(str(tmp_path),), samples=16)
+    recorder.start()
+    try:
+        y = work()
+        recorder.flush()
+    finally:
+        recorder.stop()
+        writer.close(manifest={}, closing={"events": recorder.events})
+    trace = Trace.open(tmp_path / "a")
+    (at,) = (i for i in range(len(trace)) if trace.site_name(i)[1] == "aten.mul.Tensor")
+    assert trace.samples(at)[0] == engine.sample(y.cpu(), 16)
+
+
 def test_graphed_callables(tmp_path: Path) -> None:
     def work() -> torch.Tensor:
         torch.manual_seed(0)

@@ -56,7 +56,14 @@ class Call:
     `{"unknown": TYPE}`: such a call is not made again.
     """
 
-    def __init__(self, op: str, args: Sequence[Any], kwargs: dict[str, Any], random: bool) -> None:
+    def __init__(
+        self,
+        op: str,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        random: bool,
+        scratch: Sequence[int] = (),
+    ) -> None:
         self._tensors: list[torch.Tensor] = []
         self._generators: list[torch.Generator] = []
         arguments = [self._described(value) for value in args]
@@ -70,6 +77,8 @@ class Call:
         self.states = [generator.get_state() for generator in self._generators]
         self.json: dict[str, Json] = {
             "op": op,
+            # Results that say nothing, by their positions.
+            "scratch": list(scratch),
             "arguments": arguments,
             "keywords": keywords,
             "tensors": [

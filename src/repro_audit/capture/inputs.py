@@ -37,6 +37,6 @@ def take_inputs(recorder: Recorder, index: int, operator: Operator, args: Any, k
     digest = digest_of(plain_arguments(read))
     recorder.readings.value(inputs, index, position + 1, digest, "arguments")
     with paused():
-        call = Call(operator.name, args, kwargs or {}, operator.random)
+        call = Call(operator.name, args, kwargs or {}, operator.random, operator.scratch)
         recorder.readings.keep_call(index, call)
     return True

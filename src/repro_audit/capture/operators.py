@@ -60,9 +60,13 @@ _HIDDEN_WRITES = {
     "cudnn_batch_norm": (3, 4),
     "miopen_batch_norm": (3, 4),
 }
-# Their schemas say that they write, and they do not: `record_stream` is called on a stream that may
-# not have what the tensor will hold.
-_NO_WRITES = frozenset({"record_stream"})
+# Their schemas say that they write these arguments, and they do not: `record_stream` is called on a
+# stream that may not have what the tensor will hold, noise is drawn in training alone.
+_NO_WRITES = {
+    "record_stream": "self",
+    "rrelu_with_noise": "noise",
+    "rrelu_with_noise_": "noise",
+}
 # Copy the elements of an argument (its position), to another device's memory too.
 _COPIES = {"_foreach_copy_": 1, "_to_copy": 0, "copy_": 1}
 # Results that are scratch for the backward, with padding that is never written (positions of the
@@ -157,14 +161,16 @@ class Operator:
         self.outs = frozenset(argument.name for argument in schema.arguments if argument.is_out)
         self.random = any(tag.name == "nondeterministic_seeded" for tag in func.tags)
         hidden = _HIDDEN_WRITES.get(base, ()) if aten else ()
+        spared = _NO_WRITES.get(base) if aten else None
         self.writes = tuple(
             (position, argument.name)
             for position, argument in enumerate(schema.arguments)
-            if (argument.alias_info is not None and argument.alias_info.is_write)
-            or position in hidden
+            if argument.name != spared
+            and (
+                (argument.alias_info is not None and argument.alias_info.is_write)
+                or position in hidden
+            )
         )
-        if aten and base in _NO_WRITES:
-            self.writes = ()
         alias = self.empty or (aten and base in _ALIASES)
         scratch = _SCRATCH.get(base, ()) if aten else ()
         self.scratch = scratch

@@ -119,13 +119,9 @@ class Readings:
             self._unobserved["capture over 2 GiB"] += 1
             return
         try:
-            with engine.aside():
-                flat = engine.resolved(tensor).cpu().contiguous()
+            flat = engine.fetched(tensor)
         except UnsupportedTensorError:
             # Without memory, or in a graph's capture: what is said of its digest holds of its bits.
-            return
-        except torch.OutOfMemoryError:
-            self._unobserved["no memory left for a capture"] += 1
             return
         self._sink.payload(index, OUTPUT, position, _bytes_of(flat))
 

@@ -382,6 +382,7 @@ class Recorder:
         """Fetch what there is, so that nothing is left to be asked for in a graph's capture."""
         if self.active:
             self.readings.settle(wait=True)
+            self.flush()
 
     def add_tensor(
         self,

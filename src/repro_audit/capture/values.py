@@ -59,6 +59,8 @@ class Values:
         self._readings = readings
         self._reductions: set[tuple[int, int]] = set()
         self._gathered: list[tuple[int, int, torch.Tensor]] = []
+        # Those that it comes from.
+        self._streams: set[Any] = set()
 
     def take(
         self,
@@ -115,7 +117,9 @@ class Values:
         if engine.capturing():
             return
         gathered, self._gathered = self._gathered, []
+        streams, self._streams = self._streams, set()
         with paused(), engine.aside():
+            engine.follow(streams)
             for index, position, elements in gathered:
                 data = elements.cpu().numpy().tobytes()
                 self._sink.samples.append((index, position, data))
@@ -123,6 +127,8 @@ class Values:
     def _sample(self, index: int, position: int, tensor: torch.Tensor) -> None:
         if engine.stays(tensor):
             self._gathered.append((index, position, engine.gathered(tensor, self._samples)))
+            if (stream := engine.stream_of(tensor)) is not None:
+                self._streams.add(stream)
             return
         data = engine.sample(tensor, self._samples)
         self._sink.samples.append((index, position, data))

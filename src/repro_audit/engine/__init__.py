@@ -26,9 +26,9 @@ from repro_audit.engine.fingerprints import (
 from repro_audit.engine.graphs import aside, captive, capturing, failed, routed
 from repro_audit.engine.partials import Partial, merge, partial, partial_bytes
 from repro_audit.engine.ring import Rings
-from repro_audit.engine.samples import gathered, sample
+from repro_audit.engine.samples import follow, gathered, sample, stream_of
 from repro_audit.engine.tags import TAGS
-from repro_audit.engine.views import resolved
+from repro_audit.engine.views import fetched, resolved, unseen
 
 __all__ = [
     "DIGEST_VERSION",
@@ -45,7 +45,9 @@ __all__ = [
     "compare_channels",
     "compare_streams",
     "failed",
+    "fetched",
     "fingerprint",
+    "follow",
     "gathered",
     "info",
     "merge",
@@ -62,6 +64,8 @@ __all__ = [
     "sample",
     "select",
     "stays",
+    "stream_of",
     "tensor_digest",
     "tensor_digests",
+    "unseen",
 ]

@@ -310,6 +310,14 @@ def _parts(device: torch.device, slots: int) -> tuple[Writer, Clock, Tables]:
     """
     import torch
 
+    # What is made in inference mode could not be written to outside it.
+    with torch.inference_mode(False):
+        return _made(device, slots)
+
+
+def _made(device: torch.device, slots: int) -> tuple[Writer, Clock, Tables]:
+    import torch
+
     try:
         if device.type == "cuda":
             from repro_audit.engine import cuda_ring

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -130,13 +131,30 @@ def _check_tensor(t: torch.Tensor) -> None:
         graphs.refuse()
 
 
+@functools.cache
+def _transforms() -> Any:
+    """What has functorch's transforms see operations."""
+    import torch
+
+    keys = torch._C.DispatchKey
+    front = torch._C.DispatchKeySet(keys.FuncTorchDynamicLayerFrontMode)
+    return front | torch._C.DispatchKeySet(keys.FuncTorchDynamicLayerBackMode)
+
+
 @contextmanager
 def unseen() -> Iterator[None]:
-    """Torch's operations within are not shown to the program's modes and subclasses."""
+    """Torch's operations within are not shown to the program's modes, subclasses and transforms
+    (`torch.func.grad`, which forbids to write to what it was not given).
+    """
     import torch
     from torch.utils._python_dispatch import _disable_current_modes
 
-    with torch._C.DisableTorchFunction(), _disable_current_modes(), torch.no_grad():
+    with (
+        torch._C.DisableTorchFunction(),
+        _disable_current_modes(),
+        torch._C._ExcludeDispatchKeyGuard(_transforms()),
+        torch.no_grad(),
+    ):
         yield
 
 
@@ -162,6 +180,21 @@ def resolved(t: torch.Tensor) -> torch.Tensor:
             raise _without_storage(t) from error
 
 
+def fetched(t: torch.Tensor) -> torch.Tensor:
+    """The elements of a dense tensor in their order, on the host; a copy only where need be.
+
+    Waits for the tensor's device. Raises as `resolved` does.
+    """
+    import torch
+
+    t = resolved(t)
+    try:
+        with unseen():
+            return _copied(t).contiguous()
+    except torch.OutOfMemoryError as error:
+        raise without_room(t) from error
+
+
 def _resolved(t: torch.Tensor) -> torch.Tensor:
     import torch
 
@@ -185,7 +218,9 @@ def _without_storage(t: torch.Tensor) -> UnsupportedTensorError:
     )
 
 
-def _fetched(t: torch.Tensor) -> torch.Tensor:
+def _copied(t: torch.Tensor) -> torch.Tensor:
+    if t.is_cpu:
+        return t
     with graphs.aside():
         return t.cpu()
 
@@ -211,7 +246,7 @@ def of_tensor(t: torch.Tensor) -> View:
     with unseen():
         _check_tensor(t)
         try:
-            host = _resolved(t.detach() if t.is_cpu else _fetched(t.detach()))
+            host = _resolved(_copied(t.detach()))
             address = host.data_ptr()
             stored = host.untyped_storage().nbytes()
         except torch.OutOfMemoryError as error:
