@@ -187,6 +187,30 @@ def test_samples_of_other_streams(tmp_path: Path) -> None:
     assert trace.samples(at)[0] == engine.sample(y.cpu(), 16)
 
 
+def test_inference_mode_and_transforms(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "a", run="run", plan={})
+    recorder = Recorder(writer, bases=(str(tmp_path),))
+
+    def square(x: torch.Tensor) -> torch.Tensor:
+        y = (x * x).sum()
+        recorder.readings.settle(wait=True)
+        return y
+
+    recorder.start()
+    try:
+        with torch.inference_mode():
+            made = torch.ones(10, device="cuda") * 2
+        slope = torch.func.grad(square)(torch.ones(10, device="cuda"))
+    finally:
+        recorder.stop()
+        writer.close(manifest={}, closing={"events": recorder.events})
+    assert slope.tolist() == made.tolist()
+    trace = Trace.open(tmp_path / "a")
+    muls = [i for i in range(len(trace)) if trace.site_name(i)[1] == "aten.mul.Tensor"]
+    assert trace.event(muls[0]).outputs[0].digest == engine.tensor_digest(made.cpu())
+    assert all(trace.event(i).outputs[0].digest for i in muls)
+
+
 def test_graphed_callables(tmp_path: Path) -> None:
     def work() -> torch.Tensor:
         torch.manual_seed(0)

@@ -33,12 +33,16 @@ class _Writer:
     """A ring's launches; see `ring.Writer`."""
 
     def __init__(self, index: int) -> None:
+        import torch
+
         self._index = index
         self._kernels = choice.kernels()
+        self._capturing = torch.cuda.is_current_stream_capturing
 
     def check(self) -> None:
         """Raise while the current stream is being captured into a graph."""
-        graphs.refuse()
+        if self._capturing():
+            graphs.refuse()
 
     def add(
         self, tensors: list[torch.Tensor], table: torch.Tensor, slot: int, stream: int

@@ -204,12 +204,29 @@ def _resolved(t: torch.Tensor) -> torch.Tensor:
         t = t.resolve_neg()
     if t._is_zerotensor():
         t = torch.zeros(t.shape, dtype=t.dtype, device=t.device)
-    if t.numel() and not t.data_ptr():
+    if t.numel():
+        _check_storage(t)
+    return t
+
+
+def _check_storage(t: torch.Tensor) -> None:
+    """Raise UnsupportedTensorError for a tensor whose elements do not lie in its storage.
+
+    A kernel that read them would end what the program does on its device.
+    """
+    stored = t.untyped_storage().nbytes()
+    # Of a freed storage the address is 0, and that of a view in its middle is not.
+    if not stored or not t.data_ptr():
         raise _refuse(
             f"A {type(t).__name__} whose storage is empty or freed",
             "Fingerprint it while its memory is there.",
         )
-    return t
+    reach = sum((size - 1) * step for size, step in zip(t.shape, t.stride(), strict=True))
+    if (t.storage_offset() + reach + 1) * t.itemsize > stored:
+        raise _refuse(
+            f"A {type(t).__name__} that reaches beyond its storage of {stored} bytes",
+            "Its storage was shrunk (`resize_`): fingerprint it before.",
+        )
 
 
 def _without_storage(t: torch.Tensor) -> UnsupportedTensorError:
@@ -248,16 +265,11 @@ def of_tensor(t: torch.Tensor) -> View:
         try:
             host = _resolved(_copied(t.detach()))
             address = host.data_ptr()
-            stored = host.untyped_storage().nbytes()
+            storage = host.untyped_storage()
         except torch.OutOfMemoryError as error:
             raise without_room(t) from error
         except (RuntimeError, NotImplementedError) as error:
             raise _without_storage(t) from error
-        if host.numel() != 0 and stored == 0:
-            raise _refuse(
-                f"A {type(t).__name__} whose storage is empty or freed",
-                "Fingerprint it while its memory is there.",
-            )
         view = View(
             address,
             tuple(host.shape),
@@ -270,13 +282,6 @@ def of_tensor(t: torch.Tensor) -> View:
             raise UnsupportedTensorError(
                 f"A tensor of shape {view.shape} has 2^63 bytes or more. Fingerprint what it was "
                 "expanded from."
-            )
-        end = _extent(view)[1]
-        storage = host.untyped_storage()
-        if view.numel and end > storage.data_ptr() + stored:
-            raise _refuse(
-                f"A {type(t).__name__} that reaches beyond its storage of {stored} bytes",
-                "Its storage was shrunk (`resize_`): fingerprint it before.",
             )
         if not storage.resizable():  # not torch's own memory
             _check_memory(view, f"A {type(t).__name__}")
