@@ -116,6 +116,9 @@ class Call:
             plain = type(value) in _PLAIN and value.layout is torch.strided
             if not plain or value.is_meta or value.is_quantized:
                 return {"unknown": f"{value.layout} {type(value).__name__}"}
+            if _extent(value)[1] > value.untyped_storage().nbytes():
+                # Freed, as sharded models free what they gathered, or shrunk.
+                return {"unknown": f"{type(value).__name__} whose memory is gone"}
             self._tensors.append(value)
             return {"tensor": len(self._tensors) - 1}
         if isinstance(value, list | tuple):
