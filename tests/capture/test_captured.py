@@ -186,12 +186,10 @@ def test_all_is_fetched_before_a_capture(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(torch._C, name, lambda *given: None, raising=False)
     plain = vars(Graph).copy()
     Graph.asked.clear()
-    settled: list[bool] = []
     settle = Readings.settle
 
     def seen(self: Any, *, wait: bool = False) -> None:
-        settled.append(wait)
-        Graph.asked.append("settle")
+        Graph.asked.append("fetch all" if wait else "fetch")
         settle(self, wait=wait)
 
     monkeypatch.setattr(Readings, "settle", seen)
@@ -209,8 +207,7 @@ def test_all_is_fetched_before_a_capture(monkeypatch: pytest.MonkeyPatch) -> Non
 
     run = record_call(work)
     assert run.result
-    assert Graph.asked[:3] == ["settle", ("begin", 3), "replay"]
-    assert settled[-3:][0]
+    assert Graph.asked[:4] == ["fetch all", "fetch", ("begin", 3), "replay"]
     assert run.recorder.unseen["cuda-graphs"] == 1
     assert {name: vars(Graph)[name] for name in ("replay", "capture_begin")} == {
         name: plain[name] for name in ("replay", "capture_begin")
