@@ -74,6 +74,23 @@ def record(function: Callable[[], Any], line: Line, **limits: int) -> Sink:
     return sink
 
 
+def test_memory_that_is_gone_is_not_held() -> None:
+    """As sharded models free what they gathered: views of it are still made."""
+
+    def work() -> None:
+        whole = torch.arange(100_000.0)
+        middle = whole[50:60]
+        whole.untyped_storage().resize_(0)
+        middle.view(2, 5)
+        whole.view(10, -1)
+        whole.untyped_storage().resize_(400_000)
+        whole.zero_()
+
+    line = Line(matching)
+    record(work, line)
+    assert len(line.told) > 3
+
+
 def stopping_at(number: int) -> Callable[[Line], list[tuple[bytes, int, int]]]:
     def answer(line: Line) -> list[tuple[bytes, int, int]]:
         if len(line.told) <= number:

@@ -257,6 +257,8 @@ def test_events_without_digests_are_no_order(run: Run) -> None:
         ("aten.index_add_.default", "cuda:1", True),
         ("aten.cumsum.default", "cuda:0", True),
         ("aten.mm.default", "cuda:0", False),
+        ("aten.scatter_.src", "cuda:0", True),
+        ("aten.scatter_.src", "cpu", False),
         ("mine.index_put.default", "cpu", False),
         ("param:weight", "cpu", False),
     ],

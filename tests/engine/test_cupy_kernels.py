@@ -9,7 +9,11 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -165,6 +169,39 @@ def test_comparisons(launches: Launches) -> None:
         cupy_kernels.compare(TAGS["complex64"], 4096, 8192, 50, 99, *_QUEUE)
     with pytest.raises(ValueError, match="unaligned"):
         cupy_kernels.compare(TAGS["float32"], 4097, 8192, 50, 99, *_QUEUE)
+
+
+def test_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By CuPy's rules: an array that is passed by value has one element."""
+    launched: list[Any] = []
+
+    class Function:
+        kernel = "loaded"
+
+        def __call__(self, grid: Any, block: Any, args: Any, *, stream: Any) -> None:
+            assert all(arg.size == 1 for arg in args)
+            launched.append((grid, block, [arg.tobytes() for arg in args], stream.ptr))
+
+    class Module:
+        def __init__(self, **given: Any) -> None:
+            assert given["name_expressions"] == ("a kernel",)
+
+        def get_function(self, name: str) -> Function:
+            return Function()
+
+    @contextmanager
+    def device(index: int) -> Iterator[None]:
+        assert index == 0
+        yield
+
+    compiler = SimpleNamespace(CompileException=RuntimeError)
+    cupy = SimpleNamespace(cuda=SimpleNamespace(Device=device, compiler=compiler), RawModule=Module)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    cupy_kernels._compiled.cache_clear()
+    cupy_kernels._launch("a kernel", 3, "threads", (b"a structure", 5), *_QUEUE)
+    cupy_kernels._compiled.cache_clear()
+    five = (5).to_bytes(8, "little")
+    assert launched == [((3,), (_engine.LAUNCH["threads"],), [b"a structure", five], 77)]
 
 
 def every_kernel() -> list[str]:

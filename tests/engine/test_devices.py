@@ -254,3 +254,22 @@ def test_why_kernels_cannot_run(
     if problem:
         with pytest.raises(EngineError, match=rf"{name}.*not available here"):
             engine.select(name)
+
+
+def test_memory_that_is_not_there_is_not_read() -> None:
+    """A kernel would read it wherever it is, and end the program's use of its device."""
+    from repro_audit.engine import views
+
+    freed = torch.arange(100.0)
+    middle = freed[50:60]
+    freed.untyped_storage().resize_(0)
+    for t in (freed, middle):
+        with pytest.raises(UnsupportedTensorError, match="empty or freed"):
+            views.resolved(t)
+    shrunk = torch.arange(100.0).view(10, 10)
+    columns = shrunk.t()[:, 1:]
+    shrunk.untyped_storage().resize_(200)
+    for t in (shrunk, columns):
+        with pytest.raises(UnsupportedTensorError, match="beyond its storage of 200 bytes"):
+            views.resolved(t)
+    assert views.resolved(shrunk[:5]).numel() == 50

@@ -210,6 +210,46 @@ def test_a_device_with_one_queue(by_torch: None) -> None:
     assert rings.ready(wait=True) == list(enumerate(digests(tensors)))
 
 
+def test_made_in_inference_mode(by_torch: None) -> None:
+    rings: ring.Rings[int] = ring.Rings()
+    t = torch.randn(5)
+    with torch.inference_mode():
+        rings.of(t.device).add(t, 0)
+        rings.of(t.device).add(t + 1, 1)
+    rings.of(t.device).add(t, 2)
+    got = dict(rings.ready(wait=True))
+    assert got == dict(enumerate(digests([t, t + 1, t])))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what torch.func.jvp imports
+@pytest.mark.parametrize(
+    "transform",
+    [
+        torch.func.grad,
+        lambda f: lambda x: torch.func.jvp(f, (x,), (x,)),
+        lambda f: lambda x: torch.vmap(f)(x.expand(2, 5)),
+        torch.func.functionalize,
+    ],
+)
+def test_inside_a_transform(transform: Any, make) -> None:
+    """It forbids writes to what it was not given, or puts them off."""
+    tensors = some(9)
+    found, clock = make(4)
+    got: list[Any] = []
+
+    def work(x: torch.Tensor) -> torch.Tensor:
+        for n, t in enumerate(tensors):
+            found.add(t, n)
+            while clock.pending:
+                clock.tick()
+            got.extend(found.ready())
+        got.extend(found.ready(wait=True))
+        return (x * x).sum()
+
+    transform(work)(torch.ones(5))
+    assert got == list(enumerate(digests(tensors)))
+
+
 def test_no_memory_for_the_ring(by_torch: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: Any, **kwargs: Any) -> Any:
         raise torch.OutOfMemoryError
@@ -253,6 +293,7 @@ class Kernels:
 def test_the_launches_of_a_cuda_ring(make, monkeypatch: pytest.MonkeyPatch) -> None:
     kernels = Kernels()
     monkeypatch.setattr(cuda_ring.choice, "kernels", lambda kind="cuda": kernels)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
     capturing = False
     found, _ = make(16)

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 _CLEAN = """
 import torch
 torch.manual_seed(0)
@@ -90,3 +92,83 @@ def test_which_condition_changes_the_bits(tmp_path: Path) -> None:
         assert cell["first_divergence"]["phase"] == "forward"
     assert tf32["largest"]["deviation"]["rms"] > cpu["largest"]["deviation"]["rms"] > 0
     assert all(cell["step_seconds"] > 0 for cell in matrix["cells"])
+
+
+_FORKS = """
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    net = torch.nn.Linear(16, 4).cuda()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    data = TensorDataset(torch.randn(64, 16))
+    for epoch in range(2):
+        loader = DataLoader(
+            data, 16, num_workers=2, pin_memory=True, multiprocessing_context="fork"
+        )
+        for (x,) in loader:
+            optimizer.zero_grad()
+            net(x.cuda(non_blocking=True)).square().mean().backward()
+            optimizer.step()
+"""
+
+_GRAPH = """
+import torch
+torch.manual_seed(0)
+x = torch.randn(64, 64, device="cuda")
+for _ in range(40):
+    x = torch.tanh(x @ x)
+graph = torch.cuda.CUDAGraph()
+with torch.cuda.graph(graph):
+    y = x
+    for _ in range(200):
+        y = torch.tanh(y @ x)
+graph.replay()
+print((y + 1).sum().item())
+"""
+
+_COMPILED = """
+import torch
+torch.manual_seed(0)
+net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.GELU(), torch.nn.Linear(64, 8)).cuda()
+compiled = torch.compile(net, mode="reduce-overhead")
+optimizer = torch.optim.SGD(net.parameters(), 0.1)
+for step in range(6):
+    optimizer.zero_grad()
+    compiled(torch.randn(32, 64, device="cuda")).square().mean().backward()
+    optimizer.step()
+"""
+
+
+def test_workers_are_forked_from_a_process_that_uses_cuda(tmp_path: Path) -> None:
+    code, report = _audit(tmp_path, _FORKS, "--device", "cuda")
+    assert (code, report["verdict"]) == (0, "identical")
+
+
+def test_a_captured_graph_is_replayed_in_each_replica(tmp_path: Path) -> None:
+    code, report = _audit(tmp_path, _GRAPH, "--device", "cuda")
+    assert (code, report["verdict"]) == (0, "identical")
+
+
+def test_graphs_of_a_compiled_model(tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    code, report = _audit(tmp_path, _COMPILED, "--device", "cuda")
+    assert (code, report["verdict"]) == (0, "identical")
+
+
+def test_a_program_whose_device_fails_has_failed(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        "import torch\n"
+        "x = torch.zeros(4, device='cuda')\n"
+        "y = x[torch.tensor([9], device='cuda')]\n"
+        "torch.cuda.synchronize()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "repro_audit", "program.py", "--device", "cuda"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr

@@ -11,6 +11,7 @@ from torch import nn
 
 from repro_audit import engine
 from repro_audit.capture import Recorder
+from repro_audit.capture import recorder as recorder_module
 from repro_audit.model import Level
 from repro_audit.trace import Trace, Writer
 
@@ -108,6 +109,211 @@ def test_a_captured_graph_is_said_to_be_unobserved(tmp_path: Path) -> None:
     assert any("CUDA graph" in reason for reason in recorder.unobserved)
     last = [trace.event(i) for i in range(len(trace)) if trace.site_name(i)[1] == "aten.add.Tensor"]
     assert last[-1].outputs[0].digest == engine.tensor_digest(result.cpu())
+
+
+def graphed(steps: int) -> torch.Tensor:
+    """A training step that is captured whole, optimizer and all, and replayed."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(64, 64), nn.GELU(), nn.Dropout(0.1), nn.Linear(64, 8)).cuda()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, capturable=True, foreach=True)
+    batch = torch.randn(32, 64, device="cuda")
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        net(batch).square().mean().backward()
+        optimizer.step()
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    for _ in range(steps):
+        graph.replay()
+    return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+
+@pytest.mark.parametrize("level", ["ops", "modules"])
+def test_a_step_that_is_captured_whole(
+    tmp_path: Path, level: Level, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder_module, "_FLUSH_EVERY", 1)
+    expected = graphed(5)
+    result, trace, recorder = recorded(tmp_path / "a", lambda: graphed(5), level)
+    assert torch.equal(result, expected)
+    assert recorder.unseen["cuda-graphs"] == 5
+    assert len(trace) > 10
+
+
+def test_samples_of_a_captured_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder_module, "_FLUSH_EVERY", 1)
+    expected = graphed(2)
+    writer = Writer(tmp_path / "a", run="run", plan={})
+    recorder = Recorder(writer, bases=(str(tmp_path),), samples=16, budget=1 << 20)
+    recorder.start()
+    try:
+        result = graphed(2)
+    finally:
+        recorder.stop()
+        writer.close(manifest={}, closing={"events": recorder.events})
+    assert torch.equal(result, expected)
+
+
+def test_samples_of_other_streams(tmp_path: Path) -> None:
+    def work() -> torch.Tensor:
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side):
+            x = torch.arange(1000.0, device="cuda")
+            torch.cuda._sleep(200_000_000)
+            y = x * 3
+        x.record_stream(side)
+        return y
+
+    writer = Writer(tmp_path / "a", run="run", plan={})
+    recorder = Recorder(writer, bases=(str(tmp_path),), samples=16)
+    recorder.start()
+    try:
+        y = work()
+        recorder.flush()
+    finally:
+        recorder.stop()
+        writer.close(manifest={}, closing={"events": recorder.events})
+    trace = Trace.open(tmp_path / "a")
+    (at,) = (i for i in range(len(trace)) if trace.site_name(i)[1] == "aten.mul.Tensor")
+    assert trace.samples(at)[0] == engine.sample(y.cpu(), 16)
+
+
+def test_inference_mode_and_transforms(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "a", run="run", plan={})
+    recorder = Recorder(writer, bases=(str(tmp_path),))
+
+    def square(x: torch.Tensor) -> torch.Tensor:
+        y = (x * x).sum()
+        recorder.readings.settle(wait=True)
+        return y
+
+    recorder.start()
+    try:
+        with torch.inference_mode():
+            made = torch.ones(10, device="cuda") * 2
+        slope = torch.func.grad(square)(torch.ones(10, device="cuda"))
+    finally:
+        recorder.stop()
+        writer.close(manifest={}, closing={"events": recorder.events})
+    assert slope.tolist() == made.tolist()
+    trace = Trace.open(tmp_path / "a")
+    muls = [i for i in range(len(trace)) if trace.site_name(i)[1] == "aten.mul.Tensor"]
+    assert trace.event(muls[0]).outputs[0].digest == engine.tensor_digest(made.cpu())
+    assert all(trace.event(i).outputs[0].digest for i in muls)
+
+
+def test_graphed_callables(tmp_path: Path) -> None:
+    def work() -> torch.Tensor:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 4)).cuda()
+        x = torch.randn(8, 32, device="cuda", requires_grad=True)
+        called = torch.cuda.make_graphed_callables(net, (x,))
+        called(x).square().mean().backward()
+        return torch.cat([p.grad.flatten() for p in net.parameters()])
+
+    expected = work()
+    result, _, _ = recorded(tmp_path / "a", work)
+    assert torch.equal(result, expected)
+
+
+def test_a_copy_that_nothing_waits_for(tmp_path: Path) -> None:
+    def work() -> tuple[torch.Tensor, torch.Tensor]:
+        x = torch.randn(1 << 22, device="cuda")
+        pinned = torch.zeros(1 << 22, pin_memory=True)
+        torch.cuda._sleep(200_000_000)
+        y = x * 2
+        host = y.to("cpu", non_blocking=True)
+        pinned.copy_(y, non_blocking=True)
+        y.add_(1)
+        torch.cuda.synchronize()
+        return host, pinned
+
+    (host, pinned), trace, recorder = recorded(tmp_path / "a", work)
+    assert torch.equal(host, pinned)
+    events = {trace.site_name(i)[1]: trace.event(i) for i in range(len(trace))}
+    for op in ("aten._to_copy.default", "aten.copy_.default"):
+        (output,) = events[op].outputs
+        assert output.spec.device == "cpu"
+        assert output.digest == engine.tensor_digest(host)
+    assert not recorder.unobserved
+
+
+def test_a_tensor_that_another_stream_has_yet_to_write(tmp_path: Path) -> None:
+    def work() -> torch.Tensor:
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side):
+            torch.cuda._sleep(200_000_000)
+            x = torch.ones(1 << 20, device="cuda")
+        x.record_stream(torch.cuda.current_stream())
+        torch.cuda.current_stream().wait_stream(side)
+        return x + 1
+
+    _, one, _ = recorded(tmp_path / "a", work)
+    _, other, _ = recorded(tmp_path / "b", work)
+    assert [one.signature(i) for i in range(len(one))] == [
+        other.signature(i) for i in range(len(other))
+    ]
+
+
+def varied() -> None:
+    """Deterministic operators whose kernels leave scratch unwritten."""
+    torch.manual_seed(0)
+    functional = nn.functional
+
+    def fresh() -> None:
+        # What is found in memory that is not written differs from run to run.
+        for size in (4, 64, 1 << 12, 1 << 16, 1 << 20):
+            torch.randint(0, 2**62, (size,), device="cuda")
+
+    for kind in (torch.float16, torch.bfloat16, torch.float32):
+        for heads in (17, 64):
+            q = torch.randn(2, 4, 33, heads, device="cuda", dtype=kind, requires_grad=True)
+            fresh()
+            functional.scaled_dot_product_attention(q, q, q, is_causal=True)
+    fresh()
+    logits = torch.randn(2, 5, 7, 9, device="cuda")
+    labels = torch.randint(0, 5, (2, 7, 9), device="cuda")
+    functional.cross_entropy(logits, labels, reduction="none")
+    fresh()
+    nn.LSTM(19, 23, 2).cuda()(torch.randn(5, 3, 19, device="cuda"))
+    fresh()
+    bag = nn.EmbeddingBag(10, 6, mode="sum", include_last_offset=True).cuda()
+    bag(torch.arange(8, device="cuda"), torch.tensor([0, 3, 8], device="cuda"))
+    fresh()
+    nn.BatchNorm2d(5).cuda()(torch.randn(4, 5, 6, 6, device="cuda"))
+    nn.BatchNorm2d(5).cuda().eval()(torch.randn(4, 5, 6, 6, device="cuda"))
+    fresh()
+    loss = functional.ctc_loss(
+        torch.randn(50, 4, 20, device="cuda").log_softmax(2),
+        torch.randint(1, 20, (4, 30), device="cuda"),
+        torch.full((4,), 50, dtype=torch.long),
+        torch.tensor([30, 20, 10, 5]),
+    )
+    scaler = torch.amp.GradScaler("cuda")
+    w = nn.Parameter(torch.ones(8, device="cuda"))
+    optimizer = torch.optim.AdamW([w], fused=True)
+    scaler.scale((w * loss).sum()).backward()
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def test_no_scratch_is_taken_for_a_result(tmp_path: Path) -> None:
+    _, one, _ = recorded(tmp_path / "a", varied)
+    torch.cuda.empty_cache()
+    torch.full((1 << 24,), 3.0, device="cuda")
+    _, other, _ = recorded(tmp_path / "b", varied)
+    assert len(one) == len(other)
+    apart = [one.site_name(i) for i in range(len(one)) if one.signature(i) != other.signature(i)]
+    assert apart == []
 
 
 def test_poisoned_memory(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from repro_audit import engine
-from repro_audit.engine import TAGS, choice, devices, doctor
+from repro_audit.engine import TAGS, choice, devices, doctor, kernels
 
 _DTYPES = [name for name in TAGS if hasattr(torch, name) and name != "float4_e2m1fn_x2"]
 _COMPARED = [name for name in _DTYPES if not name.startswith("uint") or name == "uint8"]
@@ -102,6 +102,14 @@ def test_ulp(dtype: str) -> None:
             )
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+def test_ulp_of_denormals(dtype: str, way: str) -> None:
+    """CuPy compiles with denormals flushed to zero, whatever it is told."""
+    bits = torch.arange(1, 2001, dtype=getattr(torch, f"int{8 * getattr(torch, dtype).itemsize}"))
+    a, b = bits.view(getattr(torch, dtype)), (2 * bits).view(getattr(torch, dtype))
+    assert repr(engine.compare(a.cuda(), b.cuda())) == repr(engine.compare(a, b))
+
+
 def test_ulp_of_a_large_tensor() -> None:
     a = torch.randn(1 << 24)
     b = a.clone()
@@ -172,6 +180,7 @@ def test_a_forced_cpu_engine_copies_to_the_host() -> None:
 def test_doctor() -> None:
     found = doctor.diagnose()
     on_cuda = [check for check in found.checks if check.device.startswith("cuda")]
-    assert {check.engine for check in on_cuda} == {"cuda", "torch"}
+    there = {name for name in kernels.NAMES if not kernels.problem(name)}
+    assert {check.engine for check in on_cuda} == {*there, "torch"}
     assert found.healthy, on_cuda
     assert [check.engine for check in on_cuda if check.used][:1] == ["cuda"]

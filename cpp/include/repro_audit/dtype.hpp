@@ -9,13 +9,9 @@
 #if defined(__CUDA_ARCH__)
 #define REPRO_AUDIT_AS_DOUBLE(u) __longlong_as_double(static_cast<long long>(u))
 #define REPRO_AUDIT_DOUBLE_BITS(d) static_cast<u64>(__double_as_longlong(d))
-#define REPRO_AUDIT_AS_FLOAT(u) __uint_as_float(u)
-#define REPRO_AUDIT_FLOAT_BITS(f) __float_as_uint(f)
 #else
 #define REPRO_AUDIT_AS_DOUBLE(u) __builtin_bit_cast(double, static_cast<u64>(u))
 #define REPRO_AUDIT_DOUBLE_BITS(d) __builtin_bit_cast(u64, static_cast<double>(d))
-#define REPRO_AUDIT_AS_FLOAT(u) __builtin_bit_cast(float, static_cast<u32>(u))
-#define REPRO_AUDIT_FLOAT_BITS(f) __builtin_bit_cast(u32, static_cast<float>(f))
 #endif
 
 namespace repro_audit {
@@ -23,6 +19,18 @@ namespace repro_audit {
 // |d|, without the branch that compilers make of a comparison with zero.
 REPRO_AUDIT_FN double without_sign(double d) {
   return REPRO_AUDIT_AS_DOUBLE(REPRO_AUDIT_DOUBLE_BITS(d) & 0x7FFFFFFFFFFFFFFF);
+}
+
+// The number that the bits of a float32 stand for. On a device in PTX's words: where all is compiled
+// with -ftz=true, as CuPy does whatever it is told, a cast would make denormals 0.
+REPRO_AUDIT_FN double widened(u32 bits) {
+#if defined(__CUDA_ARCH__)
+  double wide = 0;
+  asm("cvt.f64.f32 %0, %1;" : "=d"(wide) : "f"(__uint_as_float(bits)));
+  return wide;
+#else
+  return static_cast<double>(__builtin_bit_cast(float, bits));
+#endif
 }
 
 // |x - y| of two integers, signed or not, given whether x is the smaller: modulo 2^64 their
@@ -105,7 +113,7 @@ struct Float {
     if constexpr (sizeof(Bits) == 8) {
       return REPRO_AUDIT_AS_DOUBLE(b);
     } else if constexpr (sizeof(Bits) == 4) {
-      return static_cast<double>(REPRO_AUDIT_AS_FLOAT(b));
+      return widened(b);
     } else {
       const int exponent = static_cast<int>((b & kMagnitude) >> kMantissa);
       const u64 fraction = static_cast<u64>(b) & ((u64{1} << kMantissa) - 1);

@@ -56,18 +56,29 @@ class Call:
     `{"unknown": TYPE}`: such a call is not made again.
     """
 
-    def __init__(self, op: str, args: Sequence[Any], kwargs: dict[str, Any], random: bool) -> None:
+    def __init__(
+        self,
+        op: str,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        random: bool,
+        scratch: Sequence[int] = (),
+    ) -> None:
         self._tensors: list[torch.Tensor] = []
         self._generators: list[torch.Generator] = []
         arguments = [self._described(value) for value in args]
         keywords = {name: self._described(kwargs[name]) for name in sorted(kwargs)}
-        if random and not self._generators:
-            self._generators.append(_default_generator(self._tensors, kwargs))
+        draws = random or bool(self._generators)
+        default = _default_generator(self._tensors, kwargs) if draws else None
+        if default is not None and not self._generators:
+            self._generators.append(default)
         found, of = _spans(self._tensors)
         self.spans: list[Any] = list(found)
         self.states = [generator.get_state() for generator in self._generators]
         self.json: dict[str, Json] = {
             "op": op,
+            # Results that say nothing, by their positions.
+            "scratch": list(scratch),
             "arguments": arguments,
             "keywords": keywords,
             "tensors": [
@@ -78,8 +89,8 @@ class Call:
                 {"bytes": span.end - span.begin, "address": span.address} for span in self.spans
             ],
             "generators": [
-                {"device": str(generator.device), "own": bool(own)}
-                for generator, own in zip(self._generators, self._own(), strict=True)
+                {"device": str(generator.device), "own": generator is not default}
+                for generator in self._generators
             ],
             "threads": torch.get_num_threads(),
             "deterministic": torch.are_deterministic_algorithms_enabled(),
@@ -100,16 +111,14 @@ class Call:
         self._tensors = []
         return places
 
-    def _own(self) -> list[bool]:
-        """For each generator, whether it was handed to the call."""
-        default = _default_generator(self._tensors, {})
-        return [generator is not default for generator in self._generators]
-
     def _described(self, value: Any) -> Json:
         if isinstance(value, torch.Tensor):
             plain = type(value) in _PLAIN and value.layout is torch.strided
             if not plain or value.is_meta or value.is_quantized:
                 return {"unknown": f"{value.layout} {type(value).__name__}"}
+            if _extent(value)[1] > value.untyped_storage().nbytes():
+                # Freed, as sharded models free what they gathered, or shrunk.
+                return {"unknown": f"{type(value).__name__} whose memory is gone"}
             self._tensors.append(value)
             return {"tensor": len(self._tensors) - 1}
         if isinstance(value, list | tuple):

@@ -15,7 +15,7 @@ from torch._C import _current_autograd_node
 from torch._C._autograd import _get_sequence_nr
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from repro_audit.capture import graphs
+from repro_audit.capture import graphs, late
 from repro_audit.capture.causes import Bound, Causes
 from repro_audit.capture.focus import READ, SILENT
 from repro_audit.capture.memory import traced
@@ -231,15 +231,21 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 memory.made(result)
             return result
         values = recorder.values
+        copied = [] if operator.copied is None else late.sources(operator, args, kwargs)
+        if copied:
+            # What is there only later is neither kept nor replaced.
+            given = values = None
         if given is not None or values is not None:
             made = [tensor for tensor, _ in operator.outputs(args, kwargs, result)]
         if given is not None:
             given.drawn(kind, key, made, operator.random)
         if operator.many and read:
             with recorder.readings.together():
-                self._outputs(operator, index, args, kwargs, result, read, captured, readable)
+                self._outputs(
+                    operator, index, args, kwargs, result, copied, read, captured, readable
+                )
         else:
-            self._outputs(operator, index, args, kwargs, result, read, captured, readable)
+            self._outputs(operator, index, args, kwargs, result, copied, read, captured, readable)
         if read and values is not None:
             values.made(index, self.step, phase, site, operator, args, made)
         if given is not None and read:
@@ -264,18 +270,20 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: Any,
         kwargs: Any,
         result: Any,
+        copied: list[torch.Tensor],
         read: bool,
         keep: bool,
         whole: bool,
     ) -> None:
         """Fingerprint what the operator wrote: its mutable arguments, then its fresh results."""
         recorder = self.recorder
-        if type(result) is _Tensor and operator.returns and not operator.writes:
+        if type(result) is _Tensor and operator.returns and not operator.writes and not copied:
             recorder.add_tensor(index, 0, result, read, keep, whole)
             return
         for position, (tensor, listed) in enumerate(operator.outputs(args, kwargs, result)):
             label = self._of_parameter(tensor) if listed and read and self.optimizing else None
-            recorder.add_tensor(index, position, tensor, read, keep, whole, label)
+            bits = copied[position] if copied and tensor.is_cpu else None
+            recorder.add_tensor(index, position, tensor, read, keep, whole, label, bits)
 
     def owner_of(self, tensor: torch.Tensor) -> tuple[str, str] | None:
         """(module path, name) of a parameter of a model that this thread or the main one ran."""

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from repro_audit import engine
+
 if TYPE_CHECKING:
     from repro_audit.capture.recorder import Recorder
 
@@ -71,7 +73,9 @@ class Draws:
         self._made[line] += 1
         seed = _seed("torch", f"{line} {self._made[line]}")
         if device.startswith("cuda"):
-            torch.cuda.manual_seed_all(seed)
+            # What a graph draws goes by what it is given at each replay.
+            if not engine.capturing():
+                torch.cuda.manual_seed_all(seed)
         else:
             torch.default_generator.manual_seed(seed)
 

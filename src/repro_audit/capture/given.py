@@ -119,6 +119,9 @@ class Given:
         source = self._by_kind.get(what)
         if source is None or not tensor.numel():
             return
+        if engine.capturing():
+            self.missing[what] += 1
+            return
         with paused():
             value = source.value(key, position)
             if value is not None and self._batch and what in ("draws", "inputs"):
@@ -138,7 +141,7 @@ class Given:
         self, key: SiteKey, operator: Operator, function: Any, args: Any, kwargs: Any
     ) -> dict[int, torch.Tensor] | None:
         """The exact results of an operator that is about to overwrite its arguments."""
-        if self._all is None or not operator.writes or operator.random:
+        if self._all is None or not operator.writes or operator.random or engine.capturing():
             return None
         if self._all.value(key, 0) is None:
             return {}
@@ -158,6 +161,9 @@ class Given:
         `exactly` are results in float64 that were found before; else `call` is made to find them.
         """
         if self._all is None:
+            return
+        if engine.capturing():
+            self.missing["all"] += len(made)
             return
         changed: dict[int, torch.Tensor] | None = None
         with paused():

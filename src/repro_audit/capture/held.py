@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from repro_audit import engine
 from repro_audit.capture.calls import Call, Span, rebuilt_tensor
 
 _SMALLEST = 4096
@@ -80,9 +81,10 @@ class Held:
         *,
         op: str = "",
         random: bool = False,
+        scratch: Sequence[int] = (),
         limit: int,
     ) -> None:
-        self.call = Call(op, args, kwargs or {}, random)
+        self.call = Call(op, args, kwargs or {}, random, scratch)
         self.places = self.call.places()
         self.nbytes = self.call.nbytes
         self.whole = self.nbytes <= limit
@@ -109,10 +111,12 @@ def _held(span: Span | HeldSpan, memory: Memory) -> HeldSpan:
         block = memory.copy(span.storage.data_ptr() + span.begin, nbytes)
         held = torch.frombuffer(block.memory, dtype=torch.uint8, count=nbytes)
         return HeldSpan(held, span.begin, span.end, address, block)
-    there = span.view()
-    try:
-        # On the program's stream, after what it has begun: nobody waits.
-        copy = there.clone()
-    except torch.OutOfMemoryError:
-        copy = there.cpu()
+    with engine.unseen():
+        there = span.view()
+        try:
+            # On the program's stream, after what it has begun: nobody waits.
+            copy = there.clone()
+        except torch.OutOfMemoryError:
+            with engine.aside():
+                copy = there.cpu()
     return HeldSpan(copy, span.begin, span.end, address)

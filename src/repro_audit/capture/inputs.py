@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from repro_audit import engine
 from repro_audit.capture.calls import Call, plain_arguments
 from repro_audit.capture.dispatch import paused
 from repro_audit.capture.generators import digest_of
@@ -20,9 +21,12 @@ def take_inputs(recorder: Recorder, index: int, operator: Operator, args: Any, k
     And keep the call, so that it can be made again.
 
     What it overwrites unread is no input. False for an operator that brings memory in: what
-    it is given is what it returns.
+    it is given is what it returns; and while a graph is captured.
     """
     if operator.outside:
+        return False
+    if engine.capturing():
+        # Neither arguments nor generators have anything to tell in a graph's capture.
         return False
     inputs = recorder.sink.inputs
     read = operator.read(args, kwargs)
@@ -33,6 +37,6 @@ def take_inputs(recorder: Recorder, index: int, operator: Operator, args: Any, k
     digest = digest_of(plain_arguments(read))
     recorder.readings.value(inputs, index, position + 1, digest, "arguments")
     with paused():
-        call = Call(operator.name, args, kwargs or {}, operator.random)
+        call = Call(operator.name, args, kwargs or {}, operator.random, operator.scratch)
         recorder.readings.keep_call(index, call)
     return True

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from repro_audit import engine
 from repro_audit.capture.dispatch import paused
 from repro_audit.capture.held import Memory
 from repro_audit.capture.pending import Pending
@@ -188,6 +189,8 @@ class Lockstep:
         thread = self._threads.get(name)
         if not self._link.open or self._alone:
             return self._leave()
+        if engine.capturing():  # where nothing is held, nor can anything be fetched
+            return self.caught
         self._listen(wait=False)
         if thread is None:
             return self.caught
@@ -210,7 +213,7 @@ class Lockstep:
         memory: UnwrittenMemory,
     ) -> Pending | None:
         """Hold what an operator is about to be given; None where nothing is compared."""
-        if self._alone or operator.outside:
+        if self._alone or operator.outside or engine.captive():
             return None
         event = Pending(index)
         event.hold_call(self._memory, self._readings, operator, args, kwargs, memory)
@@ -223,7 +226,7 @@ class Lockstep:
 
     def wrote(self, index: int, position: int, tensor: torch.Tensor) -> None:
         """Event `index` gave this tensor, which is to be held when it is done."""
-        if not self._alone:
+        if not (self._alone or engine.captive()):
             self._at(index).written.append((position, tensor))
 
     def done(self, index: int) -> None:

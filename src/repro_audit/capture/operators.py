@@ -53,22 +53,43 @@ _FILLS = frozenset(
 _FIRST = {"_fused_sgd_": 2}
 # Their schemas hide that running statistics are written in training (positions of the arguments).
 _HIDDEN_WRITES = {
+    "batch_norm_gather_stats": (3, 4),
+    "batch_norm_gather_stats_with_counts": (3, 4),
+    "batch_norm_update_stats": (1, 2),
     "native_batch_norm": (3, 4),
     "cudnn_batch_norm": (3, 4),
     "miopen_batch_norm": (3, 4),
 }
+# Their schemas say that they write these arguments, and they do not: `record_stream` is called on a
+# stream that may not have what the tensor will hold, noise is drawn in training alone.
+_NO_WRITES = {
+    "record_stream": "self",
+    "rrelu_with_noise": "noise",
+    "rrelu_with_noise_": "noise",
+}
+# Copy the elements of an argument (its position), to another device's memory too.
+_COPIES = {"_foreach_copy_": 1, "_to_copy": 0, "copy_": 1}
 # Results that are scratch for the backward, with padding that is never written (positions of the
 # results); two identical runs differ there.
 _SCRATCH = {
+    "_batch_norm_no_update": (3,),
+    "_batch_norm_with_update": (3,),
+    "_batch_norm_with_update_functional": (3,),
     "_ctc_loss": (1,),
+    # CUDA counts no last bag where the last offset is but an end.
+    "_embedding_bag": (2,),
+    "_embedding_bag_forward_only": (2,),
     "mkldnn_rnn_layer": (3,),
     "_cudnn_rnn": (3, 4),
     "cudnn_batch_norm": (3,),
     "miopen_rnn": (3, 4),
-    # Seed and offset of the dropout, which nothing sets where there is none.
-    "_cudnn_attention_forward": (6, 7),
-    "_efficient_attention_forward": (2, 3),
-    "_flash_attention_forward": (2, 3),
+    # CUDA sums no weights where losses are not reduced.
+    "nll_loss2d_forward": (1,),
+    # Seed and offset of the dropout, which nothing sets where there is none, and of sequences of
+    # several lengths the sums of exponentials, as many as the longest has.
+    "_cudnn_attention_forward": (1, 6, 7),
+    "_efficient_attention_forward": (1, 2, 3),
+    "_flash_attention_forward": (1, 2, 3),
     "_scaled_dot_product_cudnn_attention": (6, 7),
     "_scaled_dot_product_efficient_attention": (2, 3),
     "_scaled_dot_product_flash_attention": (6, 7),
@@ -90,6 +111,7 @@ class Operator:
     __slots__ = (
         "blind",
         "collective",
+        "copied",
         "empty",
         "fills",
         "first",
@@ -114,6 +136,7 @@ class Operator:
         self.empty = self.fills = self.outside = self.random = False
         self.blind = self.partial = self.collective = self.many = False
         self.first: int | None = None
+        self.copied: int | None = None
         self.outs: frozenset[str] = frozenset()
         self.writes: tuple[tuple[int, str], ...] = ()
         self.returns: tuple[int, ...] | None = None
@@ -134,14 +157,19 @@ class Operator:
         self.partial = aten and base in _PARTIAL
         self.outside = aten and base in _OUTSIDE
         self.first = _FIRST.get(base) if aten else None
+        self.copied = _COPIES.get(base) if aten else None
         self.outs = frozenset(argument.name for argument in schema.arguments if argument.is_out)
         self.random = any(tag.name == "nondeterministic_seeded" for tag in func.tags)
         hidden = _HIDDEN_WRITES.get(base, ()) if aten else ()
+        spared = _NO_WRITES.get(base) if aten else None
         self.writes = tuple(
             (position, argument.name)
             for position, argument in enumerate(schema.arguments)
-            if (argument.alias_info is not None and argument.alias_info.is_write)
-            or position in hidden
+            if argument.name != spared
+            and (
+                (argument.alias_info is not None and argument.alias_info.is_write)
+                or position in hidden
+            )
         )
         alias = self.empty or (aten and base in _ALIASES)
         scratch = _SCRATCH.get(base, ()) if aten else ()

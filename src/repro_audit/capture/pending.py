@@ -75,7 +75,13 @@ class Pending:
         """Hold what an operator is about to be given."""
         with paused():
             self.call = held = Held(
-                room, args, kwargs, op=operator.name, random=operator.random, limit=_LARGEST
+                room,
+                args,
+                kwargs,
+                op=operator.name,
+                random=operator.random,
+                scratch=operator.scratch,
+                limit=_LARGEST,
             )
             read = operator.read(args, kwargs)
             for position, tensor in enumerate(tensors_in(read)):

@@ -44,13 +44,21 @@ class Readings:
     def __init__(self, sink: Sink, unobserved: Counter[str]) -> None:
         self._unobserved = unobserved
         self._local = threading.local()
-        self.use(sink)
+        self._begin(sink)
 
     def use(self, sink: Sink) -> None:
-        """Read into another sink from now on; what has not come back is forgotten."""
+        """In a fork: read into another sink from now on; what has not come back is forgotten."""
+        self.leave()
+        self._begin(sink)
+
+    def _begin(self, sink: Sink) -> None:
         self._sink = sink
         self._specs: dict[tuple[Any, ...], int] = {}
         self._rings: engine.Rings[_Take] = engine.Rings()
+
+    def leave(self) -> None:
+        """Never let go of what is under way: CUDA, which that asks, answers no more."""
+        self._rings.leave()
 
     def take(
         self,
@@ -62,18 +70,20 @@ class Readings:
         read: bool = True,
         name: str | None = None,
         digest: bytes | None = None,
+        bits: torch.Tensor | None = None,
     ) -> None:
         """A row of one of the sink's lists for a tensor of event `index`; its digest if `read`, or
-        the one given.
+        the one given. `bits` is a tensor that has the same, where this one has them only later.
         """
         spec = self.spec_of(tensor)
         if read and digest is None:
-            digest = engine.plain_digest(tensor)
+            source = tensor if bits is None else bits
+            digest = engine.plain_digest(source)
             if digest is None:
                 if isinstance(rows, Watched):
                     rows.awaits(index)
                 with paused():
-                    self._digest(tensor, _row(rows, index, position, spec, name))
+                    self._digest(source, _row(rows, index, position, spec, name))
                 return
         rows.append((index, position, spec, digest, name))
 
@@ -109,9 +119,9 @@ class Readings:
             self._unobserved["capture over 2 GiB"] += 1
             return
         try:
-            flat = engine.resolved(tensor).cpu().contiguous()
+            flat = engine.fetched(tensor)
         except UnsupportedTensorError:
-            # A wrapper, without memory: what is said of its digest holds of its bits.
+            # Without memory, or in a graph's capture: what is said of its digest holds of its bits.
             return
         self._sink.payload(index, OUTPUT, position, _bytes_of(flat))
 
@@ -122,7 +132,9 @@ class Readings:
             return
         self._sink.call(index, call.json)
         for position, span in enumerate(call.spans):
-            self._sink.payload(index, MEMORY, position, _bytes_of(span.bytes()))
+            with engine.aside():
+                memory = span.bytes()
+            self._sink.payload(index, MEMORY, position, _bytes_of(memory))
         for position, state in enumerate(call.states):
             self._sink.payload(index, STATE, position, _bytes_of(state))
 

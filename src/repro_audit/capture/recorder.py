@@ -7,11 +7,13 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 
+from repro_audit import engine
 from repro_audit.capture.collectives import Collectives
 from repro_audit.capture.dispatch import OpMode, paused, unseen_by_dynamo
 from repro_audit.capture.draws import Draws
@@ -19,6 +21,7 @@ from repro_audit.capture.focus import Focus
 from repro_audit.capture.generators import Generators
 from repro_audit.capture.given import Given
 from repro_audit.capture.inputs import take_inputs
+from repro_audit.capture.late import alike
 from repro_audit.capture.locations import Locator
 from repro_audit.capture.lockstep import Lockstep
 from repro_audit.capture.memory import UnwrittenMemory
@@ -161,7 +164,7 @@ class Recorder:
         self.main = self.enter_thread("", 0)
         self._steps.install()
         self._loaders.install()
-        self.passed_by.install()
+        self.passed_by.install(self._before_capture)
         self._threads.install()
         self.collectives.install()
         self._generators.install()
@@ -177,9 +180,10 @@ class Recorder:
         if not self.active:
             return
         self._stopping = True
-        if not at_once:
-            self.weights.weigh_all()
-        self.generator_states()
+        with self._of_a_failed_device():
+            if not at_once:
+                self.weights.weigh_all()
+            self.generator_states()
         self.active = False
         self.draws.uninstall()
         self._generators.uninstall()
@@ -189,10 +193,25 @@ class Recorder:
         self.passed_by.uninstall()
         self._steps.uninstall()
         self.leave_thread()
-        self.readings.settle(wait=True)
+        with self._of_a_failed_device():
+            self.readings.settle(wait=True)
         if self.lockstep is not None:
             self.lockstep.finish()
-        self.flush()
+        with self._of_a_failed_device():
+            self.flush()
+            return
+        self.sink.flush()
+
+    @contextmanager
+    def _of_a_failed_device(self) -> Iterator[None]:
+        """A program may end by making its device fail, of which nothing more is to be learned."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not engine.failed():
+                raise
+            self.unobserved[f"a device that failed: {str(error).splitlines()[0]}"] += 1
+            self.readings.leave()
 
     def keep_still(self) -> None:
         """Let no other thread begin an operator again: Python is about to end the process."""
@@ -359,6 +378,12 @@ class Recorder:
         self.sink.flush()
         self._on_progress(self.step, self._events)
 
+    def _before_capture(self) -> None:
+        """Fetch what there is, so that nothing is left to be asked for in a graph's capture."""
+        if self.active:
+            self.readings.settle(wait=True)
+            self.flush()
+
     def add_tensor(
         self,
         index: int,
@@ -368,18 +393,26 @@ class Recorder:
         keep: bool,
         whole: bool,
         name: str | None = None,
+        bits: torch.Tensor | None = None,
     ) -> None:
         """Record one output of event `index`; fingerprint it if `read`, keep its bits if `keep`.
 
-        `whole` says that the operator wrote all of it.
+        `whole` says that the operator wrote all of it; `bits` is what it will be a copy of, where
+        the operator does not wait for that.
         """
-        self.readings.take(self.sink.outputs, index, position, tensor, read=read, name=name)
+        if bits is not None and not alike(bits, tensor):
+            self.unobserved["a copy to the host that nothing waits for, as another dtype"] += 1
+            read = keep = False
+        self.readings.take(
+            self.sink.outputs, index, position, tensor, read=read, name=name, bits=bits
+        )
         if whole and self.memory.unwritten and tensor.layout is torch.strided:
             self.memory.wrote(tensor)
+        source = tensor if bits is None else bits
         if self.lockstep is not None and read and not keep:
-            self.lockstep.wrote(index, position, tensor)
+            self.lockstep.wrote(index, position, source)
         if keep:
-            self.readings.keep(index, position, tensor)
+            self.readings.keep(index, position, source)
 
     def add(
         self,

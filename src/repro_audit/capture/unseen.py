@@ -5,12 +5,16 @@ from __future__ import annotations
 import functools
 import sys
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
+from repro_audit import engine
 from repro_audit.capture.operators import Operator
+
+# By which the calling thread's allocations go to a graph's memory, and no longer.
+_ROUTING = ("_cuda_beginAllocateCurrentThreadToPool", "_cuda_endAllocateToPool")
 
 
 class Unseen:
@@ -20,23 +24,39 @@ class Unseen:
         self._replays = 0
         self._workers = 0
         self._loading: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._replay: Any = None
+        self._undo: list[Callable[[], None]] = []
 
-    def install(self) -> None:
-        """Count replays of CUDA graphs."""
-        graph: Any = torch.cuda.CUDAGraph
-        self._replay = replay = graph.replay
+    def install(self, before_capture: Callable[[], None]) -> None:
+        """Count replays of CUDA graphs; have `before_capture` called before one is captured, and
+        the engine know where what is allocated is a graph's.
+        """
 
-        @functools.wraps(replay)
-        def counted_replay(*args: Any, **kwargs: Any) -> Any:
+        def counted() -> None:
             self._replays += 1
-            return replay(*args, **kwargs)
 
-        graph.replay = counted_replay
+        self._before(torch.cuda.CUDAGraph, "replay", counted)
+        self._before(torch.cuda.CUDAGraph, "capture_begin", before_capture)
+        for name in _ROUTING:
+            change = 1 if "begin" in name else -1
+            if hasattr(torch._C, name):
+                self._before(torch._C, name, functools.partial(engine.routed, change))
+
+    def _before(self, owner: Any, name: str, told: Callable[[], None]) -> None:
+        """Have something told before a function is called."""
+        original = getattr(owner, name)
+
+        @functools.wraps(original)
+        def observed(*args: Any, **kwargs: Any) -> Any:
+            told()
+            return original(*args, **kwargs)
+
+        setattr(owner, name, observed)
+        self._undo.append(functools.partial(setattr, owner, name, original))
 
     def uninstall(self) -> None:
-        """Give the method back."""
-        torch.cuda.CUDAGraph.replay = self._replay  # type: ignore[method-assign]
+        """Give the functions back."""
+        while self._undo:
+            self._undo.pop()()
 
     def loading(self, iterator: Any) -> None:
         """A loader is given what its workers made."""

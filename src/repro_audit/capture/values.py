@@ -59,6 +59,8 @@ class Values:
         self._readings = readings
         self._reductions: set[tuple[int, int]] = set()
         self._gathered: list[tuple[int, int, torch.Tensor]] = []
+        # Those that it comes from.
+        self._streams: set[Any] = set()
 
     def take(
         self,
@@ -74,6 +76,9 @@ class Values:
         if tensor.layout is not torch.strided or tensor.is_meta or tensor.numel() == 0:
             return
         with paused():
+            if engine.captive():
+                # What is gathered would stay in the graph's memory, or become part of it.
+                return
             if parts.of(tensor) is not None:
                 # Made of others: a functorch wrapper has a shape, and no memory at all.
                 return
@@ -108,9 +113,13 @@ class Values:
             self._sink.reductions.append((site, spec, length))
 
     def settle(self) -> None:
-        """Fetch what was gathered on devices. Waits for them."""
+        """Fetch what was gathered on devices. Waits for them; not in a graph's capture."""
+        if engine.capturing():
+            return
         gathered, self._gathered = self._gathered, []
-        with paused():
+        streams, self._streams = self._streams, set()
+        with paused(), engine.aside():
+            engine.follow(streams)
             for index, position, elements in gathered:
                 data = elements.cpu().numpy().tobytes()
                 self._sink.samples.append((index, position, data))
@@ -118,6 +127,8 @@ class Values:
     def _sample(self, index: int, position: int, tensor: torch.Tensor) -> None:
         if engine.stays(tensor):
             self._gathered.append((index, position, engine.gathered(tensor, self._samples)))
+            if (stream := engine.stream_of(tensor)) is not None:
+                self._streams.add(stream)
             return
         data = engine.sample(tensor, self._samples)
         self._sink.samples.append((index, position, data))

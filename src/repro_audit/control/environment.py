@@ -12,8 +12,12 @@ from repro_audit.model import Plan
 # What decides bits and is read when a process, or torch in it, starts: recorded in every manifest.
 KNOBS = (
     "ATEN_CPU_CAPABILITY",
+    "CUBLASLT_WORKSPACE_SIZE",
     "CUBLAS_WORKSPACE_CONFIG",
+    "CUDA_DEVICE_ORDER",
+    "CUDA_LAUNCH_BLOCKING",
     "CUDA_VISIBLE_DEVICES",
+    "DISABLE_ADDMM_CUDA_LT",
     "HIP_VISIBLE_DEVICES",
     "KMP_DETERMINISTIC_REDUCTION",
     "MKL_CBWR",
@@ -29,6 +33,7 @@ KNOBS = (
     "ONEDNN_MAX_CPU_ISA",
     "OPENBLAS_NUM_THREADS",
     "PYTHONHASHSEED",
+    "PYTORCH_ALLOC_CONF",
     "PYTORCH_CUDA_ALLOC_CONF",
     "REPRO_AUDIT_DEVICE",
     "REPRO_AUDIT_ENGINE",

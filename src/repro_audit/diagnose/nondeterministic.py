@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _ARRIVAL = "adds in whatever order threads arrive"
+_LAST = "keeps whichever of several values for a place comes last"
 _CPU = {
     "index_put": f"index_put(accumulate=True) {_ARRIVAL}",
     "_index_put_impl": f"index_put(accumulate=True) {_ARRIVAL}",
@@ -50,8 +51,18 @@ _CUDA = {
     "convolution": "cuDNN may choose a convolution that adds with atomics",
     "convolution_backward": "cuDNN may choose a convolution backward that adds with atomics",
     "cumsum": "cumsum of floats sums blocks in an order of its own",
-    "max_unpool2d": "max_unpool2d keeps whichever of several values for a place comes last",
-    "max_unpool3d": "max_unpool3d keeps whichever of several values for a place comes last",
+    # What CUDA adds for index_put, it sorts first.
+    **{
+        name: f"{name} {_LAST}"
+        for name in (
+            "_index_put_impl",
+            "index_copy",
+            "index_put",
+            "max_unpool2d",
+            "max_unpool3d",
+            "scatter",
+        )
+    },
     "nll_loss2d_forward": "nll_loss2d adds with atomics",
     "kthvalue": "kthvalue may pick another index among equals",
     "median": "median may pick another index among equals",

@@ -52,6 +52,9 @@ def script_of_call(call: dict[str, Json], *, about: Sequence[str], times: int) -
     function = f"torch.ops.{call['op']}"
     written = [f"x{n}" for n in range(len(call["tensors"]))]
     lines.append(f"result = {function}({', '.join(arguments)})")
+    if scratch := tuple(call.get("scratch", ())):
+        lines.append("# The others are scratch, of which not all is written.")
+        lines.append(f"result = [r for at, r in enumerate(result) if at not in {scratch}]")
     lines.append(f"return [result, {', '.join(written)}]" if written else "return [result]")
     return _CALL_SCRIPT.format(
         about=_about(about),

@@ -23,11 +23,12 @@ from repro_audit.engine.fingerprints import (
     row_digests,
     row_multiset,
 )
+from repro_audit.engine.graphs import aside, captive, capturing, failed, routed
 from repro_audit.engine.partials import Partial, merge, partial, partial_bytes
 from repro_audit.engine.ring import Rings
-from repro_audit.engine.samples import gathered, sample
+from repro_audit.engine.samples import follow, gathered, sample, stream_of
 from repro_audit.engine.tags import TAGS
-from repro_audit.engine.views import resolved
+from repro_audit.engine.views import fetched, resolved, unseen
 
 __all__ = [
     "DIGEST_VERSION",
@@ -36,11 +37,17 @@ __all__ = [
     "Fingerprints",
     "Partial",
     "Rings",
+    "aside",
     "available",
+    "captive",
+    "capturing",
     "compare",
     "compare_channels",
     "compare_streams",
+    "failed",
+    "fetched",
     "fingerprint",
+    "follow",
     "gathered",
     "info",
     "merge",
@@ -51,11 +58,14 @@ __all__ = [
     "partial_bytes",
     "plain_digest",
     "resolved",
+    "routed",
     "row_digests",
     "row_multiset",
     "sample",
     "select",
     "stays",
+    "stream_of",
     "tensor_digest",
     "tensor_digests",
+    "unseen",
 ]

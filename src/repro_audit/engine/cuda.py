@@ -8,25 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from repro_audit.engine import choice
+from repro_audit.engine import choice, graphs
 from repro_audit.engine.tags import TAGS
-from repro_audit.errors import EngineError, UnsupportedTensorError
+from repro_audit.errors import EngineError
 
 if TYPE_CHECKING:
     import torch
 
 _MASK = (1 << 64) - 1
 _checked: set[tuple[str, int]] = set()
-
-
-def refuse_capture() -> None:
-    """Raise UnsupportedTensorError while the current stream is being captured into a graph."""
-    import torch
-
-    if torch.cuda.is_current_stream_capturing():
-        raise UnsupportedTensorError(
-            "A tensor in a CUDA graph's capture has no values yet. Fingerprint it after a replay."
-        )
 
 
 def queue(device: torch.device) -> tuple[int, int]:
@@ -36,13 +26,14 @@ def queue(device: torch.device) -> tuple[int, int]:
     """
     import torch
 
-    refuse_capture()
+    graphs.refuse()
     index = torch.cuda.current_device() if device.index is None else device.index
     asked = choice.name_for("cuda"), index
     if asked not in _checked:
         _checked.add(asked)
         try:
-            _check(torch.device("cuda", index))
+            with graphs.aside():
+                _check(torch.device("cuda", index))
         except BaseException:
             _checked.discard(asked)
             raise
@@ -57,6 +48,8 @@ def _check(device: torch.device) -> None:
     data = torch.arange(5000, dtype=torch.int64, device=device).to(torch.uint8)
     try:
         right = stream_lanes(data, 3, 1) == torch_ops.stream_lanes(data, 3, 1)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise EngineError(
             f"The CUDA kernels do not run on {torch.cuda.get_device_name(device)}: {error}. "

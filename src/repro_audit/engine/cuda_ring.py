@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import ctypes
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-from repro_audit.engine import choice, views
-from repro_audit.engine.cuda import queue, refuse_capture
+from repro_audit.engine import choice, graphs, views
+from repro_audit.engine.cuda import queue
 from repro_audit.engine.exchange import exchange
 from repro_audit.engine.tags import TAGS
 from repro_audit.errors import UnsupportedTensorError
@@ -13,10 +17,10 @@ from repro_audit.errors import UnsupportedTensorError
 if TYPE_CHECKING:
     import torch
 
-    from repro_audit.engine.ring import Tables
+    from repro_audit.engine.ring import Tables, Writer
 
-# A pool must outlive its memory.
-_pools: list[torch.cuda.MemPool] = []
+# By device: all rings of one take their memory from it, one after the other.
+_pools: dict[int, torch.cuda.MemPool] = {}
 
 
 def _event() -> torch.cuda.Event:
@@ -29,12 +33,16 @@ class _Writer:
     """A ring's launches; see `ring.Writer`."""
 
     def __init__(self, index: int) -> None:
+        import torch
+
         self._index = index
         self._kernels = choice.kernels()
+        self._capturing = torch.cuda.is_current_stream_capturing
 
     def check(self) -> None:
         """Raise while the current stream is being captured into a graph."""
-        refuse_capture()
+        if self._capturing():
+            graphs.refuse()
 
     def add(
         self, tensors: list[torch.Tensor], table: torch.Tensor, slot: int, stream: int
@@ -67,28 +75,25 @@ class _Writer:
 
 
 class _Clock:
-    """A ring's streams and events; see `ring.Clock`."""
+    """A ring's streams and events; see `ring.Clock`.
 
-    def __init__(self, device: torch.device, index: int, tables: Tables) -> None:
+    All that CUDA may refuse while some thread captures a graph is asked aside.
+    """
+
+    def __init__(
+        self, device: torch.device, index: int, side: torch.cuda.Stream, tables: Tables
+    ) -> None:
         import torch
 
         self._tables = tables
         self._index = index
         self._device = device
         self._current = torch._C._cuda_getCurrentRawStream
-        # Not one of torch's pool: the program is given the streams that it would have been given.
-        self._side = self._of(choice.kernels().make_stream(index))
+        self._side = side
         # First that of the tables' making, then that of each half's zeroing.
         self._events = [_event(), _event()]
         for event in self._events:
             event.record(torch.cuda.current_stream(device))
-
-    def _of(self, stream: int) -> torch.cuda.Stream:
-        import torch
-
-        if not stream:
-            return torch.cuda.default_stream(self._device)
-        return torch.cuda.ExternalStream(stream, device=self._device)  # type: ignore[no-untyped-call]
 
     def stream(self) -> int:
         """The calling thread's current stream."""
@@ -97,45 +102,102 @@ class _Clock:
 
     def join(self, half: int, stream: int) -> None:
         """Order the stream behind the half's zeroing."""
-        self._of(stream).wait_event(self._events[half])
+        _stream_of(stream, self._device).wait_event(self._events[half])
 
     def collect(self, half: int, streams: set[int]) -> None:
         """Copy and zero on our own stream, behind the others."""
         import torch
 
-        for stream in streams:
-            event = _event()
-            event.record(self._of(stream))
-            self._side.wait_event(event)
         table, host = self._tables[half]
-        with torch.cuda.stream(self._side):
-            host.copy_(table, non_blocking=True)
-            table.zero_()
-            self._events[half].record(self._side)
+        with graphs.aside():
+            for stream in streams:
+                event = _event()
+                event.record(_stream_of(stream, self._device))
+                self._side.wait_event(event)
+            with torch.cuda.stream(self._side):
+                host.copy_(table, non_blocking=True)
+                table.zero_()
+                self._events[half].record(self._side)
 
     def collected(self, half: int) -> bool:
         """Whether the copy is there."""
-        return bool(self._events[half].query())  # type: ignore[no-untyped-call]
+        with graphs.aside():
+            return bool(self._events[half].query())  # type: ignore[no-untyped-call]
 
     def wait(self, half: int) -> None:
         """Wait for it."""
-        self._events[half].synchronize()
+        with graphs.aside():
+            self._events[half].synchronize()
 
 
-def parts(device: torch.device, slots: int) -> tuple[_Writer, _Clock, Tables]:
+def _stream_of(stream: int, device: torch.device) -> torch.cuda.Stream:
+    import torch
+
+    if not stream:
+        return torch.cuda.default_stream(device)
+    return torch.cuda.ExternalStream(stream, device=device)  # type: ignore[no-untyped-call]
+
+
+@functools.cache
+def _side(index: int) -> int:
+    """The stream on which a device's rings are emptied. Not one of torch's pool: the program is
+    given the streams that it would have been given.
+    """
+    stream: int = choice.kernels().make_stream(index)
+    return stream
+
+
+@contextmanager
+def _apart(index: int) -> Iterator[None]:
+    """What is allocated within is no part of the program's pools, where its allocator has others.
+
+    The calling thread's current device is the pool's.
+    """
+    import torch
+
+    pool = _pools.get(index)
+    try:
+        if pool is None:
+            pool = _pools[index] = torch.cuda.MemPool()
+            # A fork that let go of it would ask a driver for that which is not there.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(pool))
+        routing: Any = torch.cuda.use_mem_pool(pool, index)
+        routing.__enter__()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        # cudaMallocAsync, and allocators that a program brings, have but one pool.
+        yield
+        return
+    try:
+        yield
+    finally:
+        routing.__exit__(None, None, None)
+
+
+def parts(device: torch.device, slots: int) -> tuple[Writer, _Clock, Tables]:
     """What a ring on a CUDA device is made of; its memory is no part of the program's pools."""
     import torch
 
-    index, _ = queue(device)
-    exchange(choice.kernels())
-    pool = torch.cuda.MemPool()
-    with torch.cuda.use_mem_pool(pool, device):
-        tables = [
-            (
-                torch.zeros(2 * slots, dtype=torch.int64, device=device),
-                torch.zeros(2 * slots, dtype=torch.int64, pin_memory=True),
-            )
-            for _ in range(2)
-        ]
-    _pools.append(pool)
-    return _Writer(index), _Clock(device, index, tables), tables
+    from repro_audit.engine.ring import TorchWriter
+
+    kernels = choice.kernels(device.type)
+    # A pool is the current device's, whatever device it is used for.
+    with graphs.aside(), torch.cuda.device(device):
+        index = torch.cuda.current_device()
+        if kernels:
+            queue(device)
+            exchange(kernels)
+        with _apart(index):
+            tables = [
+                (
+                    torch.zeros(2 * slots, dtype=torch.int64, device=device),
+                    torch.zeros(2 * slots, dtype=torch.int64, pin_memory=True),
+                )
+                for _ in range(2)
+            ]
+        if not kernels:
+            side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            return TorchWriter(), _Clock(device, index, side, tables), tables
+        side = _stream_of(_side(index), device)
+        return _Writer(index), _Clock(device, index, side, tables), tables

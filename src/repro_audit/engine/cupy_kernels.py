@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from repro_audit import _engine
+from repro_audit.engine import graphs
 from repro_audit.engine.tags import ITEMSIZES, NAMES, PARTS, TAGS
 from repro_audit.errors import EngineError, UnsupportedTensorError
 
@@ -56,13 +58,25 @@ def ulp_kernel(dtype: str, source: str) -> str:
     return f"{_NAMESPACE}ulp_kernel<{kind}, {_NAMESPACE}{source}>"
 
 
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """A stream as CuPy's launches take it: by its address."""
+
+    ptr: int
+
+
 @functools.cache
 def _compiled(name: str, device: int) -> Any:
-    """A kernel on a device, which is current."""
+    """A kernel on a device, which is current, and loaded there."""
     import cupy
 
-    module = cupy.RawModule(code=SOURCE, options=options(), name_expressions=(name,))
-    return module.get_function(name)
+    # To load code is what a capture of another thread's would not outlive.
+    with graphs.aside():
+        module = cupy.RawModule(code=SOURCE, options=options(), name_expressions=(name,))
+        kernel = module.get_function(name)
+        # It is loaded when it is first asked for.
+        assert kernel.kernel is not None
+    return kernel
 
 
 @functools.cache
@@ -83,15 +97,16 @@ def _launch(
 ) -> None:
     import cupy
 
-    # Structures are passed by value as arrays of their bytes, numbers as u64.
+    # Structures are passed by value as arrays of one element that is all of it, numbers as u64.
     given = tuple(
-        np.frombuffer(a, np.uint8) if isinstance(a, bytes) else np.uint64(a) for a in arguments
+        np.frombuffer(a, np.dtype((np.void, len(a)))) if isinstance(a, bytes) else np.uint64(a)
+        for a in arguments
     )
     try:
         with cupy.cuda.Device(device):
+            # Not made CuPy's current stream: its class of others' streams warns that it will go.
             kernel = _compiled(name, device)
-            with cupy.cuda.ExternalStream(stream, device):
-                kernel((grid,), (_engine.LAUNCH[threads],), given)
+            kernel((grid,), (_engine.LAUNCH[threads],), given, stream=_Stream(stream))
     except cupy.cuda.compiler.CompileException as error:
         raise EngineError(
             f"CuPy's NVRTC does not compile the kernels: {str(error).splitlines()[0]}. "

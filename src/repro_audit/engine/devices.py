@@ -90,15 +90,20 @@ def sample(t: torch.Tensor, count: int) -> bytes:
 @views.unseen()
 def gathered(t: torch.Tensor, count: int) -> torch.Tensor:
     """The same in a tensor of bytes on the device of `t`, which is not waited for."""
+    import torch
+
     t = views.resolved(t)
     count = min(count, t.numel())
-    if count and choice.kernels(t.device.type):
-        from repro_audit.engine import cuda
+    try:
+        if count and choice.kernels(t.device.type):
+            from repro_audit.engine import cuda
 
-        return cuda.gathered(t, count)
-    from repro_audit.engine import torch_ops
+            return cuda.gathered(t, count)
+        from repro_audit.engine import torch_ops
 
-    return torch_ops.gathered(t, count)
+        return torch_ops.gathered(t, count)
+    except torch.OutOfMemoryError as error:
+        raise views.without_room(t) from error
 
 
 def ulp(a: Any, b: Any) -> tuple[dict[str, Any], tuple[int, ...]] | None:

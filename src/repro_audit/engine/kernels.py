@@ -42,7 +42,12 @@ def problem(name: str) -> str:
         return "CuPy is not installed; pip install 'repro-audit[cuda13]', or [cuda12]"
     if not driver_version():
         return "there is no NVIDIA driver"
-    return _too_old(name, module(name).toolkit(), driver_version())
+    try:
+        compiler = module(name).toolkit()
+    except Exception as error:
+        # CuPy raises what it likes where libraries of its CUDA are missing.
+        return f"CuPy does not load: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return _too_old(name, compiler, driver_version())
 
 
 def _too_old(name: str, compiler: int, driver: int) -> str:
@@ -61,11 +66,19 @@ def _too_old(name: str, compiler: int, driver: int) -> str:
 
 
 @functools.cache
+def driver() -> ctypes.CDLL | None:
+    """NVIDIA's driver; None where there is none."""
+    try:
+        return ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+
+
+@functools.cache
 def driver_version() -> int:
     """The newest CUDA that the driver knows, 13000 for 13.0; 0 where there is no driver."""
-    try:
-        library = ctypes.CDLL("libcuda.so.1")
-    except OSError:
+    library = driver()
+    if library is None:
         return 0
     version = ctypes.c_int(0)
     failed: int = library.cuDriverGetVersion(ctypes.byref(version))

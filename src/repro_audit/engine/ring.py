@@ -9,12 +9,15 @@ a turn wait: an overflow costs a wait, never a digest.
 
 from __future__ import annotations
 
+import ctypes
+import os
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from repro_audit.engine import choice, views
+from repro_audit.engine import choice, graphs, views
 from repro_audit.engine.tags import TAGS
 from repro_audit.errors import EngineError, UnsupportedTensorError
 
@@ -174,15 +177,21 @@ class Rings(Generic[_Token]):
         self._rings: dict[torch.device, Ring[_Token]] = {}
         self._problems: dict[torch.device, str] = {}
         self._lock = threading.Lock()
+        _all.add(self)
 
     def of(self, device: torch.device) -> Ring[_Token]:
-        """The device's ring; raises as `Ring` does, at each call anew."""
+        """The device's ring; raises as `Ring` does, at each call anew, and while a graph that the
+        calling thread captures stands in the way of one.
+        """
         ring = self._rings.get(device)
         if ring is not None:
             return ring
         with self._lock, views.unseen():
             if device in self._problems:
                 raise UnsupportedTensorError(self._problems[device])
+            if device.type == "cuda":
+                # Not for ever, as what a device lacks.
+                graphs.refuse()
             if device not in self._rings:
                 try:
                     self._rings[device] = Ring(device)
@@ -195,6 +204,24 @@ class Rings(Generic[_Token]):
         """As `Ring.ready`, of all devices."""
         rings = list(self._rings.values())
         return [entry for ring in rings for entry in ring.ready(wait=wait)]
+
+    def leave(self) -> None:
+        """Never let go of the rings: in a fork, or where the device has failed.
+
+        To free pinned memory asks CUDA for an event; where it gives none torch ends the process.
+        """
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._rings))
+
+
+_all: weakref.WeakSet[Rings[Any]] = weakref.WeakSet()
+
+
+def _left() -> None:
+    for rings in list(_all):
+        rings.leave()
+
+
+os.register_at_fork(after_in_child=_left)
 
 
 class Writer(Protocol):
@@ -213,7 +240,8 @@ class TorchWriter:
     """Adds lanes by torch's own operations."""
 
     def check(self) -> None:
-        """Nothing stands in the way."""
+        """Raise while the current stream is being captured into a graph."""
+        graphs.refuse()
 
     def add(
         self, tensors: list[torch.Tensor], table: torch.Tensor, slot: int, stream: int
@@ -223,6 +251,8 @@ class TorchWriter:
             return [self._add(t, table[2 * (slot + at) :]) for at, t in enumerate(tensors)]
 
     def _add(self, t: torch.Tensor, out: torch.Tensor) -> tuple[int, int] | UnsupportedTensorError:
+        import torch
+
         from repro_audit.engine import torch_ops
 
         try:
@@ -233,6 +263,8 @@ class TorchWriter:
             torch_ops.add_stream(torch_ops.flat_bytes(t), 0, 0, out[:2])
         except NotImplementedError as error:
             return _lacking(t.device, error)
+        except torch.OutOfMemoryError:
+            return views.without_room(t)
         return t.nbytes, TAGS[views.dtype_name(t)]
 
 
@@ -273,11 +305,21 @@ Tables = list[tuple[Any, Any]]
 
 
 def _parts(device: torch.device, slots: int) -> tuple[Writer, Clock, Tables]:
-    """What a device's ring is made of: our kernels where they run, else torch's operations."""
+    """What a device's ring is made of: CUDA's streams and events, else a queue that is waited for;
+    our kernels where they run, else torch's operations.
+    """
+    import torch
+
+    # What is made in inference mode could not be written to outside it.
+    with torch.inference_mode(False):
+        return _made(device, slots)
+
+
+def _made(device: torch.device, slots: int) -> tuple[Writer, Clock, Tables]:
     import torch
 
     try:
-        if choice.kernels(device.type):
+        if device.type == "cuda":
             from repro_audit.engine import cuda_ring
 
             return cuda_ring.parts(device, slots)

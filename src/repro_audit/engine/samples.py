@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from repro_audit.engine import choice, devices, views
@@ -34,3 +35,18 @@ def gathered(t: torch.Tensor, count: int) -> torch.Tensor:
     Raises UnsupportedTensorError while a CUDA graph is captured: it would become part of that.
     """
     return devices.gathered(t, count)
+
+
+def stream_of(t: torch.Tensor) -> Any:
+    """The stream that what is gathered of `t` now comes from; None where it is the only one."""
+    import torch
+
+    return torch.cuda.current_stream(t.device) if t.is_cuda else None
+
+
+def follow(streams: Iterable[Any]) -> None:
+    """What the calling thread asks for from here on comes after what these streams do now."""
+    import torch
+
+    for stream in streams:
+        torch.cuda.current_stream(stream.device).wait_stream(stream)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from repro_audit.engine import choice
+from repro_audit.engine import choice, graphs
 from repro_audit.engine.tags import TAGS
 from repro_audit.errors import UnsupportedTensorError
 
@@ -126,15 +127,34 @@ def _check_tensor(t: torch.Tensor) -> None:
         raise _refuse(
             f"A tensor of dtype {t.dtype}", "Fingerprint `t.view(torch.uint8)`, where that works."
         )
+    if t.is_cuda:
+        graphs.refuse()
+
+
+@functools.cache
+def _transforms() -> Any:
+    """What has functorch's transforms see operations."""
+    import torch
+
+    keys = torch._C.DispatchKey
+    front = torch._C.DispatchKeySet(keys.FuncTorchDynamicLayerFrontMode)
+    return front | torch._C.DispatchKeySet(keys.FuncTorchDynamicLayerBackMode)
 
 
 @contextmanager
 def unseen() -> Iterator[None]:
-    """Torch's operations within are not shown to the program's modes and subclasses."""
+    """Torch's operations within are not shown to the program's modes, subclasses and transforms
+    (`torch.func.grad`, which forbids to write to what it was not given).
+    """
     import torch
     from torch.utils._python_dispatch import _disable_current_modes
 
-    with torch._C.DisableTorchFunction(), _disable_current_modes(), torch.no_grad():
+    with (
+        torch._C.DisableTorchFunction(),
+        _disable_current_modes(),
+        torch._C._ExcludeDispatchKeyGuard(_transforms()),
+        torch.no_grad(),
+    ):
         yield
 
 
@@ -148,12 +168,31 @@ def resolved(t: torch.Tensor) -> torch.Tensor:
 
     Raises UnsupportedTensorError as `of_tensor` does.
     """
+    import torch
+
     with unseen():
         _check_tensor(t)
         try:
             return _resolved(t.detach())
+        except torch.OutOfMemoryError as error:
+            raise without_room(t) from error
         except (RuntimeError, NotImplementedError) as error:
             raise _without_storage(t) from error
+
+
+def fetched(t: torch.Tensor) -> torch.Tensor:
+    """The elements of a dense tensor in their order, on the host; a copy only where need be.
+
+    Waits for the tensor's device. Raises as `resolved` does.
+    """
+    import torch
+
+    t = resolved(t)
+    try:
+        with unseen():
+            return _copied(t).contiguous()
+    except torch.OutOfMemoryError as error:
+        raise without_room(t) from error
 
 
 def _resolved(t: torch.Tensor) -> torch.Tensor:
@@ -165,17 +204,49 @@ def _resolved(t: torch.Tensor) -> torch.Tensor:
         t = t.resolve_neg()
     if t._is_zerotensor():
         t = torch.zeros(t.shape, dtype=t.dtype, device=t.device)
-    if t.numel() and not t.data_ptr():
+    if t.numel():
+        _check_storage(t)
+    return t
+
+
+def _check_storage(t: torch.Tensor) -> None:
+    """Raise UnsupportedTensorError for a tensor whose elements do not lie in its storage.
+
+    A kernel that read them would end what the program does on its device.
+    """
+    stored = t.untyped_storage().nbytes()
+    # Of a freed storage the address is 0, and that of a view in its middle is not.
+    if not stored or not t.data_ptr():
         raise _refuse(
             f"A {type(t).__name__} whose storage is empty or freed",
             "Fingerprint it while its memory is there.",
         )
-    return t
+    reach = sum((size - 1) * step for size, step in zip(t.shape, t.stride(), strict=True))
+    if (t.storage_offset() + reach + 1) * t.itemsize > stored:
+        raise _refuse(
+            f"A {type(t).__name__} that reaches beyond its storage of {stored} bytes",
+            "Its storage was shrunk (`resize_`): fingerprint it before.",
+        )
 
 
 def _without_storage(t: torch.Tensor) -> UnsupportedTensorError:
     return _refuse(
         f"A {type(t).__name__} without storage", "Fingerprint the tensors that it wraps."
+    )
+
+
+def _copied(t: torch.Tensor) -> torch.Tensor:
+    if t.is_cpu:
+        return t
+    with graphs.aside():
+        return t.cpu()
+
+
+def without_room(t: torch.Tensor) -> UnsupportedTensorError:
+    """What to say where reading a tensor takes memory that its device has no more of."""
+    return UnsupportedTensorError(
+        f"No memory is left on {t.device} for what it takes to read a tensor. Give the program a "
+        f"smaller batch, or set {choice.VARIABLE}=portable to fingerprint on the host."
     )
 
 
@@ -186,20 +257,19 @@ def of_tensor(t: torch.Tensor) -> View:
     UnsupportedTensorError for sparse, nested, quantized, meta and fake tensors, and for those
     that have no storage (wrapper subclasses, functorch's, freed ones).
     """
+    import torch
+
     # A subclass or a mode is not to see, or change, what is asked of a tensor here.
     with unseen():
         _check_tensor(t)
         try:
-            host = _resolved(t.detach() if t.is_cpu else t.detach().cpu())
+            host = _resolved(_copied(t.detach()))
             address = host.data_ptr()
-            stored = host.untyped_storage().nbytes()
+            storage = host.untyped_storage()
+        except torch.OutOfMemoryError as error:
+            raise without_room(t) from error
         except (RuntimeError, NotImplementedError) as error:
             raise _without_storage(t) from error
-        if host.numel() != 0 and stored == 0:
-            raise _refuse(
-                f"A {type(t).__name__} whose storage is empty or freed",
-                "Fingerprint it while its memory is there.",
-            )
         view = View(
             address,
             tuple(host.shape),
@@ -212,13 +282,6 @@ def of_tensor(t: torch.Tensor) -> View:
             raise UnsupportedTensorError(
                 f"A tensor of shape {view.shape} has 2^63 bytes or more. Fingerprint what it was "
                 "expanded from."
-            )
-        end = _extent(view)[1]
-        storage = host.untyped_storage()
-        if view.numel and end > storage.data_ptr() + stored:
-            raise _refuse(
-                f"A {type(t).__name__} that reaches beyond its storage of {stored} bytes",
-                "Its storage was shrunk (`resize_`): fingerprint it before.",
             )
         if not storage.resizable():  # not torch's own memory
             _check_memory(view, f"A {type(t).__name__}")

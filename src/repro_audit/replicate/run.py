@@ -269,7 +269,8 @@ class Run:
         held = plan.pins
         if (
             any(given.what in {"draws", "all"} for given in plan.given)
-            and torch.cuda.is_available()
+            # `is_available` would start CUDA, which a fork of this process could not use any more.
+            and torch.cuda.device_count()
         ):
             # Fused attention draws inside its kernel, where nothing can be given to it.
             held = (*held, "math-attention")

@@ -37,7 +37,7 @@ class Stopwatch:
         """Note that a step begins, or that the last one has ended."""
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_initialized():
-            torch.cuda.synchronize()
+            _wait(torch.cuda)
         self._times.append(time.perf_counter())
 
     def install(self) -> None:
@@ -59,6 +59,12 @@ class Stopwatch:
         if self._steps is not None and len(self._times) >= self._steps:
             self.limit_reached = True
             raise StopwatchExit(0)
+
+
+def _wait(cuda: Any) -> None:
+    # Inside the capture of a graph that would end the capture.
+    if not cuda.is_current_stream_capturing():
+        cuda.synchronize()
 
 
 def step_seconds(path: Path) -> float | None:
