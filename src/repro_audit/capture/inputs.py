@@ -11,11 +11,11 @@ from repro_audit.capture.generators import digest_of
 from repro_audit.capture.operators import tensors_in
 
 if TYPE_CHECKING:
+    from repro_audit.capture.events import Events
     from repro_audit.capture.operators import Operator
-    from repro_audit.capture.recorder import Recorder
 
 
-def take_inputs(recorder: Recorder, index: int, operator: Operator, args: Any, kwargs: Any) -> bool:
+def take_inputs(recorder: Events, index: int, operator: Operator, args: Any, kwargs: Any) -> bool:
     """Fingerprint an operator's arguments before it runs: tensors one by one, numbers together.
 
     And keep the call, so that it can be made again.
