@@ -49,6 +49,15 @@ Number atomicAdd(Number* to, std::type_identity_t<Number> number) {
   return __atomic_fetch_add(to, number, __ATOMIC_RELAXED);
 }
 
+struct alignas(16) ulonglong2 {
+  unsigned long long x;
+  unsigned long long y;
+};
+template <class Type>
+Type __ldg(const Type* from) {
+  return *from;
+}
+
 inline int __clzll(long long x) { return std::countl_zero(static_cast<unsigned long long>(x)); }
 inline double __longlong_as_double(long long x) { return std::bit_cast<double>(x); }
 inline long long __double_as_longlong(double x) { return std::bit_cast<long long>(x); }
