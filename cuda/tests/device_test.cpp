@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "../src/grid.hpp"
@@ -155,10 +156,10 @@ void unaligned(const Launches& launches) {
   const std::string words = "elements at unaligned addresses";
   CHECK(refusal<std::invalid_argument>([&] { cuda::sample(view, 3, launches.to(), queue); }) ==
         words);
-  for (const auto& [a, b] : {std::pair{1, 0}, {0, 1}, {2, 2}}) {
+  for (const std::pair<u64, u64> by : {std::pair{1, 0}, {0, 1}, {2, 2}}) {
     CHECK(refusal<std::invalid_argument>([&] {
-            cuda::compare(Tag::int32, launches.from() + static_cast<u64>(a),
-                          launches.from() + static_cast<u64>(b), 5, launches.to(), queue);
+            cuda::compare(Tag::int32, launches.from() + by.first, launches.from() + by.second, 5,
+                          launches.to(), queue);
           }) == words);
   }
   CHECK(machine().current == 1);

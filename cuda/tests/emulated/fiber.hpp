@@ -37,8 +37,8 @@ class Fiber {
   bool begun_;
   ucontext_t context_{};
   jmp_buf jump_{};
-  void* frames_ = nullptr;  // what AddressSanitizer keeps of a fiber that was left
-  void* known_ = nullptr;   // what ThreadSanitizer knows it by
+  [[maybe_unused]] void* frames_ = nullptr;  // what AddressSanitizer keeps of one that was left
+  [[maybe_unused]] void* known_ = nullptr;   // what ThreadSanitizer knows it by
 };
 
 // What was done before `release` is ordered before what follows `acquire`; only ThreadSanitizer

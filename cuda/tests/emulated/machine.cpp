@@ -227,7 +227,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
   if (fails(Call::create_stream)) return machine().error;
   if (flags != cudaStreamNonBlocking) return cudaErrorInvalidValue;
   static std::vector<std::unique_ptr<CUstream_st>> all;
-  all.push_back(std::make_unique<CUstream_st>(machine().current));
+  all.push_back(std::make_unique<CUstream_st>(CUstream_st{machine().current}));
   *stream = all.back().get();
   return cudaSuccess;
 }
