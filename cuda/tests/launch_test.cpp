@@ -254,7 +254,23 @@ void large(const std::vector<u8>& bytes, int device) {
     CHECK(equal(range(p, nbytes, 0, 0, device), whole));
     CHECK(machine().launches.back().blocks == multiprocessors * cuda::kBlockwise);
   }
-  divergence(Tag::float32, 4, bytes.data(), bytes.data() + 4096, nbytes / 4, device);
+  const u64 numel = nbytes / 4;
+  const cuda::Queue queue{device, nullptr};
+  const i64 rows = static_cast<i64>(numel / 64);
+  for (const Strided& view : {Strided{bytes.data(), {numel}, {1}, 4},
+                              Strided{bytes.data(), {numel / 64, 64}, {1, rows}, 4}}) {
+    CHECK(equal(added([&](u64 out) { cuda::add_multiset(view, 5, out, queue); }),
+                multiset_lanes(kPortable, MultisetKeys::of(5), view, 1)));
+    CHECK(machine().launches.back().blocks == multiprocessors * cuda::kThreadwise);
+    std::vector<u8> expected(nbytes / 2);
+    sample(view, numel / 2, expected.data());
+    std::vector<u8> found(nbytes / 2);
+    cuda::sample(view, numel / 2, address(found.data()), queue);
+    emulated::synchronize();
+    CHECK(found == expected);
+    CHECK(machine().launches.back().blocks == multiprocessors * cuda::kThreadwise);
+  }
+  divergence(Tag::float32, 4, bytes.data(), bytes.data() + 4096, numel, device);
   CHECK(machine().launches.back().blocks == multiprocessors * cuda::kThreadwise);
 }
 
