@@ -4,16 +4,16 @@
 #include "repro_audit/cuda/kernels.cuh"
 
 namespace repro_audit::cuda {
+
 void add_range(u64 address, u64 nbytes, u64 offset, u64 key, u64 out, Queue queue) {
   if (nbytes == 0) return;
   const OnDevice on(queue.device);
   const u64 blocks = nbytes / kBlockBytes + 2;
   const unsigned grid = grid_for(blocks, kThreads, kBlockwise, queue.device);
   with_range(address, nbytes, offset, [&](auto source) {
-    stream_kernel<<<grid, kThreads, 0, static_cast<cudaStream_t>(queue.stream)>>>(
-        source, offset, offset + nbytes, key, reinterpret_cast<u64*>(out));
+    enqueue(queue, "the digest's kernel", grid, kThreads, stream_kernel<decltype(source)>, source,
+            offset, offset + nbytes, key, reinterpret_cast<u64*>(out));
   });
-  require(cudaGetLastError(), "the digest's kernel");
 }
 
 void add_strided(const Strided& given, u64 key, u64 out, Queue queue) {
@@ -25,11 +25,10 @@ void add_strided(const Strided& given, u64 key, u64 out, Queue queue) {
   }
   const OnDevice on(queue.device);
   const unsigned grid = grid_for(nbytes / kBlockBytes + 1, kThreads, kBlockwise, queue.device);
-  with_pieces(view, 16, [&](const auto& source) {
-    stream_kernel<<<grid, kThreads, 0, static_cast<cudaStream_t>(queue.stream)>>>(
-        source, u64{0}, nbytes, key, reinterpret_cast<u64*>(out));
+  with_pieces(view, 16, [&]<class Source>(const Source& source) {
+    enqueue(queue, "the strided digest's kernel", grid, kThreads, stream_kernel<Source>, source,
+            u64{0}, nbytes, key, reinterpret_cast<u64*>(out));
   });
-  require(cudaGetLastError(), "the strided digest's kernel");
 }
 
 namespace {
@@ -39,9 +38,8 @@ void launch_table(const Row* rows, u64 count, u64 units, u64 key, u64 out, Queue
   Table<kRows> table;
   std::copy_n(rows, count, table.rows);
   const unsigned grid = grid_for(units, kThreads, kBlockwise, queue.device);
-  table_kernel<kRows><<<grid, kThreads, 0, static_cast<cudaStream_t>(queue.stream)>>>(
-      table, count, units, key, reinterpret_cast<u64*>(out));
-  require(cudaGetLastError(), "the table's kernel");
+  enqueue(queue, "the table's kernel", grid, kThreads, table_kernel<kRows>, table, count, units,
+          key, reinterpret_cast<u64*>(out));
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // How many blocks of threads a launch has, and what CUDA says of it.
 #pragma once
 
-#include <cuda_runtime_api.h>
+#include <cuda_runtime.h>
 
 #include <algorithm>
 #include <array>
@@ -42,11 +42,13 @@ class OnDevice {
 inline unsigned multiprocessors(int device) {
   constexpr int kMost = 64;
   static std::array<std::atomic<int>, kMost> known{};
-  int count = device < kMost ? known[static_cast<std::size_t>(device)].load() : 0;
+  std::atomic<int>* cell =
+      device >= 0 && device < kMost ? &known[static_cast<std::size_t>(device)] : nullptr;
+  int count = cell == nullptr ? 0 : cell->load();
   if (count == 0) {
     require(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
             "cudaDeviceGetAttribute");
-    if (device < kMost) known[static_cast<std::size_t>(device)].store(count);
+    if (cell != nullptr) cell->store(count);
   }
   return static_cast<unsigned>(count);
 }
@@ -56,6 +58,18 @@ inline unsigned grid_for(u64 warps, unsigned threads, unsigned per_multiprocesso
   const u64 wanted = (warps * 32 + threads - 1) / threads;
   const u64 most = u64{multiprocessors(device)} * per_multiprocessor;
   return static_cast<unsigned>(std::max<u64>(1, std::min(wanted, most)));
+}
+
+// Queues a kernel on the queue's device, which is current. The status is this launch's own:
+// cudaGetLastError would tell what an earlier call left behind as well.
+template <class... Parameters, class... Arguments>
+void enqueue(Queue queue, const char* what, unsigned grid, unsigned threads,
+             void (*kernel)(Parameters...), const Arguments&... arguments) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(grid);
+  config.blockDim = dim3(threads);
+  config.stream = static_cast<cudaStream_t>(queue.stream);
+  require(cudaLaunchKernelEx(&config, kernel, arguments...), what);
 }
 
 }  // namespace repro_audit::cuda

@@ -10,9 +10,9 @@ template <int kItem>
 void launch(const Strided& view, u64 key, u64 out, Queue queue) {
   const u64 nbytes = view.nbytes();
   const unsigned grid = grid_for(nbytes / 512 + 1, kThreads, kThreadwise, queue.device);
-  const auto run = [&](const auto& source) {
-    multiset_kernel<kItem><<<grid, kThreads, 0, static_cast<cudaStream_t>(queue.stream)>>>(
-        source, nbytes, key, reinterpret_cast<u64*>(out));
+  const auto run = [&]<class Source>(const Source& source) {
+    enqueue(queue, "the multiset digest's kernel", grid, kThreads, multiset_kernel<kItem, Source>,
+            source, nbytes, key, reinterpret_cast<u64*>(out));
   };
   const u64 address = reinterpret_cast<u64>(view.data);
   if (view.sizes.size() == 1 && view.strides[0] == 1) {
@@ -37,7 +37,6 @@ void add_multiset(const Strided& given, u64 key, u64 out, Queue queue) {
     case 8: launch<8>(view, key, out, queue); break;
     default: launch<16>(view, key, out, queue);
   }
-  require(cudaGetLastError(), "the multiset digest's kernel");
 }
 
 }  // namespace repro_audit::cuda

@@ -1,6 +1,4 @@
 // Launches of the kernel that gathers sampled elements; a stream of our own.
-#include <cuda_runtime_api.h>
-
 #include "grid.hpp"
 #include "pieces.hpp"
 #include "repro_audit/cuda/kernels.cuh"
@@ -11,8 +9,8 @@ namespace {
 template <int kItem>
 void launch(const Strided& view, u64 count, u64 out, Queue queue) {
   const unsigned grid = grid_for(count / kWarp + 1, kThreads, kThreadwise, queue.device);
-  sample_kernel<kItem><<<grid, kThreads, 0, static_cast<cudaStream_t>(queue.stream)>>>(
-      pieces_of<kItem>(view), count, out);
+  enqueue(queue, "the kernel that samples", grid, kThreads, sample_kernel<kItem>,
+          pieces_of<kItem>(view), count, out);
 }
 
 }  // namespace
@@ -31,7 +29,6 @@ void sample(const Strided& given, u64 count, u64 out, Queue queue) {
     case 8: launch<8>(view, count, out, queue); break;
     default: launch<16>(view, count, out, queue);
   }
-  require(cudaGetLastError(), "the kernel that samples");
 }
 
 void* make_stream(int device) {

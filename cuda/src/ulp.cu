@@ -17,26 +17,18 @@ u64 compare_records(u64 numel, int device) { return grid(numel, device); }
 
 bool compare(Tag tag, u64 a, u64 b, u64 numel, u64 records, Queue queue) {
   const OnDevice on(queue.device);
-  const unsigned count = grid(numel, queue.device);
-  auto* out = reinterpret_cast<Divergence*>(records);
-  const auto stream = static_cast<cudaStream_t>(queue.stream);
-  const bool known = with_format(tag, [&](auto format) {
+  return with_format(tag, [&](auto format) {
     using Format = decltype(format);
     constexpr int kItem = sizeof(typename Format::Bits);
+    const auto run = [&]<class Source>(const Source& x, const Source& y) {
+      enqueue(queue, "the kernel of ULP divergence", grid(numel, queue.device), kUlpThreads,
+              ulp_kernel<Format, Source>, x, y, numel, reinterpret_cast<Divergence*>(records));
+    };
     const u64 nbytes = numel * kItem;
-    if ((a | b) % 16 == 0) {
-      using Source = Contiguous<16>;
-      ulp_kernel<Format><<<count, kUlpThreads, 0, stream>>>(Source{a, 0, nbytes},
-                                                            Source{b, 0, nbytes}, numel, out);
-    } else {
-      if ((a | b) % kItem != 0) throw std::invalid_argument("elements at unaligned addresses");
-      using Source = Contiguous<kItem>;
-      ulp_kernel<Format><<<count, kUlpThreads, 0, stream>>>(Source{a, 0, nbytes},
-                                                            Source{b, 0, nbytes}, numel, out);
-    }
+    if ((a | b) % 16 == 0) return run(Contiguous<16>{a, 0, nbytes}, Contiguous<16>{b, 0, nbytes});
+    if ((a | b) % kItem != 0) throw std::invalid_argument("elements at unaligned addresses");
+    run(Contiguous<kItem>{a, 0, nbytes}, Contiguous<kItem>{b, 0, nbytes});
   });
-  require(cudaGetLastError(), "the kernel of ULP divergence");
-  return known;
 }
 
 }  // namespace repro_audit::cuda

@@ -2,8 +2,6 @@
 #include "repro_audit/cuda/work.hpp"
 
 #include <algorithm>
-#include <cinttypes>
-#include <cstdio>
 #include <cstring>
 #include <vector>
 
@@ -11,32 +9,16 @@
 #include "../../cpp/src/divergence.hpp"
 #include "../../cpp/src/range.hpp"
 #include "../src/pieces.hpp"
+#include "check.hpp"
+#include "tensors.hpp"
 #include "vectors.hpp"
 
 namespace {
 
 using namespace repro_audit;
 
-int failures = 0;
-
-#define CHECK(condition)                                           \
-  do {                                                             \
-    if (!(condition)) {                                            \
-      ++failures;                                                  \
-      std::fprintf(stderr, "line %d: %s\n", __LINE__, #condition); \
-    }                                                              \
-  } while (false)
-
 // Grids of one warp, of an odd number of them, and of more than there is work for.
 constexpr u64 kGrids[] = {32, 96, 256, 2048};
-
-std::vector<u8> noise(u64 nbytes) {
-  std::vector<u8> bytes(nbytes);
-  for (u64 i = 0; i < nbytes; ++i) bytes[i] = static_cast<u8>(mix(i) >> 56);
-  return bytes;
-}
-
-bool equal(Lanes a, Lanes b) { return a.l0 == b.l0 && a.l1 == b.l1; }
 
 template <class Source>
 Lanes grid_lanes(const Source& source, u64 begin, u64 end, u64 key, u64 threads) {
@@ -75,25 +57,6 @@ void ranges(const std::vector<u8>& bytes) {
       }
     }
   }
-}
-
-std::vector<Strided> views(const u8* p, u64 item) {
-  std::vector<Strided> all = {
-      {p, {40, 24}, {1, 40}, item},          // transposed
-      {p, {7, 33, 5}, {165, 5, 1}, item},    // contiguous
-      {p, {17, 12}, {64, 1}, item},          // runs
-      {p, {9, 64, 8}, {1024, 16, 1}, item},  // runs of two dimensions
-      {p, {6, 1, 50}, {0, 3, 1}, item},      // expanded
-      {p, {31}, {3}, item},                  // every third
-      {p + 99 * item, {100}, {-1}, item},    // backwards
-      {p + 500 * item, {5, 10, 3}, {-100, 7, 2}, item},
-      {p, {2, 2, 2, 2, 2, 2, 3}, {1, 100, 7, 300, 20, 41, 3}, item},
-      {p, {1}, {1}, item},
-      {p, {}, {}, item},
-  };
-  all.push_back({p, std::vector<u64>(12, 2), {}, item});
-  for (i64 d = 0; d < 12; ++d) all.back().strides.push_back(i64{1} << ((d * 5) % 12));
-  return all;
 }
 
 void strided(const std::vector<u8>& bytes) {
@@ -273,6 +236,5 @@ int main() {
   multiset<8>(bytes);
   multiset<16>(bytes);
   divergences(bytes);
-  std::printf("work of the kernels on the host: %s\n", failures == 0 ? "passed" : "FAILED");
-  return failures == 0 ? 0 : 1;
+  return conclude("work of the kernels on the host");
 }

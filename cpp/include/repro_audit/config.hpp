@@ -25,9 +25,11 @@ using ::uint8_t;
 #if defined(__CUDACC__)
 #define REPRO_AUDIT_FN __host__ __device__ __forceinline__
 #define REPRO_AUDIT_UNROLL _Pragma("unroll")
+#define REPRO_AUDIT_ROLLED _Pragma("unroll 1")
 #else
 #define REPRO_AUDIT_FN [[gnu::always_inline]] inline
 #define REPRO_AUDIT_UNROLL
+#define REPRO_AUDIT_ROLLED
 #endif
 
 namespace repro_audit {

@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kUlpThreads)
   constexpr unsigned kUlpWarps = kUlpThreads / 32;
   // One histogram a warp: where all elements differ by as much, every thread counts into one bin.
   __shared__ u32 bins[kUlpWarps][kHistogramBins];
-  __shared__ alignas(16) unsigned char memory[kUlpThreads * sizeof(Figures)];
+  alignas(16) __shared__ unsigned char memory[kUlpThreads * sizeof(Figures)];
   Figures* all = reinterpret_cast<Figures*>(memory);
   for (unsigned i = threadIdx.x; i < kUlpWarps * kHistogramBins; i += kUlpThreads) {
     bins[i / kHistogramBins][i % kHistogramBins] = 0;

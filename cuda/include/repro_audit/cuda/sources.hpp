@@ -47,10 +47,17 @@ struct Piece<16> {
 template <int kBytes>
 REPRO_AUDIT_FN void read_piece(u64 address, int at, Quad& quad) {
   using Type = typename Piece<kBytes>::Type;
-#if defined(__CUDA_ARCH__)
-  const Type piece = *reinterpret_cast<const Type*>(address);
-#else
   Type piece;
+#if defined(__CUDA_ARCH__)
+  // An address that came as a number is generic to the compiler: without __ldg a load would have to
+  // find out whose memory it reads, and could not go by the read-only path.
+  if constexpr (kBytes == 16) {
+    const ulonglong2 both = __ldg(reinterpret_cast<const ulonglong2*>(address));
+    piece = {both.x, both.y};
+  } else {
+    piece = __ldg(reinterpret_cast<const Type*>(address));
+  }
+#else
   __builtin_memcpy(&piece, reinterpret_cast<const void*>(address), sizeof piece);
 #endif
   if constexpr (kBytes == 16) {
@@ -80,6 +87,10 @@ REPRO_AUDIT_FN void copy_piece(u64 from, u64 to) {
 // the stream's byte 0 has, or would have. Where kBytes > 1, origin is a multiple of kBytes.
 template <int kBytes>
 struct Contiguous {
+  // How many times in a row a thread loads before it works on what came. A multiprocessor of an
+  // H200 must have some 40 KB in flight; once in a row, its threads have 24 to 32 KB at most.
+  static constexpr int kTogether = 2;
+
   u64 origin;
   u64 begin;
   u64 end;
@@ -139,6 +150,9 @@ struct Axis {
 // outermost, at least one, the last one's pieces being those that the stream reads in succession.
 template <int kBytes>
 struct Pieces {
+  // As for Contiguous; but here a load is several, and its code long.
+  static constexpr int kTogether = 1;
+
   u64 address;
   u64 count;
   int rank;

@@ -96,16 +96,26 @@ REPRO_AUDIT_FN Lanes block_work(const Source& source, u64 base, const WordKeys& 
   BlockKeys block_keys(base);
   for (u64 start = first + warp; start < last; start += kWarp * warps) {
     block_keys.make(start + place * warps);
-    for (int n = 0; n < static_cast<int>(kWarp); ++n) {
+    for (int n = 0; n < static_cast<int>(kWarp); n += Source::kTogether) {
       const u64 block = start + static_cast<u64>(n) * warps;
       if (block >= last) break;
-      const u64 at = block * kBlockBytes + place * kQuadBytes;
-      const Quad low = source.load(at);
-      const Quad high = source.load(at + kBlockBytes / 2);
-      Lanes inner;
-      keys.absorb(low, 0, inner);
-      keys.absorb(high, 1, inner);
-      sum += block_keys.weigh(inner, n, block);
+      Quad low[Source::kTogether];
+      Quad high[Source::kTogether];
+      REPRO_AUDIT_UNROLL
+      for (int k = 0; k < Source::kTogether; ++k) {
+        const u64 next = block + static_cast<u64>(k) * warps;
+        if (next >= last) break;
+        const u64 at = next * kBlockBytes + place * kQuadBytes;
+        low[k] = source.load(at);
+        high[k] = source.load(at + kBlockBytes / 2);
+      }
+      REPRO_AUDIT_UNROLL
+      for (int k = 0; k < Source::kTogether; ++k) {
+        Lanes inner;
+        keys.absorb(low[k], 0, inner);
+        keys.absorb(high[k], 1, inner);
+        sum += block_keys.weigh(inner, n + k, block + static_cast<u64>(k) * warps);
+      }
     }
   }
   return sum;
@@ -192,6 +202,21 @@ REPRO_AUDIT_FN void table_work(const Row* rows, u64 count, u64 units, u64 key, u
   }
 }
 
+// Takes the element of kItem bytes at byte `i` of a quad.
+template <int kItem>
+REPRO_AUDIT_FN void absorb_element(const Quad& quad, int i, const MultisetKeys& keys, Lanes& sum) {
+  MultisetElement element;
+  if constexpr (kItem <= 4) {
+    constexpr u32 kMask = kItem == 4 ? ~0U : (1U << (8 * (kItem % 4))) - 1;
+    element.absorb((quad.word[i / 4] >> (8 * (i % 4))) & kMask, 0, keys, sum);
+  } else {
+    REPRO_AUDIT_UNROLL
+    for (int half = 0; half < kItem; half += 8) {
+      element.absorb(quad.word[(i + half) / 4], quad.word[(i + half) / 4 + 1], keys, sum);
+    }
+  }
+}
+
 // Thread `thread` of `threads`: its part of the multiset lanes of `nbytes` bytes of elements of
 // kItem bytes.
 template <int kItem, class Source>
@@ -199,20 +224,20 @@ REPRO_AUDIT_FN Lanes multiset_work(const Source& source, u64 nbytes, u64 key, u6
                                    u64 threads) {
   const MultisetKeys keys = MultisetKeys::of(key);
   Lanes sum;
-  for (u64 at = thread * kQuadBytes; at < nbytes; at += threads * kQuadBytes) {
-    const Quad quad = source.load(at);
+  const u64 stride = threads * kQuadBytes;
+  for (u64 first = thread * kQuadBytes; first < nbytes; first += Source::kTogether * stride) {
+    Quad quads[Source::kTogether];
     REPRO_AUDIT_UNROLL
-    for (int i = 0; i < 16; i += kItem) {
-      if (at + static_cast<u64>(i) >= nbytes) break;
-      MultisetElement element;
-      if constexpr (kItem <= 4) {
-        constexpr u32 kMask = kItem == 4 ? ~0U : (1U << (8 * (kItem % 4))) - 1;
-        element.absorb((quad.word[i / 4] >> (8 * (i % 4))) & kMask, 0, keys, sum);
-      } else {
-        REPRO_AUDIT_UNROLL
-        for (int half = 0; half < kItem; half += 8) {
-          element.absorb(quad.word[(i + half) / 4], quad.word[(i + half) / 4 + 1], keys, sum);
-        }
+    for (int k = 0; k < Source::kTogether; ++k) {
+      quads[k] = source.load(first + static_cast<u64>(k) * stride);
+    }
+    REPRO_AUDIT_UNROLL
+    for (int k = 0; k < Source::kTogether; ++k) {
+      const u64 at = first + static_cast<u64>(k) * stride;
+      REPRO_AUDIT_UNROLL
+      for (int i = 0; i < 16; i += kItem) {
+        if (at + static_cast<u64>(i) >= nbytes) break;
+        absorb_element<kItem>(quads[k], i, keys, sum);
       }
     }
   }
@@ -231,6 +256,12 @@ REPRO_AUDIT_FN void sample_work(const Pieces<kItem>& pieces, u64 count, u64 out,
   }
 }
 
+// 0 where two quads are equal.
+REPRO_AUDIT_FN u32 difference(const Quad& a, const Quad& b) {
+  return (a.word[0] ^ b.word[0]) | (a.word[1] ^ b.word[1]) | (a.word[2] ^ b.word[2]) |
+         (a.word[3] ^ b.word[3]);
+}
+
 // Thread `thread` of `threads`: its part of what `numel` numbers of one format differ by. Calls
 // count(bin) for each differing pair that the histogram counts. The figures' numel stays 0.
 template <class Format, class SourceA, class SourceB, class Count>
@@ -239,27 +270,33 @@ REPRO_AUDIT_FN void ulp_work(const SourceA& a, const SourceB& b, u64 numel, u64 
   using Bits = typename Format::Bits;
   constexpr int kItem = sizeof(Bits);
   const u64 nbytes = numel * kItem;
-  for (u64 at = thread * kQuadBytes; at < nbytes; at += threads * kQuadBytes) {
-    const Quad x = a.load(at);
-    const Quad y = b.load(at);
-    if (((x.word[0] ^ y.word[0]) | (x.word[1] ^ y.word[1]) | (x.word[2] ^ y.word[2]) |
-         (x.word[3] ^ y.word[3])) == 0) {
-      continue;
-    }
-    // What a short last quad lacks is 0 on both sides: equal.
-    REPRO_AUDIT_UNROLL
-    for (int i = 0; i < 16; i += kItem) {
-      Bits p;
-      Bits q;
-      if constexpr (kItem == 8) {
-        p = u64{x.word[i / 4]} | u64{x.word[i / 4 + 1]} << 32;
-        q = u64{y.word[i / 4]} | u64{y.word[i / 4 + 1]} << 32;
-      } else {
-        p = static_cast<Bits>(x.word[i / 4] >> (8 * (i % 4)));
-        q = static_cast<Bits>(y.word[i / 4] >> (8 * (i % 4)));
-      }
-      if (p != q) {
-        figures.template add<Format>((at + static_cast<u64>(i)) / kItem, p, q, count);
+  const u64 stride = threads * kQuadBytes;
+  // What a short last quad lacks, and all of one past the end, is 0 on both sides: equal.
+  for (u64 first = thread * kQuadBytes; first < nbytes; first += 2 * stride) {
+    // Four loads are in flight, of which most often nothing is left to do. Where something is, it
+    // is loaded once more, from the cache: kept, it would take the registers of other threads.
+    const u32 here = difference(a.load(first), b.load(first));
+    const u32 there = difference(a.load(first + stride), b.load(first + stride));
+    if ((here | there) == 0) continue;
+    REPRO_AUDIT_ROLLED
+    for (int k = 0; k < 2; ++k) {
+      const u64 at = first + static_cast<u64>(k) * stride;
+      const Quad x = a.load(at);
+      const Quad y = b.load(at);
+      REPRO_AUDIT_UNROLL
+      for (int i = 0; i < 16; i += kItem) {
+        Bits p;
+        Bits q;
+        if constexpr (kItem == 8) {
+          p = u64{x.word[i / 4]} | u64{x.word[i / 4 + 1]} << 32;
+          q = u64{y.word[i / 4]} | u64{y.word[i / 4 + 1]} << 32;
+        } else {
+          p = static_cast<Bits>(x.word[i / 4] >> (8 * (i % 4)));
+          q = static_cast<Bits>(y.word[i / 4] >> (8 * (i % 4)));
+        }
+        if (p != q) {
+          figures.template add<Format>((at + static_cast<u64>(i)) / kItem, p, q, count);
+        }
       }
     }
   }
