@@ -83,5 +83,13 @@ PYBIND11_MODULE(_cuda, module) {
       },
       "address"_a, "sizes"_a, "strides"_a, "itemsize"_a, "count"_a, "out"_a, "device"_a, "stream"_a,
       py::pos_only(), "Copies `count` sampled elements of a tensor (SPEC.md, 11) to `out`.");
+  module.def(
+      "load",
+      [](int device) {
+        cuda::load_digests(device);
+        cuda::load_samples(device);
+      },
+      "device"_a, py::pos_only(),
+      "Loads the kernels of digests and samples on a device, so that none of their launches does.");
   cuda::bindings::register_tensors(module);
 }

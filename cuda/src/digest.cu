@@ -59,4 +59,19 @@ void add_table(std::vector<Row> rows, u64 key, u64 out, Queue queue) {
   }
 }
 
+void load_digests(int device) {
+  const OnDevice on(device);
+  load(stream_kernel<Contiguous<1>>);
+  load(stream_kernel<Contiguous<2>>);
+  load(stream_kernel<Contiguous<4>>);
+  load(stream_kernel<Contiguous<16>>);
+  load(stream_kernel<Pieces<1>>);
+  load(stream_kernel<Pieces<2>>);
+  load(stream_kernel<Pieces<4>>);
+  load(stream_kernel<Pieces<8>>);
+  load(stream_kernel<Pieces<16>>);
+  load(table_kernel<kFewRows>);
+  load(table_kernel<kMostRows>);
+}
+
 }  // namespace repro_audit::cuda

@@ -72,4 +72,11 @@ void enqueue(Queue queue, const char* what, unsigned grid, unsigned threads,
   require(cudaLaunchKernelEx(&config, kernel, arguments...), what);
 }
 
+// Has a kernel loaded on the current device, which its first launch would otherwise do.
+template <class... Parameters>
+void load(void (*kernel)(Parameters...)) {
+  cudaFuncAttributes attributes;
+  require(cudaFuncGetAttributes(&attributes, kernel), "cudaFuncGetAttributes");
+}
+
 }  // namespace repro_audit::cuda

@@ -29,6 +29,11 @@ void add_table(std::vector<Row> rows, u64 key, u64 out, Queue queue);
 // Copies `count` elements of the view's stream, as sample_index chooses them, to `out`.
 void sample(const Strided& view, u64 count, u64 out, Queue queue);
 
+// Loads the kernels of add_range, add_strided, add_table and sample on a device. A kernel that is
+// not loaded is at its first launch, and that may end what another thread captures into a graph.
+void load_digests(int device);
+void load_samples(int device);
+
 // A stream of the device that does not wait for the default one; it lives as long as the process.
 void* make_stream(int device);
 

@@ -31,6 +31,15 @@ void sample(const Strided& given, u64 count, u64 out, Queue queue) {
   }
 }
 
+void load_samples(int device) {
+  const OnDevice on(device);
+  load(sample_kernel<1>);
+  load(sample_kernel<2>);
+  load(sample_kernel<4>);
+  load(sample_kernel<8>);
+  load(sample_kernel<16>);
+}
+
 void* make_stream(int device) {
   const OnDevice on(device);
   cudaStream_t stream = nullptr;

@@ -113,6 +113,39 @@ void devices(const Launches& launches) {
   CHECK(machine().current == 1);
 }
 
+// After a device's kernels are loaded no digest and no sample has one to load.
+void loading(const Launches& launches) {
+  machine().current = 1;
+  machine().loaded.clear();
+  cuda::load_digests(4);
+  cuda::load_samples(4);
+  CHECK(machine().current == 1);
+  machine().launches.clear();
+  const Queue queue{4, nullptr};
+  for (u64 shift = 0; shift < 16; ++shift) {
+    cuda::add_range(launches.from() + shift, 100, 0, 0, launches.to(), queue);
+  }
+  for (const u64 item : {1, 2, 4, 8, 16}) {
+    Strided view = launches.turned();
+    view.itemsize = item;
+    cuda::add_strided(view, 0, launches.to(), queue);
+    cuda::sample(view, 3, launches.to(), queue);
+    view.data += 1;
+    cuda::add_strided(view, 0, launches.to(), queue);
+  }
+  for (const u64 rows : {1, 64, 65, 1360, 1361}) {
+    cuda::add_table(std::vector<cuda::Row>(rows, {launches.from(), 1, 0}), 0, launches.to(), queue);
+  }
+  CHECK(machine().launches.size() == 16 + 15 + 6);
+  CHECK(std::ranges::all_of(machine().launches, [](const auto& launch) { return launch.loaded; }));
+  emulated::synchronize();
+  machine().failing = Call::load;
+  CHECK(refusal<std::runtime_error>([] { cuda::load_digests(2); }) ==
+        "cudaFuncGetAttributes: too many resources requested for launch");
+  machine().failing = Call::none;
+  CHECK(machine().current == 1);
+}
+
 // Nothing is launched for nothing.
 void nothing(const Launches& launches) {
   machine().launches.clear();
@@ -195,6 +228,7 @@ int main() {
   const Launches launches;
   grids();
   devices(launches);
+  loading(launches);
   nothing(launches);
   unaligned(launches);
   dimensions(launches);

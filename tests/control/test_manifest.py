@@ -14,7 +14,6 @@ import torch
 
 from repro_audit.control.environment import KNOBS
 from repro_audit.control.manifest import collect
-from repro_audit.control.settings import torch_settings
 from repro_audit.model import Plan, Target
 
 ENGINE = {"engine": "portable"}
@@ -105,14 +104,22 @@ def test_without_torch_its_fields_are_null_and_it_stays_unimported() -> None:
 
 
 def test_reading_settings_changes_none_and_initialises_no_device() -> None:
-    state, initialised = torch.get_rng_state(), torch.cuda.is_initialized()
-    first = torch_settings(torch)
-    assert torch_settings(torch) == first
-    assert torch.equal(torch.get_rng_state(), state)
-    assert torch.cuda.is_initialized() == initialised
-    assert (first["cuda.devices"] is not None) == initialised
-    assert first["get_default_dtype"] == "torch.float32"
-    assert not [name for name, value in first.items() if str(value).startswith("unreadable")]
+    # In a process of its own: what other tests compile may leave settings that contradict.
+    code = """
+        import torch
+        from repro_audit.control.settings import torch_settings
+        state, initialised = torch.get_rng_state(), torch.cuda.is_initialized()
+        first = torch_settings(torch)
+        assert torch_settings(torch) == first
+        assert torch.equal(torch.get_rng_state(), state)
+        assert torch.cuda.is_initialized() == initialised
+        assert (first["cuda.devices"] is not None) == initialised
+        assert first["get_default_dtype"] == "torch.float32"
+        assert not [name for name, value in first.items() if str(value).startswith("unreadable")]
+        """
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)], timeout=60, check=True
+    )
 
 
 def test_settings_that_contradict_are_recorded_as_unreadable() -> None:

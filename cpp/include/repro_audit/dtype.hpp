@@ -21,10 +21,11 @@ REPRO_AUDIT_FN double without_sign(double d) {
   return REPRO_AUDIT_AS_DOUBLE(REPRO_AUDIT_DOUBLE_BITS(d) & 0x7FFFFFFFFFFFFFFF);
 }
 
-// The number that the bits of a float32 stand for. On a device in PTX's words: where all is compiled
-// with -ftz=true, as CuPy does whatever it is told, a cast would make denormals 0.
+// The number that the bits of a float32 stand for. On a device in PTX's words: where all is
+// compiled with -ftz=true, as CuPy does whatever it is told, a cast would make denormals 0. (Tests
+// compile what is for a device by the host's compiler.)
 REPRO_AUDIT_FN double widened(u32 bits) {
-#if defined(__CUDA_ARCH__)
+#if defined(__CUDA_ARCH__) && defined(__CUDACC__)
   double wide = 0;
   asm("cvt.f64.f32 %0, %1;" : "=d"(wide) : "f"(__uint_as_float(bits)));
   return wide;

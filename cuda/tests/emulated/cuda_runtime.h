@@ -85,6 +85,11 @@ Number exchange(Place place, unsigned mask, Number value, Shuffle shuffle, int o
 
 }  // namespace emulated
 
+template <class... Parameters>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, void (*kernel)(Parameters...)) {
+  return emulated::load_kernel(reinterpret_cast<const void*>(kernel));
+}
+
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {

@@ -33,6 +33,10 @@ using cudaStream_t = CUstream_st*;
 
 struct cudaLaunchAttribute;
 
+struct cudaFuncAttributes {
+  int numRegs;
+};
+
 struct cudaLaunchConfig_t {
   dim3 gridDim;
   dim3 blockDim;

@@ -168,6 +168,12 @@ unsigned long long exchange_bits(const Exchange& exchange, unsigned long long va
   return Multiprocessor::here().exchange(exchange, value);
 }
 
+cudaError_t load_kernel(const void* kernel) {
+  if (fails(Call::load)) return machine().error;
+  machine().loaded.insert({machine().current, kernel});
+  return cudaSuccess;
+}
+
 cudaError_t queue_launch(const cudaLaunchConfig_t& config, const void* kernel,
                          std::size_t parameter_bytes, std::function<void()> thread) {
   if (fails(Call::launch)) return machine().error;
@@ -189,7 +195,8 @@ cudaError_t queue_launch(const cudaLaunchConfig_t& config, const void* kernel,
   if (config.dynamicSmemBytes != 0 || config.numAttrs != 0) {
     throw Violation("dynamic shared memory and attributes of launches are not emulated");
   }
-  const Launch launch{machine().current, config.stream, grid.x, block.x, parameter_bytes};
+  const bool loaded = !machine().loaded.insert({machine().current, kernel}).second;
+  const Launch launch{machine().current, config.stream, grid.x, block.x, parameter_bytes, loaded};
   machine().launches.push_back(launch);
   queue().push_back({launch, kernel, std::move(thread)});
   return cudaSuccess;

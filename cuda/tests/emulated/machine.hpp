@@ -8,8 +8,10 @@
 #pragma once
 
 #include <functional>
+#include <set>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cuda_runtime_api.h"
@@ -31,7 +33,7 @@ struct Schedule {
 };
 
 // The calls that can be made to fail.
-enum class Call { none, get_device, set_device, get_attribute, create_stream, launch };
+enum class Call { none, get_device, set_device, get_attribute, create_stream, load, launch };
 
 // A launch that was accepted.
 struct Launch {
@@ -40,6 +42,7 @@ struct Launch {
   unsigned blocks;
   unsigned threads;
   std::size_t parameter_bytes;
+  bool loaded;  // before it
 };
 
 // The machine: for tests to set, and to look at.
@@ -50,6 +53,7 @@ struct Machine {
   Call failing = Call::none;
   cudaError_t error = cudaSuccess;
   std::vector<Launch> launches;
+  std::set<std::pair<int, const void*>> loaded;  // kernels, by device
 };
 Machine& machine();
 
@@ -83,6 +87,7 @@ struct ThisThread {
 const ThisThread& this_thread();
 void synchronize_block(Place place);
 unsigned long long exchange_bits(const Exchange& exchange, unsigned long long value);
+cudaError_t load_kernel(const void* kernel);
 cudaError_t queue_launch(const cudaLaunchConfig_t& config, const void* kernel,
                          std::size_t parameter_bytes, std::function<void()> thread);
 

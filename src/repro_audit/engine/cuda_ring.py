@@ -188,6 +188,7 @@ def parts(device: torch.device, slots: int) -> tuple[Writer, _Clock, Tables]:
         if kernels:
             queue(device)
             exchange(kernels)
+            kernels.load(index)
         with _apart(index):
             tables = [
                 (

@@ -114,6 +114,10 @@ def _launch(
         ) from error
 
 
+def load(device: int, /) -> None:
+    """As `_cuda.load`: nothing, for a kernel is compiled and loaded aside when it is first used."""
+
+
 def toolkit() -> int:
     """The CUDA of CuPy's NVRTC; as `_cuda.toolkit`."""
     from cupy_backends.cuda.libs import nvrtc
