@@ -5,6 +5,13 @@
 
 #include "../src/launch.hpp"
 
+#include "../../cpp/bindings/dlpack.hpp"
+
+// The type of the devices whose tensors are taken; another one where a device is emulated.
+#ifndef REPRO_AUDIT_DEVICE_TYPE
+#define REPRO_AUDIT_DEVICE_TYPE repro_audit::bindings::dlpack::kCuda
+#endif
+
 namespace repro_audit::cuda::bindings {
 
 inline Queue queue(int device, u64 stream) { return {device, reinterpret_cast<void*>(stream)}; }

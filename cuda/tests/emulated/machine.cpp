@@ -199,6 +199,7 @@ cudaError_t queue_launch(const cudaLaunchConfig_t& config, const void* kernel,
   const Launch launch{machine().current, config.stream, grid.x, block.x, parameter_bytes, loaded};
   machine().launches.push_back(launch);
   queue().push_back({launch, kernel, std::move(thread)});
+  if (machine().at_once) synchronize();
   return cudaSuccess;
 }
 

@@ -50,6 +50,7 @@ struct Machine {
   std::vector<int> multiprocessors = {4};  // of each device
   int current = 0;                         // device
   Schedule schedule;
+  bool at_once = false;  // each launch is run before it returns
   Call failing = Call::none;
   cudaError_t error = cudaSuccess;
   std::vector<Launch> launches;
