@@ -3,9 +3,8 @@
 
 #include <pybind11/pybind11.h>
 
-#include "../src/launch.hpp"
-
 #include "../../cpp/bindings/dlpack.hpp"
+#include "../src/launch.hpp"
 
 // The type of the devices whose tensors are taken; another one where a device is emulated.
 #ifndef REPRO_AUDIT_DEVICE_TYPE

@@ -13,7 +13,8 @@ using repro_audit::bindings::Plain;
 // Whether `t` is a plain tensor of that device, all of it inside its storage.
 bool plain_of(PyObject* t, int device, Plain& plain) {
   namespace host = repro_audit::bindings;
-  if (!describe(t, REPRO_AUDIT_DEVICE_TYPE, plain) || plain.tensor.device_id != device) return false;
+  if (!describe(t, REPRO_AUDIT_DEVICE_TYPE, plain) || plain.tensor.device_id != device)
+    return false;
   return plain.contiguous || host::ends_by(host::strided_of(plain), plain.end);
 }
 
