@@ -104,6 +104,23 @@ def test_generators_and_seeds_are_events(record):
     assert last[0] != last[-1]
 
 
+def test_seedings_of_generators_that_nobody_draws_from(record):
+    def work():
+        made = [random.Random(), random.Random(), np.random.default_rng(), np.random.default_rng()]
+        random.Random().random()  # Gone: nobody knows whether it was drawn from.
+        random.seed(1)
+        np.random.seed(1)
+        made[1].random()
+        made[3].random()
+        np.random.rand()
+        return made
+
+    run = record(work)
+    seeds = [e.index for e in run.seen if e.op.startswith("seed:")]
+    assert len(seeds) == 7
+    assert run.recorder.undrawn == [seeds[0], seeds[2], seeds[5]]
+
+
 def test_another_bit_generator_of_numpys_is_read(record):
     def work():
         before = np.random.get_bit_generator()

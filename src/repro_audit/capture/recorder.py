@@ -226,6 +226,11 @@ class Recorder:
         return self.passed_by.counts(self.operators.values())
 
     @property
+    def undrawn(self) -> list[int]:
+        """The seedings of generators that nobody has drawn from."""
+        return self._generators.undrawn()
+
+    @property
     def step_seconds(self) -> float | None:
         """What a step of the main thread takes, the first left out; None where there is but one."""
         first, last, between = self._paced or (0.0, 0.0, 0)
@@ -324,6 +329,7 @@ class Recorder:
             self.values.use(cast(Kept, sink), self.readings)
         self.locator.forget(sink.code)
         self.unobserved.clear()
+        self._generators.forget()
         self.passed_by.forget(self.operators.values())
         self.main = self.enter_thread("", step)
 
@@ -495,9 +501,9 @@ class Recorder:
         base = op.rpartition(".")[0]
         self.add(KIND_OP, FORWARD, f"{base}.result", named, module=module, code=code)
 
-    def generator(self, op: str, digest: bytes, code: int | None = None) -> None:
-        """Record a generator's state, or the seed it was given."""
-        self.add(KIND_RNG, RNG, op, [(None, digest)], code=code)
+    def generator(self, op: str, digest: bytes, code: int | None = None) -> int | None:
+        """Record a generator's state, or the seed it was given; returns the event's index."""
+        return self.add(KIND_RNG, RNG, op, [(None, digest)], code=code)
 
     def draw(self, op: str, code: int | None) -> None:
         """Record that a number is drawn from a global generator."""

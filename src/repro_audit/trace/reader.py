@@ -216,6 +216,11 @@ class Trace:
         """The rank in its process group of the process of event `i`; 0 where it has none."""
         return int(self.files[self._file[i]].closing.get("rank") or 0)
 
+    def undrawn(self, i: int) -> bool:
+        """True if event `i` seeded a generator that nobody drew from in this run."""
+        file, number = self._found(i)
+        return number in file.closing.get("undrawn", ())
+
     @property
     def steps(self) -> int:
         """How many steps the process made that made the most."""
