@@ -62,7 +62,8 @@ class Generators:
     """Wraps the functions that seed generators; each call is an event with its call site.
 
     Not seen: `torch.Generator().manual_seed` (a method of a C type; what such a generator draws
-    is seen as an operator) and NumPy's `RandomState()`.
+    is seen as an operator), NumPy's `RandomState()`, and generators that a library makes as it is
+    imported: sympy's, which torch imports, number its symbols.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -108,6 +109,7 @@ class Generators:
             "random.Random.seed",
             lambda args, result: args[0].getstate(),
             lambda args, result: _state_of(weakref.ref(args[0])),
+            own=True,
         )
         self.install_numpy()
 
@@ -129,6 +131,7 @@ class Generators:
             "numpy.random.default_rng",
             lambda args, result: result.bit_generator.state,
             lambda args, result: functools.partial(getattr, result.bit_generator, "state"),
+            own=True,
         )
 
     def uninstall(self) -> None:
@@ -143,8 +146,13 @@ class Generators:
         label: str,
         what: Callable[[Any, Any], Any],
         again: Callable[[Any, Any], Callable[[], Any]] | None = None,
+        *,
+        own: bool = False,
     ) -> None:
-        """Have each call recorded with the digest of `what`; `again` reads it later."""
+        """Have each call recorded with the digest of `what`; `again` reads it later.
+
+        `own` are generators that belong to whoever made them, not the global ones.
+        """
         recorder = self._recorder
         original = getattr(owner, attribute)
 
@@ -152,7 +160,10 @@ class Generators:
         def seeding(*args: Any, **kwargs: Any) -> Any:
             result = original(*args, **kwargs)
             # Libraries seed generators of their own (names of temporary files): not the program's.
-            code = recorder.locator.direct(sys._getframe(1), random.__file__)
+            frame = sys._getframe(1)
+            code = recorder.locator.direct(frame, random.__file__)
+            if own and code is not None and recorder.locator.importing(frame):
+                code = None
             if recorder.active and code is not None:
                 given = (*args, *kwargs.values())
                 seed = digest_of(what(given, result))
