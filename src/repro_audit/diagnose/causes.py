@@ -249,7 +249,7 @@ def _batch(case: Case) -> Cause | None:
             cause = _generator(case, generator)
             if cause is not None:
                 return cause
-    return Cause(
+    return _files(case) or Cause(
         "data-order",
         "likely",
         ("the data already differed when it came in, before any op",),
@@ -283,9 +283,10 @@ def _path(case: Case) -> Cause | None:
             cause = _generator(case, generator)
             if cause is not None:
                 return cause
-    if case.flags & RANDOM and ".generator" not in case.op:
+    files = _files(case)
+    if files is None and case.flags & RANDOM and ".generator" not in case.op:
         return one_draw_more()
-    return None
+    return files
 
 
 def _threads(case: Case) -> Cause | None:
@@ -322,7 +323,28 @@ def _op_itself(case: Case) -> Cause | None:
     )
 
 
+def _files(case: Case) -> Cause | None:
+    """One of the runs read files that the other found otherwise, or not: a checkpoint, a cache."""
+    for mine, other in (
+        (case.divergence.b, case.divergence.a),
+        (case.divergence.a, case.divergence.b),
+    ):
+        stale = [path for path in mine.stale_reads if path not in other.stale_reads]
+        if stale:
+            more = f" and {len(stale) - 1} more" if len(stale) > 1 else ""
+            return Cause(
+                "unknown",
+                "likely",
+                (f"{mine.run} read {stale[0]}{more}, which an earlier run had left or changed",),
+                ("--isolate, which gives each run its own copy of the directory",),
+            )
+    return None
+
+
 def _unknown(case: Case) -> Cause:
+    files = _files(case) if not _same_inputs(case) else None
+    if files is not None:
+        return files
     if case.divergence.origin.kind == "structural":
         return Cause(
             "unknown",
@@ -343,6 +365,10 @@ def _unknown(case: Case) -> Cause:
         ("nothing recorded points at a cause",),
         ("--deterministic shows whether a switch of torch's cures it",),
     )
+
+
+def _same_inputs(case: Case) -> bool:
+    return case.zoomed is not None and case.zoomed.inputs_identical is True
 
 
 def _same_values_in_another_order(case: Case) -> int:

@@ -222,6 +222,11 @@ class Trace:
         return number in file.closing.get("undrawn", ())
 
     @property
+    def stale_reads(self) -> list[str]:
+        """Files that it read as an earlier run of the audit had left them."""
+        return [path for file in self.files for path in file.closing.get("stale_reads", ())]
+
+    @property
     def steps(self) -> int:
         """How many steps the process made that made the most."""
         return max(int(file.closing.get("steps", 0)) for file in self.files)
