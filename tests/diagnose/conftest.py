@@ -22,7 +22,7 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
     (bytes of output 0), sample (numbers in output 0, float32), length (of what it adds up), states
     (bytes of each generator's), process, time. Phase and kind follow
     from the op where they are not given. Threads in `cut` did not end. `undrawn` are the places of
-    seedings after which nobody drew.
+    seedings after which nobody drew, `stale` files that an earlier run had left.
     """
     count = iter(range(1_000_000))
 
@@ -32,6 +32,7 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
         cut: Sequence[str] = (),
         plan: dict[str, Any] | None = None,
         undrawn: Sequence[int] = (),
+        stale: Sequence[str] = (),
     ) -> Trace:
         number = next(count)
         own = tmp_path / f"{number}.sqlite"
@@ -53,6 +54,7 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
                 "processes": names_there,
                 "rank": int(process or 0),
                 "undrawn": list(undrawn),
+                "stale_reads": list(stale),
             }
             writer.close(cut="" in cut, manifest=manifest or {}, closing=closing)
         return Trace.open(own)

@@ -353,11 +353,14 @@ def _unknown(case: Case) -> Cause:
             ("look for a branch or an order that depends on time, hashes or addresses",),
         )
     if case.zoomed is not None and case.zoomed.inputs_identical is False:
+        remedy = "look for memory written outside torch (.numpy(), buffers), or another order"
+        if sum(thread.process == case.process for thread in case.trace.threads) > 1:
+            remedy = "look at the order in which threads' results are taken (as_completed)"
         return Cause(
             "unknown",
             "likely",
             ("its inputs differ, though all that was recorded before agrees",),
-            ("look for memory written outside torch (.numpy(), buffers), or another order",),
+            (remedy,),
         )
     return Cause(
         "unknown",
