@@ -62,6 +62,8 @@ def test_everything_is_unhooked(record):
             optimizers.Optimizer.__init__,
             dataloader._BaseDataLoaderIter.__next__,
             dataloader._MultiProcessingDataLoaderIter._try_get_data,
+            torch.load,
+            torch.serialization.load,
             torch.manual_seed,
             torch.seed,
             random.seed,
