@@ -268,6 +268,29 @@ def test_files_that_an_earlier_run_left(run: Run, kind: str) -> None:
     assert "last.pt" not in cause(*same).evidence[0]
 
 
+def test_an_input_that_was_computed_before(run: Run) -> None:
+    def events(value: int, dtype: str = "float32") -> list[tuple]:
+        made = [("randn", n, {"dtype": dtype, "code": f"t.py:{n}"}) for n in (1, 2)]
+        return [*made, ("inputs:Net", value, {**BATCH, "dtype": dtype})]
+
+    found = cause(run(events(1)), run(events(2)))
+    assert (found.cls, found.evidence) == (
+        "data-order",
+        ("both are values that the runs had before, taken in another order",),
+    )
+    a, b = run(events(9)), run(events(2))
+    found = cause(a, b)
+    assert (found.cls, found.evidence) == (
+        "unknown",
+        (f"{b.run} has what aten.randn at t.py:2 gave; the other run, something else",),
+    )
+    assert ".numpy()" in found.remedies[0]
+    # Neither had it: it came from outside. And few integers may be alike by chance.
+    assert "before any op" in cause(run(events(8)), run(events(9))).evidence[0]
+    integers = (run(events(n, dtype="int64")) for n in (9, 2))
+    assert "before any op" in cause(*integers).evidence[0]
+
+
 def test_events_without_digests_are_no_order(run: Run) -> None:
     """A step may hold events of the site that nothing was read from."""
     a = run([("mm", None), ("mm", 1), ("mm", 2)])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from repro_audit.diagnose.align import column
+from repro_audit.diagnose.entered import computed_before, data_order, left_files
 from repro_audit.diagnose.nondeterministic import why
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.zoomed import Zoomed
@@ -224,20 +225,11 @@ def _order(case: Case) -> Cause | None:
         and case.zoomed.inputs_identical is not True
     ):
         rows = case.zoomed.reordered
-        return _data_order(f"the same {rows:,} rows, in another order")
+        return data_order(f"the same {rows:,} rows, in another order")
     same = _same_values_in_another_order(case)
     if same:
-        return _data_order(f"the same {same:,} results, in another order, come out of this op")
+        return data_order(f"the same {same:,} results, in another order, come out of this op")
     return None
-
-
-def _data_order(evidence: str) -> Cause:
-    return Cause(
-        "data-order",
-        "likely",
-        (evidence,),
-        ("sort what is iterated over: a set, a directory listing, finished workers",),
-    )
 
 
 def _batch(case: Case) -> Cause | None:
@@ -249,11 +241,15 @@ def _batch(case: Case) -> Cause | None:
             cause = _generator(case, generator)
             if cause is not None:
                 return cause
-    return _files(case) or Cause(
-        "data-order",
-        "likely",
-        ("the data already differed when it came in, before any op",),
-        ("look at what makes it: file order, sets, workers, generators of its own",),
+    return (
+        computed_before(case.divergence)
+        or left_files(case.divergence)
+        or Cause(
+            "data-order",
+            "likely",
+            ("the data already differed when it came in, before any op",),
+            ("look at what makes it: file order, sets, workers, generators of its own",),
+        )
     )
 
 
@@ -283,7 +279,7 @@ def _path(case: Case) -> Cause | None:
             cause = _generator(case, generator)
             if cause is not None:
                 return cause
-    files = _files(case)
+    files = left_files(case.divergence)
     if files is None and case.flags & RANDOM and ".generator" not in case.op:
         return one_draw_more()
     return files
@@ -323,26 +319,8 @@ def _op_itself(case: Case) -> Cause | None:
     )
 
 
-def _files(case: Case) -> Cause | None:
-    """One of the runs read files that the other found otherwise, or not: a checkpoint, a cache."""
-    for mine, other in (
-        (case.divergence.b, case.divergence.a),
-        (case.divergence.a, case.divergence.b),
-    ):
-        stale = [path for path in mine.stale_reads if path not in other.stale_reads]
-        if stale:
-            more = f" and {len(stale) - 1} more" if len(stale) > 1 else ""
-            return Cause(
-                "unknown",
-                "likely",
-                (f"{mine.run} read {stale[0]}{more}, which an earlier run had left or changed",),
-                ("--isolate, which gives each run its own copy of the directory",),
-            )
-    return None
-
-
 def _unknown(case: Case) -> Cause:
-    files = _files(case) if not _same_inputs(case) else None
+    files = left_files(case.divergence) if not _same_inputs(case) else None
     if files is not None:
         return files
     if case.divergence.origin.kind == "structural":

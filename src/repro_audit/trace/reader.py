@@ -168,6 +168,11 @@ class Trace:
         """The place of event `i` among those of its process."""
         return self._at[i]
 
+    def maker(self, i: int, digest: bytes) -> int | None:
+        """The last event before event `i`, in its process, that gave such bits."""
+        file, number = self._found(i)
+        return self._index(self._file[i], file.maker(digest, number))
+
     def payload(self, i: int, role: int, position: int) -> bytes | None:
         """The kept bytes of event `i`, or None.
 
