@@ -260,7 +260,28 @@ def test_isolation(audit, program, tmp_path: Path) -> None:
     result = audit("train.py")
     assert result.code == 1
     assert "RA101   run-2 read last.pt" in result.stdout
+    said = "unknown: run-2 read last.pt, which an earlier run had left or changed"
+    assert said in " ".join(result.stdout.split())
     assert (tmp_path / "last.pt").exists()
+
+
+def test_a_program_that_goes_on_from_where_the_run_before_stopped(audit, program) -> None:
+    """The unobserved runs go on too: what they end with says nothing of the first observed one."""
+    program(
+        "train.py",
+        """
+        import os, torch
+        torch.manual_seed(0)
+        if not os.path.exists("done.pt"):
+            torch.save(torch.rand(3), "done.pt")
+        x = torch.load("done.pt") + 1
+        """,
+    )
+    result = audit("train.py", "--self-check", "--no-confirm")
+    assert result.code == 1, result
+    said = " ".join(result.stdout.split())
+    assert "which an earlier run had left or changed" in said
+    assert "self-check the observed program ended in the state of an unobserved one" in said
 
 
 def test_a_device_that_is_not_there(audit, program) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import random
+import sys
 import threading
 import time
 import weakref
@@ -61,6 +62,8 @@ def test_everything_is_unhooked(record):
             optimizers.Optimizer.__init__,
             dataloader._BaseDataLoaderIter.__next__,
             dataloader._MultiProcessingDataLoaderIter._try_get_data,
+            torch.load,
+            torch.serialization.load,
             torch.manual_seed,
             torch.seed,
             random.seed,
@@ -102,6 +105,45 @@ def test_generators_and_seeds_are_events(record):
     first, last = ([e.digests[0] for e in run.ops(f"rng:{name}")] for name in ("torch", "numpy"))
     assert first[0] != first[-1]
     assert last[0] != last[-1]
+
+
+def test_seedings_of_generators_that_nobody_draws_from(record):
+    def work():
+        made = [random.Random(), random.Random(), np.random.default_rng(), np.random.default_rng()]
+        random.Random().random()  # Gone: nobody knows whether it was drawn from.
+        random.seed(1)
+        np.random.seed(1)
+        made[1].random()
+        made[3].random()
+        np.random.rand()
+        return made
+
+    run = record(work)
+    seeds = [e.index for e in run.seen if e.op.startswith("seed:")]
+    assert len(seeds) == 7
+    assert run.recorder.undrawn == [seeds[0], seeds[2], seeds[5]]
+
+
+@pytest.mark.parametrize(("folder", "seen"), [("site-packages", 0), ("mine", 2)])
+def test_what_a_library_seeds_while_it_is_imported_is_its_own(
+    record, tmp_path, monkeypatch, folder: str, seen: int
+):
+    code = "import random, numpy\nrandom.Random().random()\nnumpy.random.default_rng()\n"
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "some_library.py").write_text(
+        f"{code}def sample():\n    random.Random().random()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path / folder)
+    monkeypatch.delitem(sys.modules, "some_library", raising=False)
+
+    def work():
+        import some_library
+
+        some_library.sample()
+
+    run = record(work)
+    monkeypatch.delitem(sys.modules, "some_library")
+    assert len([e for e in run.seen if e.op.startswith("seed:")]) == seen + 1
 
 
 def test_another_bit_generator_of_numpys_is_read(record):

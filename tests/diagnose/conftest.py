@@ -21,7 +21,8 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
     thread, module, code, cause (index), flags, shape, dtype, device, name, inputs (values), keep
     (bytes of output 0), sample (numbers in output 0, float32), length (of what it adds up), states
     (bytes of each generator's), process, time. Phase and kind follow
-    from the op where they are not given. Threads in `cut` did not end.
+    from the op where they are not given. Threads in `cut` did not end. `undrawn` are the places of
+    seedings after which nobody drew, `stale` files that an earlier run had left.
     """
     count = iter(range(1_000_000))
 
@@ -30,6 +31,8 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
         manifest: dict[str, Any] | None = None,
         cut: Sequence[str] = (),
         plan: dict[str, Any] | None = None,
+        undrawn: Sequence[int] = (),
+        stale: Sequence[str] = (),
     ) -> Trace:
         number = next(count)
         own = tmp_path / f"{number}.sqlite"
@@ -50,6 +53,8 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
                 "events": len(mine),
                 "processes": names_there,
                 "rank": int(process or 0),
+                "undrawn": list(undrawn),
+                "stale_reads": list(stale),
             }
             writer.close(cut="" in cut, manifest=manifest or {}, closing=closing)
         return Trace.open(own)

@@ -236,6 +236,61 @@ def test_nothing_points_anywhere(run: Run) -> None:
     assert cause(run([("mm", 1)]), run([("mm", 2)])).cls == "unknown"
 
 
+def test_inputs_that_differ_in_a_program_of_threads(run: Run) -> None:
+    """The order in which finished tasks hand over what they computed is in no event."""
+
+    def events(value: int) -> list[tuple]:
+        return [("mm", 1, {"thread": "1"}), ("add_", value)]
+
+    found = cause(run(events(2)), run(events(3)), Zoomed(True, False))
+    assert found.cls == "unknown"
+    assert "order in which threads' results are taken" in found.remedies[0]
+    found = cause(run([("add_", 2)]), run([("add_", 3)]), Zoomed(True, False))
+    assert ".numpy()" in found.remedies[0]
+
+
+@pytest.mark.parametrize("kind", ["batch", "path"])
+def test_files_that_an_earlier_run_left(run: Run, kind: str) -> None:
+    def events(value: int) -> list[tuple]:
+        if kind == "batch":
+            return [("aten.set_.source_Storage", value, BATCH)]
+        return [("mm", 1)] + [("rand", 2, DRAW)] * value
+
+    a, b = run(events(1)), run(events(0), stale=["last.pt", "state.json"])
+    found = cause(a, b)
+    assert found.cls == "unknown"
+    assert found.evidence == (
+        f"{b.run} read last.pt and 1 more, which an earlier run had left or changed",
+    )
+    assert "--isolate" in found.remedies[0]
+    # What both found alike is no reason.
+    same = run(events(1), stale=["last.pt"]), run(events(0), stale=["last.pt"])
+    assert "last.pt" not in cause(*same).evidence[0]
+
+
+def test_an_input_that_was_computed_before(run: Run) -> None:
+    def events(value: int, dtype: str = "float32") -> list[tuple]:
+        made = [("randn", n, {"dtype": dtype, "code": f"t.py:{n}"}) for n in (1, 2)]
+        return [*made, ("inputs:Net", value, {**BATCH, "dtype": dtype})]
+
+    found = cause(run(events(1)), run(events(2)))
+    assert (found.cls, found.evidence) == (
+        "data-order",
+        ("both are values that the runs had before, taken in another order",),
+    )
+    a, b = run(events(9)), run(events(2))
+    found = cause(a, b)
+    assert (found.cls, found.evidence) == (
+        "unknown",
+        (f"{b.run} has what aten.randn at t.py:2 gave; the other run, something else",),
+    )
+    assert ".numpy()" in found.remedies[0]
+    # Neither had it: it came from outside. And few integers may be alike by chance.
+    assert "before any op" in cause(run(events(8)), run(events(9))).evidence[0]
+    integers = (run(events(n, dtype="int64")) for n in (9, 2))
+    assert "before any op" in cause(*integers).evidence[0]
+
+
 def test_events_without_digests_are_no_order(run: Run) -> None:
     """A step may hold events of the site that nothing was read from."""
     a = run([("mm", None), ("mm", 1), ("mm", 2)])

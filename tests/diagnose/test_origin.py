@@ -196,6 +196,22 @@ def test_a_value_that_no_draw_feeds_stays_the_origin(run: Run) -> None:
     assert found.states == (("torch", 0),)
 
 
+@pytest.mark.parametrize(
+    ("undrawn", "event"), [([(0,), (0,)], 1), ([(0,), ()], 0), ([(), (0,)], 0)]
+)
+def test_the_seed_of_a_generator_that_nobody_draws_from_is_not_the_origin(
+    run: Run, undrawn: list[tuple[int, ...]], event: int
+) -> None:
+    a, b = (
+        run(
+            [("seed:random.Random.seed", n), ("batch:loader", n, {"kind": "batch"})],
+            undrawn=undrawn[n],
+        )
+        for n in range(2)
+    )
+    assert between(a, b).origin.event == event
+
+
 def test_a_seed_given_afterwards_is_not_the_origin(run: Run) -> None:
     a = run([("dropout", 1, {"flags": RANDOM}), (SEED, 1)])
     b = run([("dropout", 2, {"flags": RANDOM}), (SEED, 2)])

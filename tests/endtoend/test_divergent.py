@@ -100,7 +100,7 @@ def test_a_draw_too_many_in_lockstep(audit) -> None:
 HELD_BY_CONTROL = [
     ("set_of_strings", 9, "data", "aten.lift_fresh.default", "data-order"),
     ("hash_seed", 6, "rng", "seed:torch.manual_seed", "unseeded-rng"),
-    ("listing", 13, "data", "aten.lift_fresh.default", "data-order"),
+    ("listing", 16, "data", "aten.lift_fresh.default", "data-order"),
     ("uninitialised_large", 12, "forward", "aten.add_.Tensor", "uninitialized-memory"),
 ]
 

@@ -220,6 +220,7 @@ class Recording:
                 "error": None if kind is None else f"{kind.__name__}: {error}",
                 "unobserved": dict(self._recorder.unobserved),
                 "unseen": self._recorder.unseen,
+                "undrawn": self._recorder.undrawn,
                 "stale_reads": [],
             },
         )

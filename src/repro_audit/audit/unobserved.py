@@ -35,7 +35,7 @@ def warnings_of(runs: Sequence[Finished], *, printed_identical: bool | None) -> 
     """What to know beside the verdict."""
     found: list[Warn] = []
     for run in runs[1:]:
-        stale = [path for file in run.trace.files for path in file.closing.get("stale_reads", [])]
+        stale = run.trace.stale_reads
         if stale:
             more = f" and {len(stale) - 1} more" if len(stale) > 1 else ""
             found.append(

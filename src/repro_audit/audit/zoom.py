@@ -144,6 +144,8 @@ def _vanished(attempts: Attempts, divergence: Divergence) -> list[Warn]:
     speaks = "which speaks for a race"
     if divergence.a.flags[divergence.i] & TAINTED:
         speaks = "where memory that nobody wrote holds something else"
+    elif divergence.a.stale_reads != divergence.b.stale_reads:
+        speaks = "where both read the files that earlier runs left"
     said = f"the divergence vanished in lock-step, in {attempts.agreed} of {attempts.agreed} pairs"
     return [Warn("RA103", f"{said}, {speaks}", divergence.origin.call_site)]
 

@@ -287,9 +287,9 @@ class Events(ABC):
         base = op.rpartition(".")[0]
         self.add(KIND_OP, FORWARD, f"{base}.result", named, module=module, code=code)
 
-    def generator(self, op: str, digest: bytes, code: int | None = None) -> None:
-        """Record a generator's state, or the seed it was given."""
-        self.add(KIND_RNG, RNG, op, [(None, digest)], code=code)
+    def generator(self, op: str, digest: bytes, code: int | None = None) -> int | None:
+        """Record a generator's state, or the seed it was given; returns the event's index."""
+        return self.add(KIND_RNG, RNG, op, [(None, digest)], code=code)
 
     def draw(self, op: str, code: int | None) -> None:
         """Record that a number is drawn from a global generator."""

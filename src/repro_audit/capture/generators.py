@@ -6,6 +6,7 @@ import functools
 import hashlib
 import random
 import sys
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,10 @@ from repro_audit.capture.dispatch import paused
 
 if TYPE_CHECKING:
     from repro_audit.capture.recorder import Recorder
+
+
+# Seedings whose generators are looked at again: NumPy's are kept alive for that.
+_LOOKED_AT = 256
 
 
 def digest_of(value: Any) -> bytes:
@@ -57,12 +62,26 @@ class Generators:
     """Wraps the functions that seed generators; each call is an event with its call site.
 
     Not seen: `torch.Generator().manual_seed` (a method of a C type; what such a generator draws
-    is seen as an operator) and NumPy's `RandomState()`.
+    is seen as an operator), NumPy's `RandomState()`, and generators that a library makes as it is
+    imported: sympy's, which torch imports, number its symbols.
     """
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._undo: list[Callable[[], None]] = []
+        # Of generators that were seeded: the event, how to read the state, and what it then was.
+        self._seeded: list[tuple[int, Callable[[], Any], bytes]] = []
+
+    def undrawn(self) -> list[int]:
+        """The seedings after which nobody has drawn from the generator.
+
+        Libraries make generators when they are imported. Of one that is gone it is not known.
+        """
+        return [event for event, state, seeded in self._seeded if digest_of(state()) == seeded]
+
+    def forget(self) -> None:
+        """Number anew: what was seeded is another process's."""
+        self._seeded.clear()
 
     def states(self) -> None:
         """Record all states."""
@@ -77,9 +96,20 @@ class Generators:
             )
         for owner, attribute in ((torch, "seed"), (torch.random, "seed")):
             self._wrap(owner, attribute, "torch.seed", lambda args, result: result)
-        self._wrap(random, "seed", "random.seed", lambda args, result: random.getstate())
         self._wrap(
-            random.Random, "seed", "random.Random.seed", lambda args, result: args[0].getstate()
+            random,
+            "seed",
+            "random.seed",
+            lambda args, result: random.getstate(),
+            lambda args, result: random.getstate,
+        )
+        self._wrap(
+            random.Random,
+            "seed",
+            "random.Random.seed",
+            lambda args, result: args[0].getstate(),
+            lambda args, result: _state_of(weakref.ref(args[0])),
+            own=True,
         )
         self.install_numpy()
 
@@ -89,13 +119,19 @@ class Generators:
         if numpy_random is None:
             return
         self._wrap(
-            numpy_random, "seed", "numpy.random.seed", lambda args, result: dict(states())["numpy"]
+            numpy_random,
+            "seed",
+            "numpy.random.seed",
+            lambda args, result: dict(states())["numpy"],
+            lambda args, result: lambda: dict(states())["numpy"],
         )
         self._wrap(
             numpy_random,
             "default_rng",
             "numpy.random.default_rng",
             lambda args, result: result.bit_generator.state,
+            lambda args, result: functools.partial(getattr, result.bit_generator, "state"),
+            own=True,
         )
 
     def uninstall(self) -> None:
@@ -104,8 +140,19 @@ class Generators:
             self._undo.pop()()
 
     def _wrap(
-        self, owner: Any, attribute: str, label: str, what: Callable[[Any, Any], Any]
+        self,
+        owner: Any,
+        attribute: str,
+        label: str,
+        what: Callable[[Any, Any], Any],
+        again: Callable[[Any, Any], Callable[[], Any]] | None = None,
+        *,
+        own: bool = False,
     ) -> None:
+        """Have each call recorded with the digest of `what`; `again` reads it later.
+
+        `own` are generators that belong to whoever made them, not the global ones.
+        """
         recorder = self._recorder
         original = getattr(owner, attribute)
 
@@ -113,11 +160,25 @@ class Generators:
         def seeding(*args: Any, **kwargs: Any) -> Any:
             result = original(*args, **kwargs)
             # Libraries seed generators of their own (names of temporary files): not the program's.
-            code = recorder.locator.direct(sys._getframe(1), random.__file__)
+            frame = sys._getframe(1)
+            code = recorder.locator.direct(frame, random.__file__)
+            if own and code is not None and recorder.locator.importing(frame):
+                code = None
             if recorder.active and code is not None:
-                seed = what((*args, *kwargs.values()), result)
-                recorder.generator(f"seed:{label}", digest_of(seed), code)
+                given = (*args, *kwargs.values())
+                seed = digest_of(what(given, result))
+                event = recorder.generator(f"seed:{label}", seed, code)
+                if again is not None and event is not None and len(self._seeded) < _LOOKED_AT:
+                    self._seeded.append((event, again(given, result), seed))
             return result
 
         setattr(owner, attribute, seeding)
         self._undo.append(functools.partial(setattr, owner, attribute, original))
+
+
+def _state_of(generator: weakref.ref[random.Random]) -> Callable[[], Any]:
+    def state() -> Any:
+        there = generator()
+        return None if there is None else there.getstate()
+
+    return state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import FrameType
 
 import torch
 
+_SITES = ("site-packages", "dist-packages")
 _PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
 
 
@@ -26,9 +28,10 @@ class Locator:
         self._bases = tuple(os.path.join(os.path.realpath(base), "") for base in bases)  # noqa: PTH118
         self._register = register
         paths = sysconfig.get_paths()
-        self._sites = tuple(
-            {os.path.join(os.path.realpath(paths[k]), "") for k in ("purelib", "platlib")}  # noqa: PTH118
-        )
+        # An environment may see the packages of others: of its base, of the user.
+        sites = {paths[k] for k in ("purelib", "platlib")}
+        sites |= {at for at in sys.path if at.rstrip(os.sep).endswith(_SITES)}
+        self._sites = tuple({os.path.join(os.path.realpath(site), "") for site in sites})  # noqa: PTH118
         self._library = (
             os.path.join(os.path.realpath(os.path.dirname(torch.__file__)), ""),  # noqa: PTH118, PTH120
             *(os.path.join(os.path.realpath(paths[k]), "") for k in ("stdlib", "platstdlib")),  # noqa: PTH118
@@ -76,6 +79,18 @@ class Locator:
         if frame is None or self._show(frame.f_code.co_filename) is None:
             return None
         return self.number(frame)
+
+    def importing(self, frame: FrameType | None) -> bool:
+        """True if `frame` runs because an installed package is imported."""
+        while frame is not None:
+            filename = frame.f_code.co_filename
+            if filename.startswith("<frozen importlib"):
+                return True
+            installed = os.path.realpath(filename).startswith((*self._sites, *self._library))
+            if not installed and not filename.startswith("<"):
+                return False
+            frame = frame.f_back
+        return False
 
     def _show(self, filename: str) -> str | None:
         """The name to show for a file, or None where it belongs to a library."""

@@ -10,7 +10,8 @@ import torch
 # Their results share the input's memory although the schema does not say so, or their result was
 # fingerprinted when it was made; a second digest would cost a read and say nothing new.
 _ALIASES = frozenset({"_unsafe_view", "_reshape_alias", "alias", "detach", "lift", "set_data"})
-# Bring memory in from outside torch: `torch.tensor`, `from_numpy`, `as_tensor`; `torch.load`.
+# Bring memory in from outside torch: `torch.tensor`, `from_numpy`, `as_tensor`; `torch.load`, whose
+# tensors are an event once they are read.
 _OUTSIDE = frozenset({"lift_fresh", "set_"})
 _EMPTY = frozenset(
     {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"}

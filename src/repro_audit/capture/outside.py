@@ -1,21 +1,28 @@
-"""What enters from outside torch: batches of data loaders and the inputs of the root module."""
+"""What enters from outside torch: batches of data loaders, files, the inputs of the root module."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import serialization
+from torch.utils import serialization as settings
 
 if TYPE_CHECKING:
     from repro_audit.capture.recorder import Recorder
 
 
 class Loaders:
-    """Records each batch of every `DataLoader`, and marks what runs while one is fetched."""
+    """Records each batch of every `DataLoader`, and marks what runs while one is fetched.
+
+    And the tensors of each file that `torch.load` reads: what it makes them with may be called
+    before their contents are there.
+    """
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
@@ -23,9 +30,10 @@ class Loaders:
         self._next: Any = None
         self._workers: Any = None
         self._receive: Any = None
+        self._load: Any = None
 
     def install(self) -> None:
-        """Wrap the loaders' `__next__`."""
+        """Wrap the loaders' `__next__`, and `torch.load`."""
         from torch.utils.data import dataloader
 
         recorder = self._recorder
@@ -64,11 +72,26 @@ class Loaders:
                 mode.muted -= 1
 
         self._workers._try_get_data = muted_receive
+        self._load = load = torch.load
+
+        @functools.wraps(load)
+        def observed_load(*args: Any, **kwargs: Any) -> Any:
+            value = load(*args, **kwargs)
+            mapped = kwargs.get("mmap")
+            # Of a mapped file the program may read a part.
+            if not (settings.config.load.mmap if mapped is None else mapped):
+                code = recorder.locator.number(sys._getframe(1))
+                found = [leaf for leaf in leaves(value) if isinstance(leaf[1], torch.Tensor)]
+                recorder.batch("torch.load", found, code)
+            return value
+
+        torch.load = serialization.load = observed_load
 
     def uninstall(self) -> None:
         """Give the loaders their methods back."""
         self._iterator.__next__ = self._next
         self._workers._try_get_data = self._receive
+        torch.load = serialization.load = self._load
 
 
 def leaves(

@@ -212,6 +212,11 @@ class Recorder(Events):
         return self.passed_by.counts(self.operators.values())
 
     @property
+    def undrawn(self) -> list[int]:
+        """The seedings of generators that nobody has drawn from."""
+        return self._generators.undrawn()
+
+    @property
     def step_seconds(self) -> float | None:
         """What a step of the main thread takes, the first left out; None where there is but one."""
         first, last, between = self._paced or (0.0, 0.0, 0)
@@ -303,6 +308,7 @@ class Recorder(Events):
         self._use(sink)
         self.locator.forget(sink.code)
         self.unobserved.clear()
+        self._generators.forget()
         self.passed_by.forget(self.operators.values())
         self.main = self.enter_thread("", step)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from repro_audit.diagnose.align import column
+from repro_audit.diagnose.entered import computed_before, data_order, left_files
 from repro_audit.diagnose.nondeterministic import why
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.zoomed import Zoomed
@@ -224,20 +225,11 @@ def _order(case: Case) -> Cause | None:
         and case.zoomed.inputs_identical is not True
     ):
         rows = case.zoomed.reordered
-        return _data_order(f"the same {rows:,} rows, in another order")
+        return data_order(f"the same {rows:,} rows, in another order")
     same = _same_values_in_another_order(case)
     if same:
-        return _data_order(f"the same {same:,} results, in another order, come out of this op")
+        return data_order(f"the same {same:,} results, in another order, come out of this op")
     return None
-
-
-def _data_order(evidence: str) -> Cause:
-    return Cause(
-        "data-order",
-        "likely",
-        (evidence,),
-        ("sort what is iterated over: a set, a directory listing, finished workers",),
-    )
 
 
 def _batch(case: Case) -> Cause | None:
@@ -249,11 +241,15 @@ def _batch(case: Case) -> Cause | None:
             cause = _generator(case, generator)
             if cause is not None:
                 return cause
-    return Cause(
-        "data-order",
-        "likely",
-        ("the data already differed when it came in, before any op",),
-        ("look at what makes it: file order, sets, workers, generators of its own",),
+    return (
+        computed_before(case.divergence)
+        or left_files(case.divergence)
+        or Cause(
+            "data-order",
+            "likely",
+            ("the data already differed when it came in, before any op",),
+            ("look at what makes it: file order, sets, workers, generators of its own",),
+        )
     )
 
 
@@ -283,9 +279,10 @@ def _path(case: Case) -> Cause | None:
             cause = _generator(case, generator)
             if cause is not None:
                 return cause
-    if case.flags & RANDOM and ".generator" not in case.op:
+    files = left_files(case.divergence)
+    if files is None and case.flags & RANDOM and ".generator" not in case.op:
         return one_draw_more()
-    return None
+    return files
 
 
 def _threads(case: Case) -> Cause | None:
@@ -323,6 +320,9 @@ def _op_itself(case: Case) -> Cause | None:
 
 
 def _unknown(case: Case) -> Cause:
+    files = left_files(case.divergence) if not _same_inputs(case) else None
+    if files is not None:
+        return files
     if case.divergence.origin.kind == "structural":
         return Cause(
             "unknown",
@@ -331,11 +331,14 @@ def _unknown(case: Case) -> Cause:
             ("look for a branch or an order that depends on time, hashes or addresses",),
         )
     if case.zoomed is not None and case.zoomed.inputs_identical is False:
+        remedy = "look for memory written outside torch (.numpy(), buffers), or another order"
+        if sum(thread.process == case.process for thread in case.trace.threads) > 1:
+            remedy = "look at the order in which threads' results are taken (as_completed)"
         return Cause(
             "unknown",
             "likely",
             ("its inputs differ, though all that was recorded before agrees",),
-            ("look for memory written outside torch (.numpy(), buffers), or another order",),
+            (remedy,),
         )
     return Cause(
         "unknown",
@@ -343,6 +346,10 @@ def _unknown(case: Case) -> Cause:
         ("nothing recorded points at a cause",),
         ("--deterministic shows whether a switch of torch's cures it",),
     )
+
+
+def _same_inputs(case: Case) -> bool:
+    return case.zoomed is not None and case.zoomed.inputs_identical is True
 
 
 def _same_values_in_another_order(case: Case) -> int:

@@ -226,18 +226,17 @@ def _generators_before(
     differing = [
         (x, y) for x, y in alignment.pairs if a.signature(x) != b.signature(y) and before(x, y)
     ]
-    seeds: list[tuple[int | None, int | None]] = [
-        (x, y) for x, y in differing if a.site_name(x)[1].startswith("seed:")
+    parted: list[tuple[int | None, int | None]] = [
+        *differing,
+        *((x, None) for x in alignment.only_a if before(x, None)),
+        *((None, y) for y in alignment.only_b if before(None, y)),
     ]
-    seeds += [
-        (x, None)
-        for x in alignment.only_a
-        if a.site_name(x)[1].startswith("seed:") and before(x, None)
-    ]
-    seeds += [
-        (None, y)
-        for y in alignment.only_b
-        if b.site_name(y)[1].startswith("seed:") and before(None, y)
+    # Whoever seeds a generator that nobody draws from changes no result.
+    seeds = [
+        (x, y)
+        for x, y in parted
+        if _seed_op(a, b, (x, y)).startswith("seed:")
+        and not ((x is None or a.undrawn(x)) and (y is None or b.undrawn(y)))
     ]
     states: dict[str, int] = {}
     for x, _ in differing:

@@ -436,6 +436,7 @@ class Run:
                 "error": error,
                 "unobserved": dict(recorder.unobserved) if recorder is not None else {},
                 "unseen": recorder.unseen if recorder is not None else {},
+                "undrawn": recorder.undrawn if recorder is not None else [],
                 "stale_reads": self.reads.stale,
                 "math_attention": self._math_attention,
                 "given": {} if self._given is None else dict(self._given.taken),

@@ -180,6 +180,7 @@ def what_differs(origin: Origin) -> str:
         return "its value differs"
     if origin.key.phase == "data":
         noun = "input" if origin.key.op.startswith("inputs:") else "batch"
+        noun = "loaded tensor" if origin.key.op == "torch.load" else noun
         name = printable(origin.output_name)
         return f"{noun} {name} differs" if name else f"the {noun} differs"
     if origin.key.phase == "rng":

@@ -122,6 +122,12 @@ class TraceFile:
         )
         return tuple(Output(self.specs[spec], digest, name or "") for spec, digest, name in rows)
 
+    def maker(self, digest: bytes, before: int) -> int | None:
+        """Place of the last event before the one with this id that gave such bits."""
+        made = "SELECT max(event) FROM output WHERE digest = ? AND event < ?"
+        (number,) = self._connection.execute(made, (digest, before)).fetchone()
+        return self.place(number)
+
     def payload(self, number: int, role: int, position: int) -> bytes | None:
         """The kept bytes of an event, or None; the schema knows the roles."""
         chunks = self._connection.execute(

@@ -168,6 +168,11 @@ class Trace:
         """The place of event `i` among those of its process."""
         return self._at[i]
 
+    def maker(self, i: int, digest: bytes) -> int | None:
+        """The last event before event `i`, in its process, that gave such bits."""
+        file, number = self._found(i)
+        return self._index(self._file[i], file.maker(digest, number))
+
     def payload(self, i: int, role: int, position: int) -> bytes | None:
         """The kept bytes of event `i`, or None.
 
@@ -215,6 +220,16 @@ class Trace:
     def rank(self, i: int) -> int:
         """The rank in its process group of the process of event `i`; 0 where it has none."""
         return int(self.files[self._file[i]].closing.get("rank") or 0)
+
+    def undrawn(self, i: int) -> bool:
+        """True if event `i` seeded a generator that nobody drew from in this run."""
+        file, number = self._found(i)
+        return number in file.closing.get("undrawn", ())
+
+    @property
+    def stale_reads(self) -> list[str]:
+        """Files that it read as an earlier run of the audit had left them."""
+        return [path for file in self.files for path in file.closing.get("stale_reads", ())]
 
     @property
     def steps(self) -> int:

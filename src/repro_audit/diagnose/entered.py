@@ -1,0 +1,69 @@
+"""Where data that differs comes from: files of an earlier run, values that were there before."""
+
+from __future__ import annotations
+
+import math
+
+from repro_audit.diagnose.origin import Divergence
+from repro_audit.model import Cause, Output
+
+# A tensor of fewer numbers may have the bits of another one.
+_FEW = 4
+
+
+def data_order(evidence: str) -> Cause:
+    """The same data, in another order."""
+    return Cause(
+        "data-order",
+        "likely",
+        (evidence,),
+        ("sort what is iterated over: a set, a directory listing, finished workers",),
+    )
+
+
+def left_files(found: Divergence) -> Cause | None:
+    """One of the runs read files that the other found otherwise, or not: a checkpoint, a cache."""
+    for mine, other in ((found.b, found.a), (found.a, found.b)):
+        left = [path for path in mine.stale_reads if path not in other.stale_reads]
+        if left:
+            more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+            return Cause(
+                "unknown",
+                "likely",
+                (f"{mine.run} read {left[0]}{more}, which an earlier run had left or changed",),
+                ("--isolate, which gives each run its own copy of the directory",),
+            )
+    return None
+
+
+def computed_before(found: Divergence) -> Cause | None:
+    """A module's input that is no data from outside: both runs had computed it, or one of them."""
+    at = found.origin.output
+    if not found.origin.key.op.startswith("inputs:") or None in {found.i, found.j, at}:
+        return None
+    makers = []
+    for trace, event in ((found.a, found.i), (found.b, found.j)):
+        outputs = trace.event(event or 0).outputs
+        if at is None or at >= len(outputs) or not _telling(outputs[at]):
+            return None
+        makers.append(trace.maker(event or 0, outputs[at].digest or b""))
+    if None not in makers:
+        return data_order("both are values that the runs had before, taken in another order")
+    for trace, maker in zip((found.a, found.b), makers, strict=True):
+        if maker is not None:
+            made = trace.event(maker)
+            op = made.key.op.removesuffix(".default")
+            line = f" at {made.call_site}" if made.call_site else ""
+            return Cause(
+                "unknown",
+                "likely",
+                (f"{trace.run} has what {op}{line} gave; the other run, something else",),
+                ("look for what writes to its memory outside torch: .numpy(), an extension",),
+            )
+    return None
+
+
+def _telling(output: Output) -> bool:
+    """False for values that come again by chance."""
+    numbers = math.prod(output.spec.shape)
+    return output.spec.dtype.startswith(("float", "bfloat", "complex")) and numbers >= _FEW
