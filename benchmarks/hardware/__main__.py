@@ -3,7 +3,8 @@
 GPT-2 is recorded on two threads with all its tensors, then run again from them by another
 instruction set, another MKL, one thread, in bfloat16; a convolutional network by another oneDNN.
 Of each: where it first differs, how far it drifts, whether rounding explains that, whose own error
-it is, and who is nearer to float64. Takes some 20 minutes and 10 GB of disk.
+it is, and who is nearer to float64. Takes some 20 minutes and 10 GB of disk. `--only TEXT` does
+those comparisons whose name has it, and puts them into FILE in the place of those that are there.
 `python -m benchmarks.hardware.table FILE` prints the table of docs/hardware.md.
 """
 
@@ -119,11 +120,18 @@ def main() -> None:
     """Record, run again under each change, print and leave the answers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", default="", metavar="TEXT")
     asked = parser.parse_args()
+    before = json.loads(asked.json.read_text()) if asked.only and asked.json else None
     rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for program, changes in (("gpt2", GPT2), ("convnet", CONVNET)):
+        for program, every in (("gpt2", GPT2), ("convnet", CONVNET)):
+            changes = {
+                name: how for name, how in every.items() if asked.only in f"{program} {name}"
+            }
+            if not changes:
+                continue
             shutil.copy(HERE / f"{program}.py", folder)
             out = ("-q", "-o", f"{program}.audit", "--capture", "full")
             ask(folder, "record", f"{program}.py", *out)
@@ -132,12 +140,17 @@ def main() -> None:
                 report = json.loads(ask(folder, *words, **environment).stdout)
                 rows[f"{program} {change}"] = summary(report)
                 print(f"{program} {change}", json.dumps(rows[f"{program} {change}"]), flush=True)
-        (folder / "gpt2.audit").unlink()
-        ask(folder, "record", "gpt2.py", "-q", "-o", "steps.audit", STEPS="3")
-        rows["volume of 3 steps"] = volume(folder / "steps.audit")
-        print(rows["volume of 3 steps"])
+        if not asked.only:
+            (folder / "gpt2.audit").unlink()
+            ask(folder, "record", "gpt2.py", "-q", "-o", "steps.audit", STEPS="3")
+            rows["volume of 3 steps"] = volume(folder / "steps.audit")
+            print(rows["volume of 3 steps"])
     if asked.json:
         found = provenance() | {"comparisons": rows}
+        if before is not None:
+            anew = {name: provenance() for name in rows}
+            found = before | {"comparisons": before["comparisons"] | rows}
+            found["made anew"] = before.get("made anew", {}) | anew
         asked.json.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
 
 
