@@ -263,6 +263,8 @@ def test_files_that_an_earlier_run_left(run: Run, kind: str) -> None:
         f"{b.run} read last.pt and 1 more, which an earlier run had left or changed",
     )
     assert "--isolate" in found.remedies[0]
+    compiled = run(events(0), stale=["/tmp/torchinductor_me/ab/cab.py"])
+    assert "cab.py" not in cause(a, compiled).evidence[0]
     # What both found alike is no reason.
     same = run(events(1), stale=["last.pt"]), run(events(0), stale=["last.pt"])
     assert "last.pt" not in cause(*same).evidence[0]

@@ -7,6 +7,8 @@ import math
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.model import Cause, Output
 
+# In the path of what inductor keeps from one process to the next.
+_COMPILED = "torchinductor_"
 # A tensor of fewer numbers may have the bits of another one.
 _FEW = 4
 
@@ -24,7 +26,9 @@ def data_order(evidence: str) -> Cause:
 def left_files(found: Divergence) -> Cause | None:
     """One of the runs read files that the other found otherwise, or not: a checkpoint, a cache."""
     for mine, other in ((found.b, found.a), (found.a, found.b)):
-        left = [path for path in mine.stale_reads if path not in other.stale_reads]
+        known = other.stale_reads
+        # What a compiler left there is code, the same that the other run had it make.
+        left = [at for at in mine.stale_reads if at not in known and _COMPILED not in at]
         if left:
             more = f" and {len(left) - 1} more" if len(left) > 1 else ""
             return Cause(
