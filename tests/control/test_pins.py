@@ -109,6 +109,7 @@ exec(program)
             threads = [threading.Thread(target=work, args=(k,)) for k in range(3)]
             for thread in threads: thread.start()
             with ThreadPoolExecutor(3) as pool: pool.map(work, range(3))
+            for thread in threads: thread.join()
             print(found)
             """,
             "[0, 1, 2, 0, 1, 2]",
