@@ -45,16 +45,8 @@ PRELOADED = (np, torch, torch._dynamo, capture, engine, manifest, seeds, run_aud
 _MODULES = (child.__name__, replay.__name__)
 # Variables that are read when an interpreter, torch or a library of its starts.
 _READ_AT_START = (
-    "ATEN",
-    "CUDA",
-    "KMP",
-    "LD_",
-    "MKL",
-    "OMP",
-    "ONEDNN",
-    "PYTHON",
-    "PYTORCH",
-    "TORCH",
+    *("ATEN", "CUDA", "KMP", "LD_", "MKL", "OMP", "ONEDNN", "PYTHON", "PYTORCH", "TORCH"),
+    "REPRO_AUDIT_ENGINE",
 )
 # As this process was started; importing torch adds to it.
 _AT_START = dict(

@@ -13,6 +13,7 @@ from torch import nn
 from repro_audit import engine
 from repro_audit.capture import Recorder
 from repro_audit.capture.given import Given, _cut, put
+from repro_audit.capture.rounded import coarser, rounds
 from repro_audit.model import SiteKey
 from repro_audit.model.codes import CONDITION, HERE, OWN, THERE
 
@@ -256,3 +257,12 @@ def test_a_recording_in_a_coarser_dtype() -> None:
     sink, _, _ = run(lambda: x * 3, all=Values(there))
     found = figures(sink, "aten.mul.Tensor")
     assert found[CONDITION]["dtype"] == "bfloat16"
+
+
+def test_what_rounds_more() -> None:
+    assert coarser(torch.bfloat16, torch.float32) is torch.bfloat16
+    assert coarser(torch.float16, torch.bfloat16) is torch.bfloat16
+    assert coarser(None, torch.float64) is torch.float64
+    assert coarser(torch.int64, torch.float64) is torch.float64
+    assert coarser(torch.float4_e2m1fn_x2, torch.float32) is torch.float32
+    assert not any(rounds(torch.float32, to) for to in (torch.float32, torch.float64, torch.int8))

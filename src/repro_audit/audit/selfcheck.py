@@ -25,9 +25,11 @@ def check(session: Session, observed: Finished, end_state: Path) -> SelfCheck:
     found = _compared(_observed(session, observed, end_state), *plain)
     if found.differing and not observed.trace.stale_reads and not session.request.isolate:
         # A program that goes on from what a run before it left did so in the unobserved runs.
-        alone = {"device": session.request.replicas[0][1], "end_state": str(end_state)}
         session.total += 1
-        again = session.observed("observed-again", "self-check", **alone)
+        device = session.request.replicas[0][1]
+        again = session.observed(
+            "observed-again", "self-check", device=device, end_state=str(end_state)
+        )
         if again.trace.stale_reads:
             return _compared(_observed(session, again, end_state), *plain)
     return found

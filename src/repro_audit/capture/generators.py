@@ -30,9 +30,8 @@ def digest_of(value: Any) -> bytes:
 
 def _on_cuda() -> bool:
     """True once CUDA is in use, but not while a graph is captured, which has no states to tell."""
-    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return False
-    return not torch.cuda.is_current_stream_capturing()
+    initialised: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return initialised and not engine.capturing()
 
 
 def states() -> list[tuple[str, bytes]]:

@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
+
+from repro_audit import engine
+from repro_audit.capture.storages import Storages, storage_of
 
 if TYPE_CHECKING:
     from repro_audit.capture.operators import Operator
-
-# Freed storages are forgotten when this many have gathered.
-_FORGET_EVERY = 1024
 
 
 class UnwrittenMemory:
@@ -24,17 +23,14 @@ class UnwrittenMemory:
     """
 
     def __init__(self, *, poison: int | None) -> None:
-        # By the address of torch's record of the storage: the weak reference keeps that record, so
-        # its address, unlike the memory's, is not used again while the entry is here.
-        self.unwritten: dict[int, StorageWeakRef] = {}
-        self._forget_at = _FORGET_EVERY
+        self.unwritten: Storages[None] = Storages()
         self._poison = poison
-        self._noise: dict[int, StorageWeakRef] = {}
+        self._noise: Storages[None] = Storages()
 
     def poisoned(self, result: Any) -> None:
         """Fill what an `empty*` operator returned, where that is asked for, and note nothing."""
         if self._poison is not None and type(result) is torch.Tensor and not result.is_meta:
-            storage = _storage(result)
+            storage = storage_of(result)
             if storage is not None and storage.nbytes() and result.layout is torch.strided:
                 _fill(storage, self._poison)
 
@@ -53,29 +49,20 @@ class UnwrittenMemory:
         storage = tensor.untyped_storage()
         if not storage.data_ptr() or not storage.nbytes():
             return None
-        self._remember(storage, self.unwritten)
+        self.unwritten.note(storage, None)
         return storage
 
     def noise(self, tensors: Iterable[Any]) -> None:
         """Note scratch that an operator leaves for its backward: no input to compare runs by."""
         for tensor in tensors:
-            storage = _storage(tensor) if isinstance(tensor, torch.Tensor) else None
+            storage = storage_of(tensor) if isinstance(tensor, torch.Tensor) else None
             if storage is not None:
-                self._remember(storage, self._noise)
+                self._noise.note(storage, None)
 
     def is_noise(self, tensor: torch.Tensor) -> bool:
         """True if a tensor is such scratch."""
-        storage = _storage(tensor) if self._noise else None
+        storage = storage_of(tensor) if self._noise else None
         return storage is not None and storage._cdata in self._noise
-
-    def _remember(self, storage: torch.UntypedStorage, known: dict[int, StorageWeakRef]) -> None:
-        reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
-        known[reference.cdata] = reference
-        if len(known) > self._forget_at:
-            for key, other in list(known.items()):
-                if other.expired():  # type: ignore[no-untyped-call]
-                    known.pop(key, None)
-            self._forget_at = len(known) + _FORGET_EVERY
 
     def read_by(self, operator: Operator, args: Any, kwargs: Any) -> bool:
         """True if the operator reads such memory; operators that only overwrite it do not."""
@@ -86,7 +73,7 @@ class UnwrittenMemory:
 
     def wrote(self, tensor: torch.Tensor) -> None:
         """Note that a tensor was produced or written: if it covers its storage, all is written."""
-        storage = _storage(tensor)
+        storage = storage_of(tensor)
         if (
             storage is not None
             and storage._cdata in self.unwritten
@@ -98,7 +85,7 @@ class UnwrittenMemory:
     def holds(self, value: Any) -> bool:
         """True if a tensor, or one in a list, has memory that was not wholly written."""
         if isinstance(value, torch.Tensor):
-            storage = _storage(value)
+            storage = storage_of(value)
             return storage is not None and storage._cdata in self.unwritten
         return isinstance(value, list | tuple) and any(self.holds(item) for item in value)
 
@@ -108,17 +95,9 @@ def traced() -> bool:
     return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
 
 
-def _storage(tensor: torch.Tensor) -> torch.UntypedStorage | None:
-    """A tensor's storage; None for sparse, nested and wrapped ones, which have none."""
-    try:
-        return tensor.untyped_storage()
-    except (RuntimeError, NotImplementedError):
-        return None
-
-
 def _fill(storage: torch.UntypedStorage, byte: int) -> None:
     """Fill a storage with a byte; not where that would become part of a captured graph."""
-    if storage.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+    if storage.device.type == "cuda" and engine.capturing():
         return
     with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch(), torch.no_grad():
         memory = torch.empty(0, dtype=torch.uint8, device=storage.device)

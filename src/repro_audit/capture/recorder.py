@@ -160,7 +160,7 @@ class Recorder(Events):
             self.lockstep.finish()
         with self._of_a_failed_device():
             self.flush()
-            return
+        # Where that did not come so far.
         self.sink.flush()
 
     def _before_capture(self) -> None:

@@ -14,6 +14,7 @@ from repro_audit.engine.choice import (
     select,
 )
 from repro_audit.engine.cpu import plain_digest, tensor_digest, tensor_digests
+from repro_audit.engine.cuda_graphs import aside, captive, capturing, failed, routed
 from repro_audit.engine.devices import stays
 from repro_audit.engine.divergence import compare, compare_channels, compare_streams
 from repro_audit.engine.fingerprints import (
@@ -23,7 +24,6 @@ from repro_audit.engine.fingerprints import (
     row_digests,
     row_multiset,
 )
-from repro_audit.engine.graphs import aside, captive, capturing, failed, routed
 from repro_audit.engine.partials import Partial, merge, partial, partial_bytes
 from repro_audit.engine.ring import Rings
 from repro_audit.engine.samples import follow, gathered, sample, stream_of

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from repro_audit.engine import choice, graphs
+from repro_audit.engine import choice, cuda_graphs
 from repro_audit.engine.tags import TAGS
 from repro_audit.errors import EngineError
 
@@ -26,13 +26,13 @@ def queue(device: torch.device) -> tuple[int, int]:
     """
     import torch
 
-    graphs.refuse()
+    cuda_graphs.refuse()
     index = torch.cuda.current_device() if device.index is None else device.index
     asked = choice.name_for("cuda"), index
     if asked not in _checked:
         _checked.add(asked)
         try:
-            with graphs.aside():
+            with cuda_graphs.aside():
                 _check(torch.device("cuda", index))
         except BaseException:
             _checked.discard(asked)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from repro_audit.engine import choice, graphs, views
+from repro_audit.engine import choice, cuda_graphs, views
 from repro_audit.engine.cuda import queue
 from repro_audit.engine.exchange import exchange
 from repro_audit.engine.tags import TAGS
@@ -42,7 +42,7 @@ class _Writer:
     def check(self) -> None:
         """Raise while the current stream is being captured into a graph."""
         if self._capturing():
-            graphs.refuse()
+            cuda_graphs.refuse()
 
     def add(
         self, tensors: list[torch.Tensor], table: torch.Tensor, slot: int, stream: int
@@ -109,7 +109,7 @@ class _Clock:
         import torch
 
         table, host = self._tables[half]
-        with graphs.aside():
+        with cuda_graphs.aside():
             for stream in streams:
                 event = _event()
                 event.record(_stream_of(stream, self._device))
@@ -121,12 +121,12 @@ class _Clock:
 
     def collected(self, half: int) -> bool:
         """Whether the copy is there."""
-        with graphs.aside():
+        with cuda_graphs.aside():
             return bool(self._events[half].query())  # type: ignore[no-untyped-call]
 
     def wait(self, half: int) -> None:
         """Wait for it."""
-        with graphs.aside():
+        with cuda_graphs.aside():
             self._events[half].synchronize()
 
 
@@ -183,7 +183,7 @@ def parts(device: torch.device, slots: int) -> tuple[Writer, _Clock, Tables]:
 
     kernels = choice.kernels(device.type)
     # A pool is the current device's, whatever device it is used for.
-    with graphs.aside(), torch.cuda.device(device):
+    with cuda_graphs.aside(), torch.cuda.device(device):
         index = torch.cuda.current_device()
         if kernels:
             queue(device)

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from repro_audit import _engine
-from repro_audit.engine import graphs
+from repro_audit.engine import cuda_graphs
 from repro_audit.engine.tags import ITEMSIZES, NAMES, PARTS, TAGS
 from repro_audit.errors import EngineError, UnsupportedTensorError
 
@@ -71,7 +71,7 @@ def _compiled(name: str, device: int) -> Any:
     import cupy
 
     # To load code is what a capture of another thread's would not outlive.
-    with graphs.aside():
+    with cuda_graphs.aside():
         module = cupy.RawModule(code=SOURCE, options=options(), name_expressions=(name,))
         kernel = module.get_function(name)
         # It is loaded when it is first asked for.

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from repro_audit.engine import choice, graphs, views
+from repro_audit.engine import choice, cuda_graphs, views
 from repro_audit.engine.tags import TAGS
 from repro_audit.errors import EngineError, UnsupportedTensorError
 
@@ -191,7 +191,7 @@ class Rings(Generic[_Token]):
                 raise UnsupportedTensorError(self._problems[device])
             if device.type == "cuda":
                 # Not for ever, as what a device lacks.
-                graphs.refuse()
+                cuda_graphs.refuse()
             if device not in self._rings:
                 try:
                     self._rings[device] = Ring(device)
@@ -241,7 +241,7 @@ class TorchWriter:
 
     def check(self) -> None:
         """Raise while the current stream is being captured into a graph."""
-        graphs.refuse()
+        cuda_graphs.refuse()
 
     def add(
         self, tensors: list[torch.Tensor], table: torch.Tensor, slot: int, stream: int

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from repro_audit.engine import choice, graphs
+from repro_audit.engine import choice, cuda_graphs
 from repro_audit.engine.tags import TAGS
 from repro_audit.errors import UnsupportedTensorError
 
@@ -128,7 +128,7 @@ def _check_tensor(t: torch.Tensor) -> None:
             f"A tensor of dtype {t.dtype}", "Fingerprint `t.view(torch.uint8)`, where that works."
         )
     if t.is_cuda:
-        graphs.refuse()
+        cuda_graphs.refuse()
 
 
 @functools.cache
@@ -238,7 +238,7 @@ def _without_storage(t: torch.Tensor) -> UnsupportedTensorError:
 def _copied(t: torch.Tensor) -> torch.Tensor:
     if t.is_cpu:
         return t
-    with graphs.aside():
+    with cuda_graphs.aside():
         return t.cpu()
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from repro_audit import engine
-from repro_audit.engine import cuda_ring, graphs, kernels, ring
+from repro_audit.engine import cuda_graphs, cuda_ring, kernels, ring
 from repro_audit.errors import UnsupportedTensorError
 
 _GLOBAL, _RELAXED = 0, 2
@@ -58,35 +58,35 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
 
 def test_aside(cuda: Cuda) -> None:
     cuda.debug = 2
-    with graphs.aside():
+    with cuda_graphs.aside():
         cuda.unsafe("a question")
-        with graphs.aside():
+        with cuda_graphs.aside():
             cuda.unsafe("another")
         cuda.unsafe("and another")
     assert (cuda.mode, cuda.debug) == (_GLOBAL, 2)
-    with pytest.raises(ZeroDivisionError), graphs.aside():
+    with pytest.raises(ZeroDivisionError), cuda_graphs.aside():
         1 / 0  # noqa: B018
     assert (cuda.mode, cuda.debug) == (_GLOBAL, 2)
 
 
 def test_without_cuda_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "driver", lambda: 1 / 0)
-    with graphs.aside():
-        assert not graphs.capturing()
-    assert not graphs.captive()
-    assert not graphs.failed()
+    with cuda_graphs.aside():
+        assert not cuda_graphs.capturing()
+    assert not cuda_graphs.captive()
+    assert not cuda_graphs.failed()
 
 
 def test_what_is_refused(cuda: Cuda) -> None:
-    graphs.refuse()
+    cuda_graphs.refuse()
     cuda.capturing = True
     with pytest.raises(UnsupportedTensorError, match="after a replay"):
-        graphs.refuse()
+        cuda_graphs.refuse()
     with pytest.raises(UnsupportedTensorError, match="after a replay"):
         ring.TorchWriter().check()
     cuda.forked = True
     with pytest.raises(UnsupportedTensorError, match=r"fork .* spawn"):
-        graphs.refuse()
+        cuda_graphs.refuse()
 
 
 def test_memory_that_is_a_graphs(cuda: Cuda) -> None:
@@ -151,7 +151,7 @@ def test_a_ring_asks_aside(cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: Stream())
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: 7, raising=False)
     tables = [tuple(torch.zeros(8, dtype=torch.int64) for _ in range(2)) for _ in range(2)]
-    with graphs.aside():
+    with cuda_graphs.aside():
         clock = cuda_ring._Clock(torch.device("cpu"), 0, Stream(), tables)
         monkeypatch.setattr(ring, "_parts", lambda *given: (ring.TorchWriter(), clock, tables))
         found: ring.Ring[int] = ring.Ring(torch.device("cpu"), slots=4)
@@ -262,9 +262,9 @@ def test_a_device_that_failed(cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> No
             return False
 
     monkeypatch.setattr(torch.cuda, "current_stream", Broken)
-    assert graphs.failed()
+    assert cuda_graphs.failed()
     monkeypatch.setattr(torch.cuda, "current_stream", Whole)
-    assert not graphs.failed()
+    assert not cuda_graphs.failed()
 
 
 def test_cupy_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
