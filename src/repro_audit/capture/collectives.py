@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import weakref
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from repro_audit.capture.replaced import Replaced
 
 if TYPE_CHECKING:
     from repro_audit.capture.dispatch import OpMode
@@ -49,7 +49,7 @@ class Collectives:
         self._pending: weakref.WeakKeyDictionary[Any, tuple[str, list[weakref.ref[Any]]]] = (
             weakref.WeakKeyDictionary()
         )
-        self._undo: list[Callable[[], None]] = []
+        self._replaced = Replaced()
 
     def install(self) -> None:
         """Wrap the methods of process groups, and waiting for what they return."""
@@ -59,24 +59,18 @@ class Collectives:
 
         for name in _RECEIVING:
             if hasattr(ProcessGroup, name):
-                self._replace(ProcessGroup, name, self._asking)
-        self._replace(Work, "wait", self._waiting)
+                self._replaced.wrap(ProcessGroup, name, self._asking)
+        self._replaced.wrap(Work, "wait", self._waiting)
 
     def uninstall(self) -> None:
         """Give the methods back."""
-        while self._undo:
-            self._undo.pop()()
+        self._replaced.give_back()
 
     def begun(self, mode: OpMode, op: str, tensors: list[torch.Tensor]) -> None:
         """A collective's operator ran; it will have written what it was given to write into."""
         for tensor in tensors:
             self._recorder.memory.wrote(tensor)
         mode.collective = op, [weakref.ref(tensor) for tensor in tensors]
-
-    def _replace(self, owner: Any, name: str, wrapping: Callable[[Any], Any]) -> None:
-        original = getattr(owner, name)
-        setattr(owner, name, functools.wraps(original)(wrapping(original)))
-        self._undo.append(functools.partial(setattr, owner, name, original))
 
     def _asking(self, ask: Any) -> Any:
         def observed_ask(group: Any, *args: Any, **kwargs: Any) -> Any:

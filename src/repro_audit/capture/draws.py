@@ -7,13 +7,13 @@ import hashlib
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from repro_audit import engine
+from repro_audit.capture.replaced import Replaced
 
 if TYPE_CHECKING:
     from repro_audit.capture.recorder import Recorder
@@ -37,7 +37,7 @@ class Draws:
         self.by_line = by_line
         self._generators: dict[tuple[str, str], Any] = {}
         self._made: Counter[str] = Counter()
-        self._undo: list[Callable[[], None]] = []
+        self._replaced = Replaced()
 
     def install(self) -> None:
         """Wrap Python's generator and, if imported, NumPy's."""
@@ -46,8 +46,8 @@ class Draws:
         for name in _PYTHON:
             drawing = self._drawing(f"random.{name}", getattr(random, name), random.Random)
             # Its other methods call these two; an instance's attribute goes before its class's.
-            self._replace(random._inst, name, drawing)
-            self._replace(random, name, drawing)
+            self._replaced.put(random._inst, name, drawing)
+            self._replaced.put(random, name, drawing)
         self.install_numpy()
 
     def install_numpy(self) -> None:
@@ -60,12 +60,11 @@ class Draws:
             original = getattr(numpy_random, name)
             if getattr(original, "__self__", None) is owner and name not in _NO_DRAWS:
                 drawing = self._drawing(f"numpy.random.{name}", original, numpy_random.RandomState)
-                self._replace(numpy_random, name, drawing)
+                self._replaced.put(numpy_random, name, drawing)
 
     def uninstall(self) -> None:
         """Give the functions back."""
-        while self._undo:
-            self._undo.pop()()
+        self._replaced.give_back()
 
     def seed_torch(self, frame: FrameType, device: str) -> None:
         """Before an operator that draws: by line, its generator starts from a state of the line."""
@@ -100,16 +99,6 @@ class Draws:
             return getattr(own, name)(*args, **kwargs)
 
         return drawing
-
-    def _replace(self, owner: Any, name: str, value: Any) -> None:
-        had = name in vars(owner)
-        original = getattr(owner, name)
-        setattr(owner, name, value)
-        self._undo.append(
-            functools.partial(setattr, owner, name, original)
-            if had
-            else functools.partial(delattr, owner, name)
-        )
 
 
 def _seed(label: str, line: str) -> int:

@@ -14,6 +14,7 @@ import torch
 
 from repro_audit import engine
 from repro_audit.capture.dispatch import paused
+from repro_audit.capture.replaced import Replaced
 
 if TYPE_CHECKING:
     from repro_audit.capture.recorder import Recorder
@@ -67,7 +68,7 @@ class Generators:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._undo: list[Callable[[], None]] = []
+        self._replaced = Replaced()
         # Of generators that were seeded: the event, how to read the state, and what it then was.
         self._seeded: list[tuple[int, Callable[[], Any], bytes]] = []
 
@@ -135,8 +136,7 @@ class Generators:
 
     def uninstall(self) -> None:
         """Give the functions back."""
-        while self._undo:
-            self._undo.pop()()
+        self._replaced.give_back()
 
     def _wrap(
         self,
@@ -171,8 +171,7 @@ class Generators:
                     self._seeded.append((event, again(given, result), seed))
             return result
 
-        setattr(owner, attribute, seeding)
-        self._undo.append(functools.partial(setattr, owner, attribute, original))
+        self._replaced.put(owner, attribute, seeding)
 
 
 def _state_of(generator: weakref.ref[random.Random]) -> Callable[[], Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import sys
 from collections.abc import Iterable, Mapping
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import serialization
 from torch.utils import serialization as settings
+
+from repro_audit.capture.replaced import Replaced
 
 if TYPE_CHECKING:
     from repro_audit.capture.recorder import Recorder
@@ -26,19 +27,24 @@ class Loaders:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._iterator: Any = None
-        self._next: Any = None
-        self._workers: Any = None
-        self._receive: Any = None
-        self._load: Any = None
+        self._replaced = Replaced()
 
     def install(self) -> None:
         """Wrap the loaders' `__next__`, and `torch.load`."""
         from torch.utils.data import dataloader
 
+        self._replaced.wrap(dataloader._BaseDataLoaderIter, "__next__", self._giving)
+        workers = dataloader._MultiProcessingDataLoaderIter
+        self._replaced.wrap(workers, "_try_get_data", self._receiving)
+        self._replaced.wrap(torch, "load", self._loading)
+        self._replaced.put(serialization, "load", torch.load)
+
+    def uninstall(self) -> None:
+        """Give the functions back."""
+        self._replaced.give_back()
+
+    def _giving(self, original: Any) -> Any:
         recorder = self._recorder
-        self._iterator = dataloader._BaseDataLoaderIter
-        self._next = original = self._iterator.__next__
 
         def observed_next(iterator: Any) -> Any:
             mode = recorder.mode()
@@ -53,12 +59,13 @@ class Loaders:
             recorder.batch("DataLoader.__next__", leaves(batch), code)
             return batch
 
-        self._iterator.__next__ = observed_next
+        return observed_next
 
-        # What workers send is unpickled in the order in which it arrives, which differs from run to
-        # run; the batch, given out in order, holds it all.
-        self._workers = dataloader._MultiProcessingDataLoaderIter
-        self._receive = receive = self._workers._try_get_data
+    def _receiving(self, receive: Any) -> Any:
+        """What workers send is unpickled in the order in which it arrives, which differs from run
+        to run; the batch, given out in order, holds it all.
+        """
+        recorder = self._recorder
 
         def muted_receive(iterator: Any, *args: Any, **kwargs: Any) -> Any:
             mode = recorder.mode()
@@ -71,10 +78,11 @@ class Loaders:
             finally:
                 mode.muted -= 1
 
-        self._workers._try_get_data = muted_receive
-        self._load = load = torch.load
+        return muted_receive
 
-        @functools.wraps(load)
+    def _loading(self, load: Any) -> Any:
+        recorder = self._recorder
+
         def observed_load(*args: Any, **kwargs: Any) -> Any:
             value = load(*args, **kwargs)
             mapped = kwargs.get("mmap")
@@ -85,13 +93,7 @@ class Loaders:
                 recorder.batch("torch.load", found, code)
             return value
 
-        torch.load = serialization.load = observed_load
-
-    def uninstall(self) -> None:
-        """Give the loaders their methods back."""
-        self._iterator.__next__ = self._next
-        self._workers._try_get_data = self._receive
-        torch.load = serialization.load = self._load
+        return observed_load
 
 
 def leaves(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _thread
-import functools
 import multiprocessing.pool as pools
 import threading
 import weakref
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from repro_audit.capture.graphs import mark
+from repro_audit.capture.replaced import Replaced
 
 if TYPE_CHECKING:
     from repro_audit.capture.recorder import Recorder
@@ -40,28 +40,21 @@ class Threads:
         self._recorder = recorder
         # The results that are waited for, by the number that their pool gave them.
         self._jobs: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-        self._undo: list[Callable[[], None]] = []
+        self._replaced = Replaced()
 
     def install(self) -> None:
         """Wrap what starts threads, and what hands tasks to pools of them."""
-        self._replace(threading.Thread, "start", self._starting)
-        self._replace(_thread, "start_new_thread", self._starting_bare)
-        self._replace(ThreadPoolExecutor, "submit", self._submitting)
-        self._replace(Future, "add_done_callback", self._awaiting)
-        self._replace(pools, "worker", self._working)
-        self._replace(pools.ApplyResult, "__init__", self._asking)
-        self._replace(pools.IMapIterator, "__init__", self._asking)
+        self._replaced.wrap(threading.Thread, "start", self._starting)
+        self._replaced.wrap(_thread, "start_new_thread", self._starting_bare)
+        self._replaced.wrap(ThreadPoolExecutor, "submit", self._submitting)
+        self._replaced.wrap(Future, "add_done_callback", self._awaiting)
+        self._replaced.wrap(pools, "worker", self._working)
+        self._replaced.wrap(pools.ApplyResult, "__init__", self._asking)
+        self._replaced.wrap(pools.IMapIterator, "__init__", self._asking)
 
     def uninstall(self) -> None:
         """Give the functions back."""
-        while self._undo:
-            self._undo.pop()()
-
-    def _replace(self, owner: Any, name: str, wrapping: Callable[[Any], Any]) -> None:
-        original = getattr(owner, name)
-        wrapped = functools.wraps(original)(wrapping(original))
-        setattr(owner, name, wrapped)
-        self._undo.append(functools.partial(setattr, owner, name, original))
+        self._replaced.give_back()
 
     def _starting(self, start: Any) -> Any:
         def observed_start(thread: threading.Thread, *args: Any, **kwargs: Any) -> None:

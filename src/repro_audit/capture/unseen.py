@@ -12,6 +12,7 @@ import torch
 
 from repro_audit import engine
 from repro_audit.capture.operators import Operator
+from repro_audit.capture.replaced import Replaced
 
 # By which the calling thread's allocations go to a graph's memory, and no longer.
 _ROUTING = ("_cuda_beginAllocateCurrentThreadToPool", "_cuda_endAllocateToPool")
@@ -24,7 +25,7 @@ class Unseen:
         self._replays = 0
         self._workers = 0
         self._loading: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._undo: list[Callable[[], None]] = []
+        self._replaced = Replaced()
 
     def install(self, before_capture: Callable[[], None]) -> None:
         """Count replays of CUDA graphs; have `before_capture` called before one is captured, and
@@ -43,20 +44,19 @@ class Unseen:
 
     def _before(self, owner: Any, name: str, told: Callable[[], None]) -> None:
         """Have something told before a function is called."""
-        original = getattr(owner, name)
 
-        @functools.wraps(original)
-        def observed(*args: Any, **kwargs: Any) -> Any:
-            told()
-            return original(*args, **kwargs)
+        def telling(original: Any) -> Any:
+            def observed(*args: Any, **kwargs: Any) -> Any:
+                told()
+                return original(*args, **kwargs)
 
-        setattr(owner, name, observed)
-        self._undo.append(functools.partial(setattr, owner, name, original))
+            return observed
+
+        self._replaced.wrap(owner, name, telling)
 
     def uninstall(self) -> None:
         """Give the functions back."""
-        while self._undo:
-            self._undo.pop()()
+        self._replaced.give_back()
 
     def loading(self, iterator: Any) -> None:
         """A loader is given what its workers made."""

@@ -1,0 +1,32 @@
+"""Functions of other modules that ours stand in for while a run is recorded."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+
+class Replaced:
+    """What was replaced, to be given back in the opposite order."""
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], None]] = []
+
+    def put(self, owner: Any, name: str, value: Any) -> None:
+        """Have an attribute of a module, a class or an object be `value`."""
+        if name in vars(owner):
+            self._undo.append(functools.partial(setattr, owner, name, getattr(owner, name)))
+        else:
+            self._undo.append(functools.partial(delattr, owner, name))
+        setattr(owner, name, value)
+
+    def wrap(self, owner: Any, name: str, wrapping: Callable[[Any], Any]) -> None:
+        """Have a function be what `wrapping` makes of it, by its name and signature."""
+        original = getattr(owner, name)
+        self.put(owner, name, functools.wraps(original)(wrapping(original)))
+
+    def give_back(self) -> None:
+        """Have all be what they were."""
+        while self._undo:
+            self._undo.pop()()
