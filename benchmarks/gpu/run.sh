@@ -30,13 +30,16 @@ step build 150 python -m pip install --no-build-isolation --no-deps --no-index .
   -C cmake.define.REPRO_AUDIT_CUDA=ON
 step doctor 40 python -m repro_audit doctor
 step tests 150 python -m pytest -q tests/gpu -p no:cacheprovider --durations=10
-step bench 60 python -m benchmarks.gpu --json "$out/gpu.json"
+step bench 60 python -m benchmarks.gpu --json "$out/bench.json"
 step training 60 python -m benchmarks.gpu.training --json "$out/training.json"
 for tool in memcheck racecheck; do
+  command -v compute-sanitizer >/dev/null || { summary+=("$tool: compute-sanitizer is not here"); continue; }
   step "$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 9 \
     python -m pytest -q tests/gpu/test_kernels.py -p no:cacheprovider -k "multiset or many or ulp and not large"
 done
 echo
-cat "$out/bench.log" "$out/training.log"
+for name in bench training; do
+  [ ! -e "$out/$name.json" ] || cat "$out/$name.log"
+done
 printf '%s\n' "${summary[@]}"
 exit "$failed"
