@@ -12,9 +12,7 @@ import pytest
 import torch
 
 from repro_audit.capture import Recorder
-from repro_audit.model.codes import PHASES
-
-KINDS = ("op", "param", "batch", "rng", "module")
+from repro_audit.model.codes import KINDS, PHASES
 
 
 @dataclass(frozen=True)

@@ -93,12 +93,14 @@ def test_what_is_recorded_is_the_same(record, away) -> None:
     assert all(None not in e.digests for e in sparse)
 
 
-def test_parameters_take_one_launch(record, away) -> None:
+def test_parameters_and_what_is_kept_for_them_take_one_launch_each(record, away) -> None:
     with away() as launches:
         record(learn)
     # At the first forward and after each of two steps: all four parameters.
     assert launches.count(4) == 3
-    assert set(launches) == {1, 4}
+    # After each step what the optimizer keeps: two moments and a count for each.
+    assert launches.count(12) == 2
+    assert set(launches) == {1, 4, 12}
 
 
 def test_rows_are_written_as_they_settle(record, away) -> None:

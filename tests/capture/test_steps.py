@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from torch import nn
@@ -52,7 +54,55 @@ def test_parameters_are_recorded_at_the_start_after_each_step_and_at_the_end(rec
     assert sorted(weights) == sorted(
         (step, module, f"param:{name}") for step in (0, 0, 1, 2) for module, name in names
     )
-    assert {e.digests[0] for e in run.seen if e.phase == "optimizer" and e.outputs} <= {None}
+    optimizing = [e for e in run.seen if e.phase == "optimizer" and e.kind == "op"]
+    assert {e.digests[0] for e in optimizing if e.outputs} <= {None}
+
+
+@pytest.mark.parametrize("options", [{"foreach": False}, {"foreach": True}, {"fused": True}])
+def test_what_an_optimizer_keeps_is_recorded_after_each_of_its_steps(record, options):
+    run = record(lambda: train(**options))
+    kept = [e for e in run.seen if e.kind == "state"]
+    assert [(e.step, e.phase, e.module, e.op) for e in kept] == [
+        (step, "optimizer", "", "state:AdamW") for step in (0, 1)
+    ]
+    names = [name for *_, name in kept[0].outputs]
+    moments = ("step", "exp_avg", "exp_avg_sq")
+    parameters = ("block.1.bias", "block.1.weight", "first.bias", "first.weight")
+    assert names == [f"{owner}.{moment}" for owner in parameters for moment in moments]
+    assert None not in kept[0].digests
+    assert all(a != b for a, b in zip(kept[0].digests, kept[1].digests, strict=True))
+
+
+def test_an_optimizer_without_a_state_has_no_event_of_it(record):
+    run = record(lambda: train(optimizer=torch.optim.SGD, lr=0.1))
+    assert not [e for e in run.seen if e.kind == "state"]
+
+
+def test_of_what_an_optimizer_keeps_tensors_are_recorded_wherever_they_are(record):
+    class Keeping(torch.optim.SGD):
+        def step(self, closure=None):
+            super().step(closure)
+            parameter = self.param_groups[0]["params"][0]
+            self.state[parameter] = {"past": [torch.ones(2)], "time": time.time(), "of": {"a": 1}}
+            self.state["all"] = {"count": torch.zeros(())}
+
+    def work():
+        lone = nn.Parameter(torch.ones(2))
+        lone.sum().backward()
+        Keeping([lone], lr=0.1).step()
+
+    (event,) = (e for e in record(work).seen if e.kind == "state")
+    assert [name for *_, name in event.outputs] == ["entry1.count", "group0.0.past.0"]
+
+
+def test_of_an_optimizer_that_calls_its_parents_step_the_state_is_recorded_once(record):
+    class Calling(torch.optim.AdamW):
+        @torch.no_grad()
+        def step(self, closure=None):
+            return super().step(closure)
+
+    run = record(lambda: train(steps=1, optimizer=Calling))
+    assert [e.op for e in run.seen if e.kind == "state"] == ["state:Calling"]
 
 
 def test_optimizer_ops_are_fingerprinted_when_asked_for(record):

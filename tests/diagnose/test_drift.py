@@ -95,6 +95,15 @@ def test_without_values_nothing_is_measured(run) -> None:
     assert (found.differing, found.measured, found.largest) == (1, 0, None)
 
 
+def test_what_an_optimizer_keeps_is_left_out(run) -> None:
+    def trained(off: float) -> list[tuple[Any, ...]]:
+        state = {"kind": "state", "phase": "optimizer"}
+        return [event("addmm", 1.0 + off), event("state:AdamW", 1e-9 + 100 * off, "", **state)]
+
+    found: Drift = between(run, trained(0.0), trained(EPSILON), Tolerance(ulp=1000))
+    assert (found.differing, found.measured, found.beyond) == (1, 1, 0)
+
+
 def test_losses_and_weights_of_each_step(run) -> None:
     def training(off: float) -> list[tuple[Any, ...]]:
         return [

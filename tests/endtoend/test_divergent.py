@@ -226,6 +226,24 @@ def test_a_write_behind_torchs_back_shows_at_the_end(audit) -> None:
     assert named(result.origin) == ("weights", "1", "param:bias")
 
 
+def test_a_state_that_no_parameter_shows_is_opened_up_to_the_op_that_took_it_on(audit) -> None:
+    result = audit("tests/programs/gradient_outside.py")
+    assert result.code == 1
+    assert named(result.origin) == ("optimizer", "2", "aten.lerp_.Scalar")
+    assert result.origin["inputs_identical"] is False
+    assert (result.origin["step"], result.report["cause"]["class"]) == (0, "unknown")
+
+
+@pytest.mark.parametrize("level", ["ops", "modules"])
+def test_a_state_that_no_op_wrote_is_named_by_itself(audit, level) -> None:
+    result = audit("tests/programs/state_outside.py", "--level", level)
+    assert result.code == 1
+    assert named(result.origin) == ("optimizer", "", "state:Counting")
+    assert (result.origin["step"], result.origin["output_name"]) == (0, "Linear.weight.count")
+    assert result.origin["ulp"]["differing"] == 1
+    assert "written outside torch" in result.report["cause"]["remedies"][0]
+
+
 def test_another_number_is_another_input(audit) -> None:
     result = audit("tests/programs/another_number.py")
     assert result.code == 1

@@ -119,7 +119,7 @@ class Session:
         self._attended = {
             "interval": interval,
             "steps": last if steps is None else min(steps, last),
-            "optimizer_ops": interval.until.phase == "weights",
+            "optimizer_ops": interval.until.phase in ("weights", "optimizer"),
         }
 
     def set_against(self, one: Trace, other: Trace) -> None:

@@ -11,9 +11,7 @@ from repro_audit.audit.session import Finished, Session, came_apart
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.zoomed import Zoomed, look
 from repro_audit.model import Origin, Sighting, SiteKey, Warn
-from repro_audit.model.codes import TAINTED
-
-_PARAM_KIND = 1
+from repro_audit.model.codes import HELD, TAINTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +34,16 @@ def zoom(session: Session, divergence: Divergence, sightings: tuple[Sighting, ..
 
     At level `modules` the operators between the last module that agrees and the first that differs
     come first.
-    A parameter that differs after an optimizer's step first gets runs that fingerprint what each
-    operator inside the step writes. Then the origin's inputs are fingerprinted and its outputs
-    kept; in lock-step those of any op that differs first. Runs in lock-step that came apart have
-    kept theirs already. Structural divergences and seeding calls have no tensors to keep.
+    A parameter or a state that differs after an optimizer's step first gets runs that fingerprint
+    what each operator inside the step writes. Then the origin's inputs are fingerprinted and its
+    outputs kept; in lock-step those of any op that differs first. Runs in lock-step that came apart
+    have kept theirs already. Structural divergences and seeding calls have no tensors to keep.
     """
     tally = _Tally(sightings)
     session.set_against(divergence.a, divergence.b)
     if session.request.level == "modules":
         divergence = narrow(session, divergence, tally.refined, tally.add)
-    elif _is_parameter(divergence):
+    elif _is_held(divergence):
         divergence = _open_optimizer(session, divergence, tally)
     origin = divergence.origin
     if origin.kind == "structural" or origin.key.phase == "rng" or origin.spec is None:
@@ -163,11 +161,9 @@ def _same(found: Divergence | None, origin: Origin) -> bool:
     )
 
 
-def _is_parameter(divergence: Divergence) -> bool:
+def _is_held(divergence: Divergence) -> bool:
     i = divergence.i
-    return (
-        i is not None and divergence.origin.kind == "value" and divergence.a.kind[i] == _PARAM_KIND
-    )
+    return i is not None and divergence.origin.kind == "value" and divergence.a.kind[i] in HELD
 
 
 def _open_optimizer(session: Session, divergence: Divergence, tally: _Tally) -> Divergence:
@@ -181,7 +177,7 @@ def _open_optimizer(session: Session, divergence: Divergence, tally: _Tally) -> 
             # No operator inside the step differed before it: what changed it is no operator.
             return divergence
         # A moment that differs may show in the parameter of a later step.
-        if key.step <= divergence.origin.key.step and not _is_parameter(found):
+        if key.step <= divergence.origin.key.step and not _is_held(found):
             refined = replace(found, counts=divergence.counts)
             tally.refined(divergence, found.origin)
             return refined

@@ -26,11 +26,13 @@ from repro_audit.model import Interval, Level, SiteKey
 from repro_audit.model.codes import (
     DATA,
     FORWARD,
+    HELD,
     KIND_BATCH,
     KIND_MODULE,
     KIND_OP,
     KIND_PARAM,
     KIND_RNG,
+    KIND_STATE,
     PHASES,
     RNG,
     TAINTED,
@@ -205,14 +207,14 @@ class Events(ABC):
                     self.readings.value(self.sink.outputs, index, position, value, name)
                     continue
                 # A cache of `torch.empty` may never be written, nor read, to its end.
-                read = kind != KIND_PARAM or self._written(value)
+                read = kind not in HELD or self._written(value)
                 flags |= 0 if read else TAINTED
                 self.readings.take(self.sink.outputs, index, position, value, read=read, name=name)
                 if keep:
                     self.readings.keep(index, position, value)
-                elif self.lockstep is not None and read:
+                elif self.lockstep is not None and read and kind != KIND_STATE:
                     self.lockstep.wrote(index, position, value)
-                if values is not None and read:
+                if values is not None and read and kind != KIND_STATE:
                     starting = kind == KIND_BATCH or (mode.step == count == 0)
                     values.take(
                         index, position, value, step=mode.step, phase=phase, starting=starting

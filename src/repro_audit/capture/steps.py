@@ -6,6 +6,7 @@ import functools
 import sys
 import warnings
 import weakref
+from collections.abc import Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -219,6 +220,7 @@ class Steps:
             # Within another's step, or within its own: a subclass that calls its parent's.
             mode.pace.within(optimizer)
             return
+        recorder.weights.keep(optimizer, self._kept(optimizer, mode), code)
         if mode.pace.stepped(optimizer) and self._automatic:
             mode.pace.restart()
             self._end_step(mode)
@@ -231,6 +233,24 @@ class Steps:
             for at, parameter in enumerate(entry["params"])
             if parameter.layout is torch.strided
         ]
+
+    def _kept(self, optimizer: Any, mode: OpMode) -> dict[str, Any]:
+        """What an optimizer keeps for each parameter, by the names of those."""
+        # Of a subclass that stands for another optimizer it may be a property.
+        state = vars(optimizer).get("state")
+        if not isinstance(state, Mapping):
+            return {}
+        places = {
+            id(tensor): f"group{group}.{at}"
+            for group, entry in enumerate(optimizer.param_groups)
+            for at, tensor in enumerate(entry["params"])
+        }
+        kept = {}
+        for at, (key, value) in enumerate(state.items()):
+            owner = mode.owner_of(key) if isinstance(key, torch.Tensor) else None
+            name = ".".join(filter(None, owner)) if owner else places.get(id(key), f"entry{at}")
+            kept[name] = value
+        return kept
 
     def _end_step(self, mode: OpMode) -> None:
         recorder = self._recorder

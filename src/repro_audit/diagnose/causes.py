@@ -13,7 +13,7 @@ from repro_audit.diagnose.nondeterministic import why
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.zoomed import Zoomed
 from repro_audit.model import Cause
-from repro_audit.model.codes import KIND_BATCH, KIND_RNG, RANDOM, TAINTED
+from repro_audit.model.codes import HELD, KIND_BATCH, KIND_RNG, RANDOM, TAINTED
 from repro_audit.trace import Trace
 
 _SEEDERS = {"torch": ("seed:torch",), "python": ("seed:random.",), "numpy": ("seed:numpy.",)}
@@ -22,6 +22,7 @@ _SEED_CALL = {
     "python": "random.seed(0)",
     "numpy": "numpy.random.seed(0)",
 }
+_OUTSIDE = "look for memory written outside torch (.numpy(), buffers)"
 _NAMES = {"torch": "torch", "python": "Python", "numpy": "NumPy"}
 
 
@@ -331,7 +332,7 @@ def _unknown(case: Case) -> Cause:
             ("look for a branch or an order that depends on time, hashes or addresses",),
         )
     if case.zoomed is not None and case.zoomed.inputs_identical is False:
-        remedy = "look for memory written outside torch (.numpy(), buffers), or another order"
+        remedy = f"{_OUTSIDE}, or another order"
         if sum(thread.process == case.process for thread in case.trace.threads) > 1:
             remedy = "look at the order in which threads' results are taken (as_completed)"
         return Cause(
@@ -340,6 +341,9 @@ def _unknown(case: Case) -> Cause:
             ("its inputs differ, though all that was recorded before agrees",),
             (remedy,),
         )
+    if case.trace.kind[case.event] in HELD:
+        evidence = "it differs, though all that was recorded before agrees"
+        return Cause("unknown", "likely", (evidence,), (f"{_OUTSIDE}, or extensions' kernels",))
     return Cause(
         "unknown",
         "likely",

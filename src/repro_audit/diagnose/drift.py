@@ -28,7 +28,7 @@ from repro_audit.model import (
     StepDrift,
     Tolerance,
 )
-from repro_audit.model.codes import BACKWARD, FORWARD, KIND_OP
+from repro_audit.model.codes import BACKWARD, FORWARD, KIND_OP, KIND_STATE
 from repro_audit.trace import Trace
 
 # Differing events that are measured, at most: the first half of these, the others evenly spread.
@@ -48,11 +48,13 @@ def gaps_between(
 ) -> Gaps:
     """Measure how far `b` is from `a` wherever they differ, in the order of `a`.
 
-    By the elements that were sampled of what both recorded. Random operators are left out unless
+    By the elements that were sampled of what both recorded. What optimizers keep is left out: it
+    was gradients, which may cancel to nothing but rounding. Random operators are left out unless
     `draws` compare. Some 100 µs an event that differs, of at most `LIMIT` where no tolerance is
     asked for.
     """
     _, unlike = told_apart(a, b, alignment.pairs)
+    unlike &= (column(a.kind) != KIND_STATE)[alignment.pairs.mine]
     if not draws:
         unlike &= ~random_ones(a)[alignment.pairs.mine]
     differing = alignment.pairs.where(unlike)

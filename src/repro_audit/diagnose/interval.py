@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.model import Interval
-from repro_audit.model.codes import KIND_PARAM, KIND_RNG
+from repro_audit.model.codes import HELD, KIND_RNG
 from repro_audit.trace import Trace
 
 
@@ -13,8 +13,8 @@ def interval_of(divergence: Divergence) -> Interval | None:
 
     That the events in between agree says little of what was computed between them: a way around a
     module passes it unseen, the gradients of a module's parameters are none of its outputs'.
-    A parameter or buffer may differ since it was last read, which can be longer ago. None where a
-    seeding call is the origin: what feeds it is no operator.
+    A parameter, buffer or state may differ since it was last read, which can be longer ago. None
+    where a seeding call is the origin: what feeds it is no operator.
     """
     if divergence.origin.key.phase == "rng":
         return None
@@ -26,13 +26,13 @@ def interval_of(divergence: Divergence) -> Interval | None:
         and trace.step[before] < trace.step[at]
     ):
         before -= 1
-    if trace.kind[at] == KIND_PARAM:
+    if trace.kind[at] in HELD:
         before = min(before, _last_read(trace, at))
     return Interval(trace.key(before) if before >= 0 else None, trace.key(at))
 
 
 def _last_read(trace: Trace, at: int) -> int:
-    """The event that read the parameter of event `at` before; -1 where none did."""
+    """The event that read before what event `at` reads; -1 where none did."""
     before = at - 1
     while before >= 0 and (
         trace.thread[before] != trace.thread[at] or trace.site[before] != trace.site[at]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-KINDS = ("op", "param", "batch", "rng", "module")
-KIND_OP, KIND_PARAM, KIND_BATCH, KIND_RNG, KIND_MODULE = range(5)
+KINDS = ("op", "param", "batch", "rng", "module", "state")
+KIND_OP, KIND_PARAM, KIND_BATCH, KIND_RNG, KIND_MODULE, KIND_STATE = range(6)
+# What a program keeps between operators.
+HELD = frozenset({KIND_PARAM, KIND_STATE})
 PHASES = ("data", "rng", "weights", "forward", "backward", "optimizer")
 DATA, RNG, WEIGHTS, FORWARD, BACKWARD, OPTIMIZER = range(6)
 # Flags of an event.

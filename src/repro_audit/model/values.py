@@ -10,7 +10,7 @@ Json = Any
 Mode = Literal["controlled", "deterministic", "as-is"]
 Level = Literal["ops", "modules"]
 Phase = Literal["data", "rng", "weights", "forward", "backward", "optimizer"]
-EventKind = Literal["op", "param", "batch", "rng", "module"]
+EventKind = Literal["op", "param", "batch", "rng", "module", "state"]
 Verdict = Literal["identical", "within-tolerance", "divergent", "different-program", "inconclusive"]
 CauseClass = Literal[
     "data-order",

@@ -7,8 +7,8 @@ Versions are in `PRAGMA user_version`; one that is not known is refused, never g
 
 from __future__ import annotations
 
-SCHEMA = "repro-audit/trace/4"
-VERSION = 4
+SCHEMA = "repro-audit/trace/5"
+VERSION = 5
 # "RAud": tells a trace from any other SQLite file.
 APPLICATION_ID = 0x52417564
 
@@ -25,7 +25,7 @@ CREATE TABLE meta (
 CREATE TABLE site (
   id     INTEGER PRIMARY KEY,
   module TEXT NOT NULL,   -- qualified module path, '' outside modules and in the root itself
-  op     TEXT NOT NULL    -- aten.addmm.default; param:weight; rng:torch; module:forward
+  op     TEXT NOT NULL    -- aten.addmm.default; param:weight; state:AdamW; rng:torch
 );
 CREATE TABLE code (
   id       INTEGER PRIMARY KEY,
@@ -44,7 +44,7 @@ CREATE TABLE thread (
 );
 CREATE TABLE event (
   id         INTEGER PRIMARY KEY, -- order of execution, from 0
-  kind       INTEGER NOT NULL,    -- 0 op, 1 param, 2 batch, 3 rng, 4 module
+  kind       INTEGER NOT NULL,    -- 0 op, 1 param, 2 batch, 3 rng, 4 module, 5 state
   step       INTEGER NOT NULL,    -- training or inference step, from 0
   phase      INTEGER NOT NULL,    -- 0 data, 1 rng, 2 weights, 3 forward, 4 backward, 5 optimizer
   thread     INTEGER NOT NULL,    -- thread.id
@@ -63,7 +63,7 @@ CREATE TABLE output (
   position INTEGER NOT NULL,      -- written arguments first, then results
   spec     INTEGER NOT NULL,      -- spec.id
   digest   BLOB,                  -- 16 bytes, or NULL where none was taken
-  name     TEXT,                  -- place in a batch, name of a parameter
+  name     TEXT,                  -- place in a batch, name of a parameter or state
   PRIMARY KEY (event, position)
 ) WITHOUT ROWID;
 CREATE TABLE input (
