@@ -1,10 +1,11 @@
-"""What observing a training step costs: plain, audited by ops and by modules, under DebugMode.
+"""What observing a training step costs: plain, audited, recorded, under DebugMode.
 
     python benchmarks/gpt_step.py [--vocabulary 1000] [--pairs 15] [--json FILE]
 
 One process, one model (4 layers, width 384, batch 4 by 128, AdamW). Each round runs one plain step,
-one audited step at each level (events written to a trace file) and one under torch's DebugMode with
-`hash_tensor` digests of every output. An audited step is the second of its run and includes writing
+one audited step at each level (events written to a trace file), one that is recorded (with samples,
+and with all values up to a budget) and one under torch's DebugMode with `hash_tensor` digests of
+every output. An audited step is the second of its run and includes writing
 its events; what a run costs once, in its first step and at its end, is given apart. Ratios are
 taken within a round, and the medians are given with a bootstrap interval of 95%.
 """
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,10 +28,17 @@ from torch.nn import functional as F
 from torch.utils._debug_mode import DebugMode
 
 from provenance import provenance
+from repro_audit.audit.recording import SAMPLES
 from repro_audit.capture import Recorder
-from repro_audit.model import Level
 from repro_audit.trace import Writer
 
+# What a recorder is asked for.
+OBSERVED: dict[str, dict[str, Any]] = {
+    "ops": {"level": "ops"},
+    "modules": {"level": "modules"},
+    "recording": {"level": "ops", "samples": SAMPLES},
+    "recording, 64 MiB whole": {"level": "ops", "samples": SAMPLES, "budget": 64 << 20},
+}
 WIDTH, HEADS, LAYERS, BATCH, LENGTH = 384, 6, 4, 4, 128
 
 
@@ -110,23 +119,23 @@ def main() -> None:
         optimizer.step()
 
     events: dict[str, int] = {}
-    begins: dict[Level, list[float]] = {"ops": [], "modules": []}
+    begins: dict[str, list[float]] = {name: [] for name in OBSERVED}
     ends: list[float] = []
 
-    def audited(folder: str, number: int, level: Level) -> float:
-        path = Path(folder) / f"{number}-{level}.sqlite"
+    def audited(folder: str, number: int, name: str) -> float:
+        path = Path(folder) / f"{number}-{name}.sqlite"
         writer = Writer(path, run="benchmark", plan={})
-        recorder = Recorder(writer, bases=(folder,), level=level)
+        recorder = Recorder(writer, bases=(folder,), **OBSERVED[name])
         recorder.start()
         # Once a run: all parameters are read, modules named, operators' schemas looked at.
-        begins[level].append(timed(step))
+        begins[name].append(timed(step))
         recorder.flush()
         before = recorder.events
         began = time.perf_counter()
         step()
         recorder.flush()
         seconds = time.perf_counter() - began
-        events[level] = recorder.events - before
+        events[name] = recorder.events - before
         # Once a run, not once a step: a garbage collection and a last read of the models.
         ends.append(timed(recorder.stop))
         writer.close(manifest={}, closing={"events": recorder.events})
@@ -138,37 +147,31 @@ def main() -> None:
 
     for _ in range(2):
         step()
-    rounds: list[tuple[float, float, float, float]] = []
+    plain: list[float] = []
+    ratios: dict[str, list[float]] = {name: [] for name in (*OBSERVED, "DebugMode")}
     with tempfile.TemporaryDirectory() as folder:
-        rounds.extend(
-            (
-                timed(step),
-                audited(folder, number, "ops"),
-                audited(folder, number, "modules"),
-                debug_mode(),
-            )
-            for number in range(options.pairs)
-        )
+        for number in range(options.pairs):
+            plain.append(timed(step))
+            for name in OBSERVED:
+                ratios[name].append(audited(folder, number, name) / plain[-1])
+            ratios["DebugMode"].append(debug_mode() / plain[-1])
     columns = {
-        "plain, seconds": [plain for plain, *_ in rounds],
-        "audited ops / plain": [ops / plain for plain, ops, *_ in rounds],
-        "audited modules / plain": [modules / plain for plain, _, modules, _ in rounds],
-        "first step, ops": begins["ops"],
-        "first step, modules": begins["modules"],
+        "plain, seconds": plain,
+        **{f"{name} / plain": ratio for name, ratio in ratios.items()},
+        **{f"first step, {name}": seconds for name, seconds in begins.items()},
         "end of a run, seconds": ends,
-        "DebugMode / plain": [theirs / plain for plain, *_, theirs in rounds],
     }
     results = {name: interval(values) for name, values in columns.items()}
     print(f"4-layer GPT step, vocabulary {options.vocabulary}, {options.pairs} rounds")
     for name, (median, low, high) in results.items():
-        print(f"  {name:24} {median:8.3f}   [{low:.3f}, {high:.3f}]")
+        print(f"  {name:35} {median:8.3f}   [{low:.3f}, {high:.3f}]")
     print(f"  events a step: {events['ops']} ops, {events['modules']} modules")
     if options.json is not None:
         document = {
             **provenance(),
             "threads": torch.get_num_threads(),
             "vocabulary": options.vocabulary,
-            "rounds": len(rounds),
+            "rounds": options.pairs,
             "median_low_high": results,
             "events": events,
         }

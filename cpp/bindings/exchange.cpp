@@ -1,4 +1,5 @@
 // Digests of plain tensors of the host, and of what other libraries share through DLPack.
+#include <algorithm>
 #include <vector>
 
 #include "../src/dispatch.hpp"
@@ -147,6 +148,27 @@ py::list digest_tensors(const py::list& tensors) {
   return found;
 }
 
+py::object sample_tensor(const py::object& t, u64 count) {
+  Plain plain;
+  if (!describe(t.ptr(), dlpack::kCpu, plain)) return py::none();
+  const u64 numel = plain.nbytes / plain.itemsize;
+  const u64 taken = std::min(count, numel);
+  const u8* p = reinterpret_cast<const u8*>(plain.address);
+  Strided view{p, {numel}, {1}, plain.itemsize};
+  if (!plain.contiguous) {
+    view = strided_of(plain);
+    if (!ends_by(view, plain.end)) return py::none();
+  }
+  py::bytes found(nullptr, taken * plain.itemsize);
+  u8* to = reinterpret_cast<u8*>(PyBytes_AS_STRING(found.ptr()));
+  if (plain.contiguous && taken == numel) {
+    std::copy_n(p, plain.nbytes, to);
+  } else if (taken != 0) {
+    sample(view, taken, to);
+  }
+  return found;
+}
+
 PyMethodDef kMethods[] = {
     {"digest_tensor", digest_tensor, METH_O,
      "digest_tensor(tensor, /) -> bytes | None\n\n"
@@ -167,6 +189,9 @@ void register_exchange(py::module_& module) {
   module.def("digest_tensors", &digest_tensors, "tensors"_a, py::pos_only(),
              "As digest_tensor for each of a list that is contiguous, by threads shared among "
              "them.");
+  module.def("sample_tensor", &sample_tensor, "tensor"_a, "count"_a, py::pos_only(),
+             "The bytes of `count` sampled elements, all if there are fewer, of a plain tensor of "
+             "this process's memory; None for any other.");
   module.def("exchange", &exchange, "capsule"_a, "tensor"_a, "parameter"_a, "storage"_a,
              py::pos_only(),
              "Takes DLPack's table of functions from the capsule for tensors of exactly these two "

@@ -31,6 +31,11 @@ def test_every_dtype_is_plain(name: str) -> None:
     t = raw.view(getattr(torch, name)).view(3, 4, -1)
     for x in (t, t.transpose(0, 2), t[1:, :, ::2], t[0, 0].expand(9, -1), t[0, 0, 0], t[:0]):
         assert _engine.digest_tensor(x) == view_digest(views.of_tensor(x))
+        for count in (0, 1, 7, 960, 2**63):
+            view = views.of_tensor(x)
+            place = view.address, view.shape, view.strides, view.itemsize
+            expected = _engine.sample(*place, min(count, view.numel))
+            assert _engine.sample_tensor(x, count) == engine.sample(x, count) == expected
 
 
 @pytest.mark.parametrize("count", [0, 1, 2**20 + 3, 2**24])
@@ -79,6 +84,7 @@ class Sub(torch.Tensor):
 def test_what_is_not_plain_is_left(make: Callable[[], Any]) -> None:
     x = make()
     assert _engine.digest_tensor(x) is None
+    assert _engine.sample_tensor(x, 3) is None
     assert _engine.digest_tensors([torch.ones(2), x])[1] is None
 
 
@@ -87,6 +93,7 @@ def test_what_is_not_plain_is_left(make: Callable[[], Any]) -> None:
 def test_quantized_is_left() -> None:
     t = torch.quantize_per_tensor(torch.randn(4), 0.1, 0, torch.qint8)
     assert _engine.digest_tensor(t) is None
+    assert _engine.sample_tensor(t, 3) is None
 
 
 def test_a_list() -> None:

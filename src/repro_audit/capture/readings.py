@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Larger than any activation worth an ULP figure; a capture is held in one SQLite transaction.
 _PAYLOAD_LIMIT = 2 << 30
+# Up to here a copy costs less than asking a tensor for its memory in Python.
+_SMALL = 64 << 10
 
 # What the kept bytes of an event are: memory that its arguments lie in, an output's row-major
 # stream, the state of a generator.
@@ -115,8 +117,13 @@ class Readings:
         """Keep an output's bits. Waits for its device."""
         if tensor.layout is not torch.strided or tensor.numel() == 0 or tensor.is_meta:
             return
-        if tensor.numel() * tensor.element_size() > _PAYLOAD_LIMIT:
+        nbytes = tensor.numel() * tensor.element_size()
+        if nbytes > _PAYLOAD_LIMIT:
             self._unobserved["capture over 2 GiB"] += 1
+            return
+        small = engine.plain_sample(tensor, tensor.numel()) if nbytes <= _SMALL else None
+        if small is not None:
+            self._sink.payload(index, OUTPUT, position, memoryview(small))
             return
         try:
             flat = engine.fetched(tensor)

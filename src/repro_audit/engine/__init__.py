@@ -13,7 +13,7 @@ from repro_audit.engine.choice import (
     name_for,
     select,
 )
-from repro_audit.engine.cpu import plain_digest, tensor_digest, tensor_digests
+from repro_audit.engine.cpu import plain_digest, plain_sample, tensor_digest, tensor_digests
 from repro_audit.engine.cuda_graphs import aside, captive, capturing, failed, routed
 from repro_audit.engine.devices import stays
 from repro_audit.engine.divergence import compare, compare_channels, compare_streams
@@ -57,6 +57,7 @@ __all__ = [
     "partial",
     "partial_bytes",
     "plain_digest",
+    "plain_sample",
     "resolved",
     "routed",
     "row_digests",

@@ -17,7 +17,7 @@ def _unprepared(tensor: Any) -> bytes | None:
     return _at_once(tensor)
 
 
-def _never(tensor: Any) -> bytes | None:
+def _never(*given: Any) -> bytes | None:
     return None
 
 
@@ -55,6 +55,14 @@ def plain_digest(t: torch.Tensor) -> bytes | None:
     devices', subclasses, negative views, memory of other libraries that is gone. Raises nothing.
     """
     return _at_once(t)
+
+
+def plain_sample(x: Any, count: int) -> bytes | None:
+    """As `sample` for a plain tensor of the CPU; None, at once, for what is not plain."""
+    if not views.is_tensor(x):
+        return None
+    _prepare()
+    return getattr(choice.engine(), "sample_tensor", _never)(x, count)
 
 
 def tensor_digest(t: torch.Tensor) -> bytes:

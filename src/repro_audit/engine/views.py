@@ -168,16 +168,8 @@ def resolved(t: torch.Tensor) -> torch.Tensor:
 
     Raises UnsupportedTensorError as `of_tensor` does.
     """
-    import torch
-
     with unseen():
-        _check_tensor(t)
-        try:
-            return _resolved(t.detach())
-        except torch.OutOfMemoryError as error:
-            raise without_room(t) from error
-        except (RuntimeError, NotImplementedError) as error:
-            raise _without_storage(t) from error
+        return _checked(t)
 
 
 def fetched(t: torch.Tensor) -> torch.Tensor:
@@ -187,12 +179,24 @@ def fetched(t: torch.Tensor) -> torch.Tensor:
     """
     import torch
 
-    t = resolved(t)
-    try:
-        with unseen():
+    with unseen():
+        t = _checked(t)
+        try:
             return _copied(t).contiguous()
+        except torch.OutOfMemoryError as error:
+            raise without_room(t) from error
+
+
+def _checked(t: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    _check_tensor(t)
+    try:
+        return _resolved(t.detach())
     except torch.OutOfMemoryError as error:
         raise without_room(t) from error
+    except (RuntimeError, NotImplementedError) as error:
+        raise _without_storage(t) from error
 
 
 def _resolved(t: torch.Tensor) -> torch.Tensor:

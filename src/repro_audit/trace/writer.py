@@ -53,6 +53,10 @@ class Writer:
         self._threads = 1
         self._new: list[tuple[str, Row]] = []
         self._ended: list[Row] = []
+        # Payloads that are not in the file yet, their bytes, and those to be taken out of it.
+        self._small: dict[tuple[int, int, int], bytes] = {}
+        self._waiting = 0
+        self._gone: list[Row] = []
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._meta = {"schema": SCHEMA, "run": run, "process": process, "plan": _json(plan)}
@@ -128,20 +132,28 @@ class Writer:
     def payload(self, event: int, role: int, position: int, view: memoryview) -> None:
         """Keep bytes of an event, of a role that the schema knows; `view` is read at once."""
         with self._lock:
-            # An empty tensor has one empty chunk: kept, and not the same as not kept. Its memory
-            # may be at no address, which SQLite would take for NULL.
-            for chunk, at in enumerate(range(0, max(len(view), 1), CHUNK)):
-                data = view[at : at + CHUNK] if len(view) else b""
-                self._execute(
-                    "INSERT INTO payload VALUES (?,?,?,?,?)",
-                    [(event, role, position, chunk, data)],
-                )
+            if len(view) <= _SMALL:
+                # Of an empty tensor one empty chunk: kept, and not the same as not kept.
+                self._small[event, role, position] = bytes(view)
+                self._waiting += len(view)
+                if self._waiting > _TOGETHER:
+                    self._settle()
+                return
+            # Room that was given up is used again.
+            self._settle()
+            for chunk, at in enumerate(range(0, len(view), CHUNK)):
+                row = (event, role, position, chunk, view[at : at + CHUNK])
+                self._execute(_PAYLOAD, [row])
 
     def unkeep(self, event: int, position: int) -> None:
         """Let an output's bytes go again."""
         with self._lock:
-            gone = "DELETE FROM payload WHERE event = ? AND role = ? AND position = ?"
-            self._execute(gone, [(event, OUTPUT, position)])
+            place = (event, OUTPUT, position)
+            data = self._small.pop(place, None)
+            if data is None:
+                self._gone.append(place)
+            else:
+                self._waiting -= len(data)
 
     def call(self, event: int, call: Json) -> None:
         """Keep the description of an operator's call."""
@@ -179,12 +191,14 @@ class Writer:
             taken = [(rows, len(rows)) for rows in self._lists()]
             numbered = len(self._new)
             with self._transaction() as connection:
+                self._payloads(connection)
                 for statement, row in self._new[:numbered]:
                     connection.execute(statement, row)
                 for (rows, count), (table, columns) in zip(taken, _TABLES, strict=True):
                     marks = ",".join("?" * columns)
                     connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows[:count])
                 connection.executemany(_END, self._ended[:ended])
+            self._settled()
             del self._new[:numbered]
             del self._ended[:ended]
             for rows, count in taken:
@@ -279,6 +293,22 @@ class Writer:
                 numbers[name] = number
             return number
 
+    def _settle(self) -> None:
+        """Bring the file's payloads up to date."""
+        if not self._forgotten and (self._small or self._gone):
+            with self._transaction() as connection:
+                self._payloads(connection)
+        self._settled()
+
+    def _payloads(self, connection: sqlite3.Connection) -> None:
+        connection.executemany(_UNKEEP, self._gone)
+        connection.executemany(_PAYLOAD, ((*at, 0, data) for at, data in self._small.items()))
+
+    def _settled(self) -> None:
+        self._small.clear()
+        self._gone.clear()
+        self._waiting = 0
+
     def _put(self, items: Mapping[str, str]) -> None:
         self._execute("INSERT OR REPLACE INTO meta VALUES (?,?)", list(items.items()))
 
@@ -314,6 +344,10 @@ _TABLES = (
     ("reduction", 3),
     ("measured", 4),
 )
+_PAYLOAD = "INSERT INTO payload VALUES (?,?,?,?,?)"
+_UNKEEP = "DELETE FROM payload WHERE event = ? AND role = ? AND position = ?"
+# Payloads up to this size are written together, once they have so many bytes.
+_SMALL, _TOGETHER = 64 << 10, 4 << 20
 _END = "UPDATE thread SET ended = 1 WHERE id = ?"
 _leaked: list[sqlite3.Connection | None] = []
 
