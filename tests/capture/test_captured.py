@@ -267,6 +267,27 @@ def test_noise_that_is_not_drawn(record: Any) -> None:
     assert [name for _, name in inplace.writes] == ["self"]
 
 
+def test_of_several_outputs_each_has_a_name(record: Any) -> None:
+    norm = torch.nn.BatchNorm1d(3)
+
+    def work() -> None:
+        x = torch.randn(4, 3)
+        x.add_(1)
+        x.max(dim=1)
+        norm(x)
+        torch.nn.functional.layer_norm(x, (3,))
+
+    run = record(work)
+
+    def names(op: str) -> list[str | None]:
+        return [name for *_, name in run.ops(op)[0].outputs]
+
+    assert names("aten.add_") == [None]
+    assert names("aten.max") == ["values", "indices"]
+    assert names("aten.native_batch_norm") == ["running_mean", "running_var", "0", "1", "2"]
+    assert names("aten.native_layer_norm") == [None, "1", "2"]
+
+
 def test_scratch_is_among_the_results() -> None:
     for name, positions in _SCRATCH.items():
         packet = getattr(aten, name)

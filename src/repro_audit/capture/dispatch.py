@@ -236,7 +236,7 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             # What is there only later is neither kept nor replaced.
             given = values = None
         if given is not None or values is not None:
-            made = [tensor for tensor, _ in operator.outputs(args, kwargs, result)]
+            made = [written[0] for written in operator.outputs(args, kwargs, result)]
         if given is not None:
             given.drawn(kind, key, made, operator.random)
         if operator.many and read:
@@ -280,10 +280,12 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if type(result) is _Tensor and operator.returns and not operator.writes and not copied:
             recorder.add_tensor(index, 0, result, read, keep, whole)
             return
-        for position, (tensor, listed) in enumerate(operator.outputs(args, kwargs, result)):
-            label = self._of_parameter(tensor) if listed and read and self.optimizing else None
+        outputs = operator.outputs(args, kwargs, result)
+        for position, (tensor, listed, label) in enumerate(outputs):
+            named = listed and read and self.optimizing
+            name = self._of_parameter(tensor) if named else label
             bits = copied[position] if copied and tensor.is_cpu else None
-            recorder.add_tensor(index, position, tensor, read, keep, whole, label, bits)
+            recorder.add_tensor(index, position, tensor, read, keep, whole, name, bits)
 
     def owner_of(self, tensor: torch.Tensor) -> tuple[str, str] | None:
         """(module path, name) of a parameter of a model that this thread or the main one ran."""

@@ -74,7 +74,7 @@ def exact_outputs(kept: Made) -> tuple[dict[int, torch.Tensor], str]:
         except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
             reason = reason or str(error).partition("\n")[0]
             continue
-        outputs = [tensor for tensor, _ in kept.operator.outputs(wide, named, given)]
+        outputs = [made[0] for made in kept.operator.outputs(wide, named, given)]
         found = {at: tensor for at, tensor in enumerate(outputs) if tensor.dtype in _WIDEST}
         reason = reason or "it computes in another precision whatever it is given"
         if found:
@@ -96,7 +96,7 @@ def _dropped(
 
 def _shared(args: Any, kwargs: Any, kept: Made) -> bool:
     """True if what the call writes lies in the memory of another argument."""
-    written = [tensor for tensor, _ in kept.operator.outputs(args, kwargs, [None] * 8)]
+    written = [made[0] for made in kept.operator.outputs(args, kwargs, [None] * 8)]
     storages = [tensor.untyped_storage()._cdata for tensor in tensors_in([args, kwargs])]
     return any(storages.count(tensor.untyped_storage()._cdata) > 1 for tensor in written)
 

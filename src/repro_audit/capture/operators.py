@@ -104,7 +104,8 @@ _COLLECTIVE = frozenset({"c10d", "_c10d_functional", "_c10d_functional_autograd"
 class Operator:
     """How to record one overload.
 
-    `returns` lists the result positions to fingerprint, `scratch` those never to be;
+    `returns` lists the result positions to fingerprint, `scratch` those never to be; `labels` are
+    the names of what is written and then returned, where that is more than one tensor;
     `many` says that it writes or returns lists. `unread` counts the calls that left nothing to
     fingerprint: of a `view`, or of memory that is `empty`.
     """
@@ -116,6 +117,7 @@ class Operator:
         "empty",
         "fills",
         "first",
+        "labels",
         "many",
         "name",
         "outs",
@@ -141,6 +143,7 @@ class Operator:
         self.outs: frozenset[str] = frozenset()
         self.writes: tuple[tuple[int, str], ...] = ()
         self.returns: tuple[int, ...] | None = None
+        self.labels: tuple[str | None, ...] = ()
         self.scratch: tuple[int, ...] = ()
         self.single = self.view = False
         self.unread = 0
@@ -186,6 +189,12 @@ class Operator:
         if self.collective:
             self.writes = fresh = ()
         self.returns = fresh
+        self.labels = (
+            *(name for _, name in self.writes),
+            *(schema.returns[at].name or (str(at) if at or self.writes else None) for at in fresh),
+        )
+        if len(self.labels) == 1:
+            self.labels = (None,)
         self.single = len(schema.returns) == 1
         written = [schema.arguments[position] for position, _ in self.writes]
         self.view = not (fresh or self.writes or self.empty or self.collective) and any(
@@ -205,26 +214,38 @@ class Operator:
         named = {name: kwargs[name] for name in kwargs if name not in self.outs} if kwargs else {}
         return positional, named
 
-    def outputs(self, args: Any, kwargs: Any, result: Any) -> Iterator[tuple[torch.Tensor, bool]]:
+    def outputs(
+        self, args: Any, kwargs: Any, result: Any
+    ) -> Iterator[tuple[torch.Tensor, bool, str | None]]:
         """What a call wrote: its mutable arguments, then its fresh results, scratch left out.
 
-        With each tensor, whether it is one of an argument's list.
+        With each tensor, whether it is one of an argument's list, and its name where it needs one:
+        that of the argument or result in the schema, else the result's number.
         """
+        labels = iter(self.labels)
         for at, name in self.writes:
             written = (
                 args[at] if at < len(args) else kwargs.get(name) if kwargs is not None else None
             )
-            listed = not isinstance(written, torch.Tensor)
-            for tensor in tensors_in(written):
-                yield tensor, listed
+            label = next(labels)
+            if isinstance(written, torch.Tensor):
+                yield written, False, label
+            else:
+                for tensor in tensors_in(written):
+                    yield tensor, True, None
         if self.returns is None:
-            fresh = result
+            fresh = [result]
         elif self.single:
-            fresh = result if self.returns else ()
+            fresh = [result] if self.returns else []
         else:
             fresh = [result[at] for at in self.returns]
-        for tensor in tensors_in(fresh):
-            yield tensor, False
+        for value in fresh:
+            label = next(labels, None)
+            if isinstance(value, torch.Tensor):
+                yield value, False, label
+            else:
+                for tensor in tensors_in(value):
+                    yield tensor, False, None
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:

@@ -61,7 +61,7 @@ class Kept:
 
     def outputs(self) -> list[torch.Tensor]:
         """What it writes and returns, when it is made once more."""
-        return [tensor for tensor, _ in self.operator.outputs(*self.call())]
+        return [made[0] for made in self.operator.outputs(*self.call())]
 
 
 class NoReplayError(Exception):

@@ -63,7 +63,7 @@ CREATE TABLE output (
   position INTEGER NOT NULL,      -- written arguments first, then results
   spec     INTEGER NOT NULL,      -- spec.id
   digest   BLOB,                  -- 16 bytes, or NULL where none was taken
-  name     TEXT,                  -- place in a batch, name of a parameter or state
+  name     TEXT,                  -- place in a batch; of a parameter, state, output
   PRIMARY KEY (event, position)
 ) WITHOUT ROWID;
 CREATE TABLE input (
