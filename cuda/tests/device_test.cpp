@@ -209,9 +209,9 @@ void dimensions(const Launches& launches) {
   const auto pieces = cuda::pieces_of<4>(view);
   CHECK(pieces.rank == cuda::kMaxRank && pieces.count == 24);
   for (u64 i = 0; i < pieces.count; ++i) {
-    u64 left = 0;
-    CHECK(pieces.locate(i, left) == launches.from() + (i / 6 + i / 2 % 3) * 16 + i % 2 * 4);
-    CHECK(left == 2 - i % 2);
+    const auto place = pieces.locate(i);
+    CHECK(place.address == launches.from() + (i / 6 + i / 2 % 3) * 16 + i % 2 * 4);
+    CHECK(place.left == 2 - i % 2);
   }
   view.sizes.push_back(2);
   view.strides.push_back(2);

@@ -71,11 +71,9 @@ void strided(const std::vector<u8>& bytes) {
               CHECK(equal(grid_lanes(source, 0, view.nbytes(), 0, threads), whole));
             }
             for (u64 i = 0; i < source.count; ++i) {
-              u64 left = 0;
-              u64 left_wide = 0;
-              const u64 at = source.find(static_cast<u32>(i), left);
-              CHECK(at == source.find(i, left_wide));
-              CHECK(left == left_wide);
+              const auto place = source.find(static_cast<u32>(i));
+              CHECK(place.address == source.find(i).address);
+              CHECK(place.left == source.find(i).left);
             }
           });
         }

@@ -23,9 +23,11 @@ class ReproAuditError(Exception):
     exit_code = EXIT_INTERNAL
 
     @property
-    def first_line(self) -> str:
-        """What went wrong, without what follows it."""
-        return str(self).splitlines()[0].rstrip(":")
+    def in_a_line(self) -> str:
+        """What went wrong, without what follows it but the program's own last word."""
+        first, *rest = str(self).splitlines()
+        words = [line.strip() for line in rest if line.startswith("  ")]
+        return f"{first.rstrip(':')}: {words[-1]}" if words else first.rstrip(":")
 
 
 class UsageError(ReproAuditError):

@@ -214,7 +214,7 @@ def test_a_program_that_cannot_run_twice_at_once(audit, program, tmp_path: Path)
     said = report(tmp_path)
     assert said["first_divergence"]["ulp"]["max_ulp"] == 1
     assert codes(said) == ["RA110"]
-    assert "zoom-1b) failed with exit code 1" in said["warnings"][-1]["message"]
+    assert "zoom-1b) failed with exit code 1: in use; --isolate" in said["warnings"][-1]["message"]
     result = audit("exclusive.py", "--lockstep")
     assert result.code == 3
     assert "exclusive.py (run-2) failed with exit code 1" in result.stderr

@@ -24,10 +24,12 @@ using ::uint8_t;
 // machine without AVX2 would die of it.
 #if defined(__CUDACC__)
 #define REPRO_AUDIT_FN __host__ __device__ __forceinline__
+#define REPRO_AUDIT_CALLED __host__ __device__ __noinline__
 #define REPRO_AUDIT_UNROLL _Pragma("unroll")
 #define REPRO_AUDIT_ROLLED _Pragma("unroll 1")
 #else
 #define REPRO_AUDIT_FN [[gnu::always_inline]] inline
+#define REPRO_AUDIT_CALLED [[gnu::always_inline]] inline
 #define REPRO_AUDIT_UNROLL
 #define REPRO_AUDIT_ROLLED
 #endif

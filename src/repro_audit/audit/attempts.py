@@ -54,7 +54,7 @@ class Attempts:
             except InterruptedRunError:
                 raise
             except ReproAuditError as error:
-                self._note(error.first_line)
+                self._note(error.in_a_line)
                 break
             self.agreed += attempt.found is None
             yield attempt
@@ -63,6 +63,8 @@ class Attempts:
 
     def _note(self, problem: str) -> None:
         said = "two runs in lock-step did not end well, further ones ran one after the other"
+        if not self._session.request.isolate:
+            problem += "; --isolate gives each a directory of its own"
         self._session.notes.append(Warn("RA110", f"{said}: {problem}"))
 
     def _pair(self, *, lockstep: bool) -> Attempt:

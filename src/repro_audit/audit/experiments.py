@@ -57,7 +57,7 @@ class Laboratory:
         except InterruptedRunError:
             raise
         except ReproAuditError as error:
-            return Experiment(pins, said, "program", len(runs), None, error.first_line)
+            return Experiment(pins, said, "program", len(runs), None, error.in_a_line)
         return Experiment(pins, said, "program", len(runs), False)
 
     def filled(self) -> Experiment:
@@ -76,7 +76,7 @@ class Laboratory:
             except InterruptedRunError:
                 raise
             except ReproAuditError as error:
-                found.append(Experiment((name,), said, "program", 1, None, error.first_line))
+                found.append(Experiment((name,), said, "program", 1, None, error.in_a_line))
             if found[-1].differs:
                 break
         return found
@@ -93,7 +93,7 @@ class Laboratory:
         except InterruptedRunError:
             raise
         except ReproAuditError as error:
-            return Experiment(pins, said, "program", 2, None, error.first_line)
+            return Experiment(pins, said, "program", 2, None, error.in_a_line)
         return Experiment(pins, said, "program", 2, differs)
 
     def _run(self, **changes: Any) -> Finished:

@@ -25,7 +25,7 @@ def isolated(
     except InterruptedRunError:
         raise
     except ReproAuditError as error:
-        return Replay(problem=error.first_line)
+        return Replay(problem=error.in_a_line)
     if "problem" in found:
         return Replay(problem=found["problem"])
     found["counts"] = tuple(found["counts"])

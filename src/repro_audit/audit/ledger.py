@@ -33,7 +33,7 @@ def drawn_apart(session: Session, closer: Closer, cause: Cause) -> tuple[Closer,
     except InterruptedRunError:
         raise
     except ReproAuditError as error:
-        said = error.first_line
+        said = error.in_a_line
         warning = Warn("RA105", f"looking at draws did not end well: {said}")
         return replace(closer, warnings=[*closer.warnings, warning]), cause
     return closer, cause

@@ -187,7 +187,7 @@ def _zoom(session: Session, outcomes: Outcomes) -> Closer:
     except InterruptedRunError:
         raise
     except ReproAuditError as error:
-        warning = Warn("RA105", f"looking closer did not end well: {error.first_line}")
+        warning = Warn("RA105", f"looking closer did not end well: {error.in_a_line}")
         origin = outcomes.divergence.origin
         return Closer(outcomes.divergence, origin, None, outcomes.sightings, [warning])
 
@@ -225,7 +225,7 @@ def _confirm(session: Session, first: Finished) -> tuple[Confirmation | None, li
     except InterruptedRunError:
         raise
     except ReproAuditError as error:
-        said = f"the confirming run, as-is, did not end well: {error.first_line}"
+        said = f"the confirming run, as-is, did not end well: {error.in_a_line}"
         return None, [Warn("RA104", said)]
     divergence, counts, _ = session.compare(first.trace, run.trace)
     if divergence is None:

@@ -290,7 +290,7 @@ class _Laboratory:
         except InterruptedRunError:
             raise
         except ReproAuditError as error:
-            said = error.first_line
+            said = error.in_a_line
             self._session.notes.append(Warn("RA114", f"{sample.name} was not timed: {said}"))
             return None
 

@@ -82,7 +82,7 @@ class Comparisons:
     def _cell(self, sample: Sample) -> Cell:
         names = tuple(run.info.name for run in sample.runs)
         if sample.error is not None:
-            reason = _reason(sample.error)
+            reason = sample.error.in_a_line
             return Cell(sample.name, sample.settings, names, "failed", reason=reason)
         varying = self._varying[sample.at]
         if varying is not None:
@@ -111,7 +111,7 @@ class Comparisons:
         if isinstance(found, ReproAuditError) or found.differs is None:
             broken = isinstance(found, ReproAuditError)
             if isinstance(found, ReproAuditError):
-                reason = _reason(found)
+                reason = found.in_a_line
             else:
                 reason = found.reason or "nothing of it can be compared with the baseline"
             return Cell(
@@ -340,9 +340,3 @@ def _changes(
     axis: Axis, value: str, cell: str, against: str, found: Cell | Difference
 ) -> AxisAnswer:
     return AxisAnswer(axis.name, True, value, cell, against, found.origin, found.largest)
-
-
-def _reason(error: ReproAuditError) -> str:
-    """What a cell failed of: the program's own last word, where it had one."""
-    words = [line.strip() for line in str(error).splitlines()[1:] if line.startswith("  ")]
-    return f"{error.first_line}: {words[-1]}" if words else error.first_line

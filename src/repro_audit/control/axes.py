@@ -49,7 +49,9 @@ def _hold_mkldnn(torch: Any, value: str) -> None:
 def _hold_deterministic(torch: Any, value: str) -> None:
     # What is on is a mode of the run, which has set all that belongs to it by now.
     if value == "off":
-        torch.use_deterministic_algorithms(False)
+        # It imports inductor, which takes longer than torch.
+        if torch.are_deterministic_algorithms_enabled():
+            torch.use_deterministic_algorithms(False)
         hold_property(torch.backends.cudnn, "deterministic", False)
         ignore(torch._C, "_set_cudnn_deterministic")
     ignore(

@@ -10,6 +10,7 @@ from typing import Any
 from repro_audit.model import Json, Target
 
 _WIDTH = 92
+_DETERMINISTIC = "torch.use_deterministic_algorithms(True, warn_only=True)\n"
 # Bytes that these take; all other dtypes say it in their name.
 _SIZES = {"bool": 1, "complex32": 4, "bfloat16": 2}
 
@@ -59,7 +60,7 @@ def script_of_call(call: dict[str, Json], *, about: Sequence[str], times: int) -
     return _CALL_SCRIPT.format(
         about=_about(about),
         threads=call["threads"],
-        deterministic=call["deterministic"],
+        deterministic=_DETERMINISTIC if call["deterministic"] else "",
         settings="".join(f"{line}\n" for line in _settings(call)),
         times=times,
         body=textwrap.indent("\n".join(lines), "    "),
@@ -210,8 +211,7 @@ def same(one, other):
 
 
 torch.set_num_threads({threads})
-torch.use_deterministic_algorithms({deterministic}, warn_only=True)
-{settings}distinct = []
+{deterministic}{settings}distinct = []
 for _ in range({times}):
     with torch.no_grad():
         outcome = list(flat(call()))

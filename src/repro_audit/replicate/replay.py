@@ -77,7 +77,9 @@ def load(trace: Trace, i: int | None) -> Kept:
         raise NoReplayError("it was given objects that cannot be kept")
     function = _function(call["op"])
     torch.set_num_threads(call["threads"])
-    torch.use_deterministic_algorithms(call["deterministic"], warn_only=True)
+    # It imports inductor, which takes longer than torch.
+    if call["deterministic"] or torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(call["deterministic"], warn_only=True)
     torch._C._set_deterministic_fill_uninitialized_memory(call["fill"])
     torch.set_default_dtype(getattr(torch, call["dtype"]))
     choose(call["settings"])

@@ -158,11 +158,17 @@ struct Pieces {
   int rank;
   Axis axes[kMaxRank];
 
-  // The address of piece `index`; `left` becomes the number of pieces from there on in its row.
+  // Where a piece is, and how many there are from it on in its row.
+  struct Place {
+    u64 address;
+    u64 left;
+  };
+
   // Index is u32 where there are fewer than kSmallPieces, which spares the divisions.
   template <class Index>
-  REPRO_AUDIT_FN u64 find(Index index, u64& left) const {
+  REPRO_AUDIT_FN Place find(Index index) const {
     i64 at = 0;
+    u64 left = 0;
     Index here = index;
     for (int d = rank - 1; d >= 0; --d) {
       const Index next = d == 0 ? Index{0} : axes[d].quotient(index);
@@ -171,26 +177,31 @@ struct Pieces {
       if (d == rank - 1) left = axes[d].size - here;
       index = next;
     }
-    return address + static_cast<u64>(at);
+    return {address + static_cast<u64>(at), left};
   }
 
-  REPRO_AUDIT_FN u64 locate(u64 index, u64& left) const {
-    return count < kSmallPieces ? find(static_cast<u32>(index), left) : find(index, left);
+  // In place it would be most of a kernel, once for each piece: more than a multiprocessor's
+  // instruction cache holds.
+  REPRO_AUDIT_CALLED Place find_any(u64 index) const {
+    return count < kSmallPieces ? find(static_cast<u32>(index)) : find(index);
+  }
+
+  REPRO_AUDIT_FN Place locate(u64 index) const {
+    return count < kSmallPieces ? find(static_cast<u32>(index)) : find_any(index);
   }
 
   REPRO_AUDIT_FN Quad load(u64 at) const {
     Quad quad;
     u64 index = at / kBytes;
     if (index >= count) return quad;
-    u64 left = 0;
-    u64 here = locate(index, left);
+    Place here = locate(index);
     REPRO_AUDIT_UNROLL
     for (int i = 0; i < 16; i += kBytes) {
       if (index >= count) return quad;
-      if (left == 0) here = locate(index, left);
-      read_piece<kBytes>(here, i, quad);
-      here += static_cast<u64>(axes[rank - 1].step);
-      --left;
+      if (here.left == 0) here = find_any(index);
+      read_piece<kBytes>(here.address, i, quad);
+      here.address += static_cast<u64>(axes[rank - 1].step);
+      --here.left;
       ++index;
     }
     return quad;

@@ -250,8 +250,7 @@ template <int kItem>
 REPRO_AUDIT_FN void sample_work(const Pieces<kItem>& pieces, u64 count, u64 out, u64 thread,
                                 u64 threads) {
   for (u64 i = thread; i < count; i += threads) {
-    u64 left = 0;
-    const u64 from = pieces.locate(sample_index(i, count, pieces.count), left);
+    const u64 from = pieces.locate(sample_index(i, count, pieces.count)).address;
     copy_piece<kItem>(from, out + i * kItem);
   }
 }
@@ -281,21 +280,37 @@ REPRO_AUDIT_FN void ulp_work(const SourceA& a, const SourceB& b, u64 numel, u64 
     REPRO_AUDIT_ROLLED
     for (int k = 0; k < 2; ++k) {
       const u64 at = first + static_cast<u64>(k) * stride;
-      const Quad x = a.load(at);
-      const Quad y = b.load(at);
-      REPRO_AUDIT_UNROLL
-      for (int i = 0; i < 16; i += kItem) {
-        Bits p;
-        Bits q;
-        if constexpr (kItem == 8) {
-          p = u64{x.word[i / 4]} | u64{x.word[i / 4 + 1]} << 32;
-          q = u64{y.word[i / 4]} | u64{y.word[i / 4 + 1]} << 32;
-        } else {
-          p = static_cast<Bits>(x.word[i / 4] >> (8 * (i % 4)));
-          q = static_cast<Bits>(y.word[i / 4] >> (8 * (i % 4)));
-        }
+      Quad x = a.load(at);
+      Quad y = b.load(at);
+      const auto pair = [&](int i, Bits p, Bits q) {
         if (p != q) {
           figures.template add<Format>((at + static_cast<u64>(i)) / kItem, p, q, count);
+        }
+      };
+      if constexpr (kItem == 8) {
+        REPRO_AUDIT_UNROLL
+        for (int n = 0; n < 4; n += 2) {
+          pair(4 * n, u64{x.word[n]} | u64{x.word[n + 1]} << 32,
+               u64{y.word[n]} | u64{y.word[n + 1]} << 32);
+        }
+      } else if constexpr (kItem == 4) {
+        REPRO_AUDIT_UNROLL
+        for (int n = 0; n < 4; ++n) pair(4 * n, x.word[n], y.word[n]);
+      } else {
+        // One word after another is moved to where one is looked at: the code of 8 or 16 elements
+        // would be more than a multiprocessor's instruction cache holds.
+        REPRO_AUDIT_ROLLED
+        for (int n = 0; n < 4; ++n) {
+          REPRO_AUDIT_UNROLL
+          for (int i = 0; i < 4; i += kItem) {
+            pair(4 * n + i, static_cast<Bits>(x.word[0] >> (8 * i)),
+                 static_cast<Bits>(y.word[0] >> (8 * i)));
+          }
+          REPRO_AUDIT_UNROLL
+          for (int m = 0; m < 3; ++m) {
+            x.word[m] = x.word[m + 1];
+            y.word[m] = y.word[m + 1];
+          }
         }
       }
     }
