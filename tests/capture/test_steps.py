@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 
 import pytest
@@ -32,6 +33,10 @@ def train(steps=2, optimizer=torch.optim.AdamW, **options):
     return net
 
 
+def states(run):
+    return [event for event in run.seen if event.kind == "state"]
+
+
 def test_a_step_ends_with_the_optimizer(record):
     run = record(train)
     assert [e.step for e in run.ops("aten.addmm", phase="forward")] == [0, 0, 0, 1, 1, 1]
@@ -59,11 +64,12 @@ def test_parameters_are_recorded_at_the_start_after_each_step_and_at_the_end(rec
 
 
 @pytest.mark.parametrize("options", [{"foreach": False}, {"foreach": True}, {"fused": True}])
-def test_what_an_optimizer_keeps_is_recorded_after_each_of_its_steps(record, options):
-    run = record(lambda: train(**options))
-    kept = [e for e in run.seen if e.kind == "state"]
+def test_what_an_optimizer_keeps_is_recorded_now_and_then(record, options):
+    run = record(lambda: train(steps=9, **options))
+    kept = states(run)
+    # After the first step, the second, fourth and eighth.
     assert [(e.step, e.phase, e.module, e.op) for e in kept] == [
-        (step, "optimizer", "", "state:AdamW") for step in (0, 1)
+        (step, "optimizer", "", "state:AdamW") for step in (0, 1, 3, 7)
     ]
     names = [name for *_, name in kept[0].outputs]
     moments = ("step", "exp_avg", "exp_avg_sq")
@@ -73,9 +79,39 @@ def test_what_an_optimizer_keeps_is_recorded_after_each_of_its_steps(record, opt
     assert all(a != b for a, b in zip(kept[0].digests, kept[1].digests, strict=True))
 
 
+def test_it_is_recorded_where_it_is_saved_and_at_the_end(record):
+    def work():
+        net = Net()
+        updates = torch.optim.AdamW(net.parameters())
+        for step in range(6):
+            net(torch.ones(2, 4)).sum().backward()
+            updates.step()
+            if step == 4:
+                updates.state_dict()
+        return updates
+
+    run = record(work)
+    assert [e.step for e in states(run)] == [0, 1, 3, 5, 6]
+    assert [e.call_site is None for e in states(run)] == [False] * 4 + [True]
+    every = record(work, optimizer_ops=True)
+    assert [e.step for e in states(every)] == [0, 1, 2, 3, 4, 5, 5, 6]
+
+
+def test_the_end_does_not_depend_on_when_garbage_was_collected(record):
+    def work():
+        net = Net()
+        updates = torch.optim.AdamW(net.parameters())
+        # As a scheduler does: from here on they hold each other.
+        updates.step = functools.partial(torch.optim.AdamW.step, updates)
+        net(torch.ones(2, 4)).sum().backward()
+        updates.step()
+
+    assert [e.step for e in states(record(work))] == [0]
+
+
 def test_an_optimizer_without_a_state_has_no_event_of_it(record):
     run = record(lambda: train(optimizer=torch.optim.SGD, lr=0.1))
-    assert not [e for e in run.seen if e.kind == "state"]
+    assert not states(run)
 
 
 def test_of_what_an_optimizer_keeps_tensors_are_recorded_wherever_they_are(record):
@@ -91,7 +127,7 @@ def test_of_what_an_optimizer_keeps_tensors_are_recorded_wherever_they_are(recor
         lone.sum().backward()
         Keeping([lone], lr=0.1).step()
 
-    (event,) = (e for e in record(work).seen if e.kind == "state")
+    (event,) = states(record(work))
     assert [name for *_, name in event.outputs] == ["entry1.count", "group0.0.past.0"]
 
 
@@ -102,7 +138,7 @@ def test_of_an_optimizer_that_calls_its_parents_step_the_state_is_recorded_once(
             return super().step(closure)
 
     run = record(lambda: train(steps=1, optimizer=Calling))
-    assert [e.op for e in run.seen if e.kind == "state"] == ["state:Calling"]
+    assert [e.op for e in states(run)] == ["state:Calling"]
 
 
 def test_optimizer_ops_are_fingerprinted_when_asked_for(record):

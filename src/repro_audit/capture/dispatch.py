@@ -58,8 +58,8 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.recorder = recorder
         self.name = name
-        # Threads that this one has started, roots that it has entered.
-        self.started = self.entered = 0
+        # Threads that this one has started.
+        self.started = 0
         # The mode that this one is entered on top of, in the same thread.
         self.under: OpMode | None = None
         # Other threads name what they run at the same time: which is first would be chance.

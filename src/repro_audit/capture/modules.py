@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+_T = TypeVar("_T")
 
 
 class ModuleNames:
@@ -141,24 +144,26 @@ class ModuleNames:
         return name if count == 0 else f"{name}#{count}"
 
 
-class OtherRoots:
-    """Roots that threads other than the main one ran: which of them was first is chance."""
+class FirstSeen(Generic[_T]):
+    """What threads ran, while it is there: by the thread whose name comes first, as it came there.
+
+    Which of several threads was first is chance.
+    """
 
     def __init__(self) -> None:
-        self._threads: weakref.WeakKeyDictionary[nn.Module, tuple[str, int]] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._places: weakref.WeakKeyDictionary[_T, tuple[str, int]] = weakref.WeakKeyDictionary()
+        self._counts: Counter[str] = Counter()
 
-    def seen(self, root: nn.Module, thread: str, place: int) -> None:
-        """Note the `place`-th root that a thread runs; the thread whose name comes first counts."""
-        known = self._threads.get(root)
+    def see(self, thing: _T, thread: str) -> None:
+        """Note that a thread runs it."""
+        known = self._places.get(thing)
         if known is None or thread < known[0]:
-            self._threads[root] = thread, place
+            self._counts[thread] += 1
+            self._places[thing] = thread, self._counts[thread]
 
-    def unknown_to(self, names: ModuleNames) -> list[nn.Module]:
-        """Those that `names` has no name for, by thread and their order there."""
-        unknown = [root for root in self._threads if not names.knows(root)]
-        return sorted(unknown, key=lambda root: self._threads[root])
+    def in_order(self) -> list[_T]:
+        """All that is still there."""
+        return sorted(self._places, key=lambda thing: self._places[thing])
 
 
 def _join(prefix: str, path: str) -> str:

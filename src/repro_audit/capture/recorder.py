@@ -20,10 +20,11 @@ from repro_audit.capture.events import Events
 from repro_audit.capture.generators import Generators
 from repro_audit.capture.given import Given
 from repro_audit.capture.locations import Locator
-from repro_audit.capture.modules import OtherRoots
+from repro_audit.capture.modules import FirstSeen
 from repro_audit.capture.operators import Operator
 from repro_audit.capture.outside import Loaders
 from repro_audit.capture.sink import Sink
+from repro_audit.capture.states import States
 from repro_audit.capture.steps import StepLimitExit, Steps
 from repro_audit.capture.stillness import Stillness
 from repro_audit.capture.threads import Threads
@@ -100,7 +101,7 @@ class Recorder(Events):
         self.operators: dict[Any, Operator] = {}
         self.locator = Locator(bases, sink.code)
         # Roots that a thread other than the main one ran, with that thread's name.
-        self.roots = OtherRoots()
+        self.roots: FirstSeen[torch.nn.Module] = FirstSeen()
         self.threaded = False
         # When the first step ended that did, and the last; and how many lie between.
         self._paced: tuple[float, float, int] | None = None
@@ -112,6 +113,7 @@ class Recorder(Events):
         self.passed_by = Unseen()
         self._steps = Steps(self, limit=steps, automatic=automatic)
         self.weights = Weights(self)
+        self.states = States(self)
         self._loaders = Loaders(self)
         self._threads = Threads(self)
         self.collectives = Collectives(self)
@@ -124,6 +126,7 @@ class Recorder(Events):
         unseen_by_dynamo(OpMode.__torch_dispatch__)
         self.main = self.enter_thread("", 0)
         self._steps.install()
+        self.states.install()
         self._loaders.install()
         self.passed_by.install(self._before_capture)
         self._threads.install()
@@ -144,6 +147,7 @@ class Recorder(Events):
         with self._of_a_failed_device():
             if not at_once:
                 self.weights.weigh_all()
+                self.states.end()
             self.generator_states()
         self.active = False
         self.draws.uninstall()
@@ -152,6 +156,7 @@ class Recorder(Events):
         self._threads.uninstall()
         self._loaders.uninstall()
         self.passed_by.uninstall()
+        self.states.uninstall()
         self._steps.uninstall()
         self.leave_thread()
         with self._of_a_failed_device():

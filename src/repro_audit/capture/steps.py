@@ -6,7 +6,6 @@ import functools
 import sys
 import warnings
 import weakref
-from collections.abc import Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -164,8 +163,7 @@ class Steps:
         code = recorder.locator.number(sys._getframe(2))
         # Which of several threads is first is chance; the end of the run records all roots anyway.
         if mode.name:
-            mode.entered += 1
-            recorder.roots.seen(root, mode.name, mode.entered)
+            recorder.roots.see(root, mode.name)
         elif root not in self._weighed:
             self._weighed.add(root)
             recorder.weights.take(mode.names.tensors(root), code)
@@ -180,6 +178,7 @@ class Steps:
         mode = self._recorder.mode()
         if mode is not None:
             mode.pace.add(optimizer)
+            self._recorder.states.constructed(optimizer, mode)
         self._constructed = True
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
@@ -220,7 +219,7 @@ class Steps:
             # Within another's step, or within its own: a subclass that calls its parent's.
             mode.pace.within(optimizer)
             return
-        recorder.weights.keep(optimizer, self._kept(optimizer, mode), code)
+        recorder.states.stepped(optimizer, mode, code)
         if mode.pace.stepped(optimizer) and self._automatic:
             mode.pace.restart()
             self._end_step(mode)
@@ -233,24 +232,6 @@ class Steps:
             for at, parameter in enumerate(entry["params"])
             if parameter.layout is torch.strided
         ]
-
-    def _kept(self, optimizer: Any, mode: OpMode) -> dict[str, Any]:
-        """What an optimizer keeps for each parameter, by the names of those."""
-        # Of a subclass that stands for another optimizer it may be a property.
-        state = vars(optimizer).get("state")
-        if not isinstance(state, Mapping):
-            return {}
-        places = {
-            id(tensor): f"group{group}.{at}"
-            for group, entry in enumerate(optimizer.param_groups)
-            for at, tensor in enumerate(entry["params"])
-        }
-        kept = {}
-        for at, (key, value) in enumerate(state.items()):
-            owner = mode.owner_of(key) if isinstance(key, torch.Tensor) else None
-            name = ".".join(filter(None, owner)) if owner else places.get(id(key), f"entry{at}")
-            kept[name] = value
-        return kept
 
     def _end_step(self, mode: OpMode) -> None:
         recorder = self._recorder

@@ -1,0 +1,108 @@
+"""What optimizers keep, as events: after some of their steps, when it is saved, and at the end."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim.optimizer import Optimizer
+
+from repro_audit.capture.dispatch import unseen_by_dynamo
+from repro_audit.capture.modules import FirstSeen
+from repro_audit.capture.outside import leaves
+from repro_audit.capture.replaced import Replaced
+from repro_audit.model.codes import KIND_STATE, OPTIMIZER
+
+if TYPE_CHECKING:
+    from repro_audit.capture.dispatch import OpMode
+    from repro_audit.capture.recorder import Recorder
+
+
+class States:
+    """Records the tensors that an optimizer keeps for its parameters, as one event.
+
+    They are as large as the model once or twice, and what differs there most often shows in a
+    gradient before or in a parameter after. So they are read after an optimizer's first step, its
+    second, fourth, eighth and so on, or after each where the operators inside are looked at too;
+    where the program asks for them to save them; and at the end, of optimizers that are still
+    there.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._replaced = Replaced()
+        self._optimizers: FirstSeen[Optimizer] = FirstSeen()
+        self._steps: weakref.WeakKeyDictionary[Optimizer, int] = weakref.WeakKeyDictionary()
+
+    def install(self) -> None:
+        """Hear of what is saved."""
+        self._replaced.wrap(Optimizer, "state_dict", self._saving)
+
+    def uninstall(self) -> None:
+        """Give the function back."""
+        self._replaced.give_back()
+
+    def constructed(self, optimizer: Optimizer, mode: OpMode) -> None:
+        """Note that there is an optimizer."""
+        self._optimizers.see(optimizer, mode.name)
+
+    def stepped(self, optimizer: Optimizer, mode: OpMode, code: int | None) -> None:
+        """An optimizer has made a step."""
+        self._optimizers.see(optimizer, mode.name)
+        count = self._steps[optimizer] = self._steps.get(optimizer, 0) + 1
+        if self._recorder.optimizer_ops or count & (count - 1) == 0:
+            self._record(optimizer, mode, code)
+
+    def end(self) -> None:
+        """Record what the optimizers that are still there end with."""
+        mode = self._recorder.mode()
+        if mode is not None and not mode.name:
+            for optimizer in self._optimizers.in_order():
+                self._record(optimizer, mode, None)
+
+    def _saving(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def state_dict(optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
+            recorder = self._recorder
+            mode = recorder.mode()
+            if recorder.active and mode is not None and not torch.compiler.is_compiling():
+                self._record(optimizer, mode, recorder.locator.number(sys._getframe(1)))
+            return original(optimizer, *args, **kwargs)
+
+        unseen_by_dynamo(state_dict)
+        return state_dict
+
+    def _record(self, optimizer: Optimizer, mode: OpMode, code: int | None) -> None:
+        kept = _kept(optimizer, mode)
+        outputs: list[tuple[str | None, torch.Tensor | bytes]] = [
+            (name, value)
+            for owner, state in sorted(kept.items())
+            for name, value in leaves(state, owner)
+            # Numbers may tell the time, or where something is; what is learnt is in tensors.
+            if isinstance(value, torch.Tensor)
+        ]
+        if outputs:
+            op = f"state:{type(optimizer).__name__}"
+            with self._recorder.readings.together():
+                self._recorder.add(KIND_STATE, OPTIMIZER, op, outputs, code=code)
+
+
+def _kept(optimizer: Any, mode: OpMode) -> dict[str, Any]:
+    """What an optimizer keeps for each parameter, by the names of those."""
+    # Of a subclass that stands for another optimizer it may be a property.
+    state = vars(optimizer).get("state")
+    if not isinstance(state, Mapping):
+        return {}
+    places = {
+        id(tensor): f"group{group}.{at}"
+        for group, entry in enumerate(optimizer.param_groups)
+        for at, tensor in enumerate(entry["params"])
+    }
+    kept = {}
+    for at, (key, value) in enumerate(state.items()):
+        owner = mode.owner_of(key) if isinstance(key, torch.Tensor) else None
+        name = ".".join(filter(None, owner)) if owner else places.get(id(key), f"entry{at}")
+        kept[name] = value
+    return kept
