@@ -4,10 +4,11 @@
 
 One process, one model (4 layers, width 384, batch 4 by 128, AdamW). Each round runs one plain step,
 one audited step at each level (events written to a trace file), one that is recorded (with samples)
-and one under torch's DebugMode with `hash_tensor` digests of every output. An audited step is the third of its run and includes writing its events; what a run
-costs once, in its first step and at its end, is given apart, and so is a step after which what the
-optimizer keeps is read as well: the second, fourth, eighth ... Ratios are taken within a round, and
-the medians are given with a bootstrap interval of 95%.
+and one under torch's DebugMode with `hash_tensor` digests of every output. An audited step is the
+third of its run and includes writing its events; what a run costs once, in its first step and at
+its end, is given apart, and so is a step after which what the optimizer keeps is read as well: the
+second, fourth, eighth ... Ratios are taken within a round, and the medians are given with a
+bootstrap interval of 95%.
 """
 
 from __future__ import annotations
