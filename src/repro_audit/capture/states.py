@@ -95,14 +95,17 @@ def _kept(optimizer: Any, mode: OpMode) -> dict[str, Any]:
     state = vars(optimizer).get("state")
     if not isinstance(state, Mapping):
         return {}
-    places = {
-        id(tensor): f"group{group}.{at}"
-        for group, entry in enumerate(optimizer.param_groups)
-        for at, tensor in enumerate(entry["params"])
+    named = {id(tensor): owner for tensor, owner in parameters_of(optimizer, mode)}
+    return {
+        ".".join(filter(None, named.get(id(key), ("", f"entry{at}")))): value
+        for at, (key, value) in enumerate(state.items())
     }
-    kept = {}
-    for at, (key, value) in enumerate(state.items()):
-        owner = mode.owner_of(key) if isinstance(key, torch.Tensor) else None
-        name = ".".join(filter(None, owner)) if owner else places.get(id(key), f"entry{at}")
-        kept[name] = value
-    return kept
+
+
+def parameters_of(optimizer: Any, mode: OpMode) -> list[tuple[torch.Tensor, tuple[str, str]]]:
+    """(parameter, (module path, name)) of an optimizer; unnamed ones by group and place."""
+    return [
+        (parameter, mode.owner_of(parameter) or ("", f"group{group}.{at}"))
+        for group, entry in enumerate(optimizer.param_groups)
+        for at, parameter in enumerate(entry["params"])
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import warnings
 import weakref
@@ -20,6 +19,8 @@ from torch.optim import optimizer as optimizers
 from repro_audit.capture.dispatch import address_of, paused, unseen_by_dynamo
 from repro_audit.capture.module_events import ModuleEvents
 from repro_audit.capture.outside import leaves
+from repro_audit.capture.replaced import Replaced
+from repro_audit.capture.states import parameters_of
 
 if TYPE_CHECKING:
     from repro_audit.capture.dispatch import OpMode
@@ -54,7 +55,7 @@ class Steps:
         self._automatic = automatic
         self.limit_reached = False
         self._handles: list[Any] = []
-        self._init = optimizers.Optimizer.__init__
+        self._replaced = Replaced()
         self._constructed = False
         self._pacer: weakref.ref[nn.Module] | None = None
         self._forwards = 0
@@ -62,17 +63,9 @@ class Steps:
 
     def install(self) -> None:
         """Hook modules and optimizers; nothing that a hook returns reaches the program."""
-        init = self._init
-        noted = self._constructed_one
-
-        @functools.wraps(init)
-        def observed_init(optimizer: Any, *args: Any, **kwargs: Any) -> None:
-            init(optimizer, *args, **kwargs)
-            noted(optimizer)
-
         # The hooks it warns of are ours.
         warnings.filterwarnings("ignore", message=_COMPILE_WARNING)
-        optimizers.Optimizer.__init__ = observed_init  # type: ignore[method-assign,assignment]
+        self._replaced.wrap(optimizers.Optimizer, "__init__", self._constructing)
         unseen_by_dynamo(Steps._enter, Steps._leave, Steps._before_step, Steps._after_step)
         self._handles = [
             hooks.register_module_forward_pre_hook(self._enter),
@@ -84,7 +77,7 @@ class Steps:
 
     def uninstall(self) -> None:
         """Remove the hooks."""
-        optimizers.Optimizer.__init__ = self._init  # type: ignore[method-assign]
+        self._replaced.give_back()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -174,12 +167,16 @@ class Steps:
 
     # -- optimizers -----------------------------------------------------------------------------
 
-    def _constructed_one(self, optimizer: Any) -> None:
-        mode = self._recorder.mode()
-        if mode is not None:
-            mode.pace.add(optimizer)
-            self._recorder.states.constructed(optimizer, mode)
-        self._constructed = True
+    def _constructing(self, init: Any) -> Any:
+        def observed_init(optimizer: Any, *args: Any, **kwargs: Any) -> None:
+            init(optimizer, *args, **kwargs)
+            mode = self._recorder.mode()
+            if mode is not None:
+                mode.pace.add(optimizer)
+                self._recorder.states.constructed(optimizer, mode)
+            self._constructed = True
+
+        return observed_init
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if torch.compiler.is_compiling():
@@ -225,13 +222,8 @@ class Steps:
             self._end_step(mode)
 
     def _tensors(self, optimizer: Any, mode: OpMode) -> list[tuple[torch.Tensor, tuple[str, str]]]:
-        """(parameter, (module path, name)) of an optimizer; unnamed ones by group and place."""
-        return [
-            (parameter, mode.owner_of(parameter) or ("", f"group{group}.{at}"))
-            for group, entry in enumerate(optimizer.param_groups)
-            for at, parameter in enumerate(entry["params"])
-            if parameter.layout is torch.strided
-        ]
+        named = parameters_of(optimizer, mode)
+        return [(tensor, owner) for tensor, owner in named if tensor.layout is torch.strided]
 
     def _end_step(self, mode: OpMode) -> None:
         recorder = self._recorder

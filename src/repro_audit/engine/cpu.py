@@ -21,13 +21,16 @@ def _never(*given: Any) -> bytes | None:
     return None
 
 
-# The digest of a plain tensor of the CPU in one call of the engine's; None for any other tensor.
+# The digest, and a sample, of a plain tensor of the CPU in one call of the engine's; None for any
+# other tensor, and of samples until the first digest.
 _at_once: Callable[[Any], bytes | None] = _unprepared
+_sampled: Callable[[Any, int], bytes | None] = _never
 
 
 def _use(engine: choice.Engine) -> None:
-    global _at_once  # noqa: PLW0603
+    global _at_once, _sampled  # noqa: PLW0603
     _at_once = getattr(engine, "digest_tensor", _never)
+    _sampled = getattr(engine, "sample_tensor", _never)
 
 
 def _prepare() -> None:
@@ -59,10 +62,7 @@ def plain_digest(t: torch.Tensor) -> bytes | None:
 
 def plain_sample(x: Any, count: int) -> bytes | None:
     """As `sample` for a plain tensor of the CPU; None, at once, for what is not plain."""
-    if not views.is_tensor(x):
-        return None
-    _prepare()
-    return getattr(choice.engine(), "sample_tensor", _never)(x, count)
+    return _sampled(x, count)
 
 
 def tensor_digest(t: torch.Tensor) -> bytes:
