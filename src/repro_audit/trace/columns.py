@@ -21,16 +21,16 @@ _EVENTS = (
     "SELECT count(*), max(id), group_concat(id), "
     "group_concat(kind | (phase << 4) | (flags << 8) | (thread << 24)), "
     "group_concat((step << 32) | site), group_concat(call_index) "
-    "FROM event WHERE id > ?1 AND id <= "
-    "(SELECT max(id) FROM (SELECT id FROM event WHERE id > ?1 ORDER BY id LIMIT 65536))"
+    "FROM event WHERE id > :last AND id <= "
+    "(SELECT max(id) FROM (SELECT id FROM event WHERE id > :last ORDER BY id LIMIT 65536))"
 )
 _OUTPUTS = (
     "SELECT count(*), max(event), group_concat(event), group_concat(spec), "
     "group_concat(digest IS NOT NULL), group_concat("
     "CASE WHEN digest IS NULL THEN '00000000000000000000000000000000' ELSE hex(digest) END, '') "
-    "FROM output WHERE event > ?1 AND event <= "
+    "FROM output WHERE event > :last AND event <= "
     "(SELECT max(event) FROM "
-    "(SELECT event FROM output WHERE event > ?1 ORDER BY event LIMIT 65536))"
+    "(SELECT event FROM output WHERE event > :last ORDER BY event LIMIT 65536))"
 )
 _GOLDEN = 0x9E3779B97F4A7C15
 
@@ -116,7 +116,7 @@ def _weights(place: I64) -> U64:
 def _stretches(connection: sqlite3.Connection, query: str) -> Iterator[tuple[int, list[str]]]:
     """How many rows the next stretch has, and the texts that a query makes of it."""
     last = -1
-    while (row := connection.execute(query, (last,)).fetchone())[0]:
+    while (row := connection.execute(query, {"last": last}).fetchone())[0]:
         count, last, *texts = row
         yield count, texts
 
