@@ -54,6 +54,10 @@ class EngineError(ReproAuditError):
     exit_code = EXIT_USAGE
 
 
+class CheckpointError(InconclusiveError):
+    """A checkpoint is missing, damaged, or of a kind that cannot be read."""
+
+
 class UnsupportedTensorError(EngineError, TypeError):
     """The tensor has no bits of its own to fingerprint (sparse, nested, quantized, meta, fake)."""
 

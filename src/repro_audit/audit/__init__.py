@@ -1,5 +1,6 @@
 """The audit: the loop over running and diagnosing that ends in a verdict."""
 
+from repro_audit.audit.checkpoints import compare_checkpoints
 from repro_audit.audit.comparing import compare_traces
 from repro_audit.audit.loop import run_audit
 from repro_audit.audit.matrix import MatrixRequest, run_matrix
@@ -13,6 +14,7 @@ __all__ = [
     "MatrixRequest",
     "Progress",
     "VerifyRequest",
+    "compare_checkpoints",
     "compare_traces",
     "given_from",
     "kept_of",

@@ -17,6 +17,7 @@ from repro_audit import __version__
 from repro_audit.cli import output as out
 from repro_audit.cli.compare import compare
 from repro_audit.cli.doctor import doctor
+from repro_audit.cli.fingerprint import fingerprint
 from repro_audit.cli.matrix import matrix
 from repro_audit.cli.record import record
 from repro_audit.cli.report import report
@@ -145,5 +146,5 @@ def main() -> None:
     """
 
 
-for command in (run, record, compare, verify, matrix, report, doctor):
+for command in (run, record, compare, verify, matrix, fingerprint, report, doctor):
     main.add_command(command)

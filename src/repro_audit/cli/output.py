@@ -22,7 +22,7 @@ from repro_audit.errors import (
     EXIT_INTERNAL,
     UsageError,
 )
-from repro_audit.model import Audit
+from repro_audit.model import Audit, Verdict
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -76,7 +76,12 @@ def exit_code(audit: Audit, *, exit_zero: bool) -> int:
     """
     if audit.self_check is not None and audit.self_check.differing:
         return EXIT_INTERNAL
-    code = _EXIT_CODES[audit.verdict]
+    return code_of(audit.verdict, exit_zero=exit_zero)
+
+
+def code_of(verdict: Verdict, *, exit_zero: bool) -> int:
+    """The code that a verdict ends a command with."""
+    code = _EXIT_CODES[verdict]
     return EXIT_IDENTICAL if exit_zero and code == EXIT_DIVERGENT else code
 
 
@@ -124,6 +129,16 @@ def ensure_report(format_: str, path: Path | None, *, force: bool) -> None:
         folder = _pictures_of(path)
         if folder.exists() and not force:
             raise UsageError(f"{folder}, for the pictures of {path}, exists; --force overwrites it")
+
+
+def write(text: str, path: Path) -> None:
+    """Write what a command found to `path`; raises UsageError where that fails."""
+    try:
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {path}: {error.strerror}; name another place with -o"
+        ) from error
 
 
 def deliver(audit: Audit, format_: str, path: Path) -> None:
@@ -213,7 +228,7 @@ def show(audit: Audit, format_: str) -> None:
     say(captured.get())
 
 
-def _of_the_audit() -> Iterator[str]:
+def of_the_audit() -> Iterator[str]:
     """The words that the current command was given, but for those on its report."""
     context = click.get_current_context(silent=True)
     words = iter(() if context is None else context.meta.get(WORDS, ()))
@@ -245,7 +260,7 @@ def finish(audit: Audit, format_: str, path: Path | None, *, quiet: bool = False
 
     What was run keeps its report with its traces.
     """
-    audit = replace(audit, words=tuple(_of_the_audit()))
+    audit = replace(audit, words=tuple(of_the_audit()))
     if audit.directory is not None:
         from repro_audit.report.json_report import save
 

@@ -27,16 +27,20 @@ from repro_audit.engine.fingerprints import (
 from repro_audit.engine.partials import Partial, merge, partial, partial_bytes
 from repro_audit.engine.ring import Rings
 from repro_audit.engine.samples import follow, gathered, sample, stream_of
-from repro_audit.engine.tags import TAGS
-from repro_audit.engine.views import fetched, resolved, unseen
+from repro_audit.engine.tags import ITEMSIZES, TAGS
+from repro_audit.engine.views import View, fetched, raw_array, resolved, unseen
+from repro_audit.engine.views import of_array as array_view
 
 __all__ = [
     "DIGEST_VERSION",
+    "ITEMSIZES",
     "TAGS",
     "VARIABLE",
     "Fingerprints",
     "Partial",
     "Rings",
+    "View",
+    "array_view",
     "aside",
     "available",
     "captive",
@@ -58,6 +62,7 @@ __all__ = [
     "partial_bytes",
     "plain_digest",
     "plain_sample",
+    "raw_array",
     "resolved",
     "routed",
     "row_digests",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +11,13 @@ import numpy.typing as npt
 from repro_audit.engine import reference_ulp
 from repro_audit.engine.divergence import compare_memory
 from repro_audit.engine.tags import ITEMSIZES, PARTS, TAGS
+from repro_audit.engine.views import View, raw_array
 from repro_audit.errors import UnsupportedTensorError
 from repro_audit.model import Deviation
 
 _F64 = npt.NDArray[np.float64]
+# Elements.
+_PIECE = 1 << 19
 _NUMPY = {"float16": "<f2", "float32": "<f4", "float64": "<f8", "bool": "?"}
 
 
@@ -67,14 +71,48 @@ def values(data: bytes | memoryview, dtype: str) -> _F64:
 
 
 def _rms(a: _F64, b: _F64) -> float:
-    finite = np.isfinite(a) & np.isfinite(b)
-    if not finite.all():
-        a, b = a[finite], b[finite]
+    return _rms_of(lambda: iter(((a, b),)))
+
+
+def relative_rms(a: View, b: View) -> float | None:
+    """‖a-b‖ / max(‖a‖, ‖b‖) of two tensors of one shape, over the pairs of which both are finite.
+
+    None where a dtype's elements are no numbers. In pieces of 4 MiB, some 5 ns an element.
+    """
+    if any(view.dtype not in ITEMSIZES or view.dtype.startswith("float4") for view in (a, b)):
+        return None
+    streams = [np.ascontiguousarray(raw_array(view)).reshape(-1) for view in (a, b)]
+
+    def pieces() -> Iterator[tuple[_F64, _F64]]:
+        for begin in range(0, len(streams[0]), _PIECE):
+            one, other = (stream[begin : begin + _PIECE].tobytes() for stream in streams)
+            yield values(one, a.dtype), values(other, b.dtype)
+
+    return _rms_of(pieces)
+
+
+def _rms_of(pieces: Callable[[], Iterator[tuple[_F64, _F64]]]) -> float:
     # By the largest, or squares of what is near the ends of the range are 0 or infinite.
-    largest = float(max(np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0)))
+    largest = max(
+        (
+            float(max(np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0)))
+            for a, b in _finite(pieces)
+        ),
+        default=0.0,
+    )
     if largest == 0.0:
         return 0.0
-    a, b = a / largest, b / largest
-    size = math.sqrt(max(float(a @ a), float(b @ b)))
-    apart = a - b
-    return math.sqrt(float(apart @ apart)) / size if size else 0.0
+    apart = of_a = of_b = 0.0
+    for one, other in _finite(pieces):
+        a, b = one / largest, other / largest
+        of_a, of_b = of_a + float(a @ a), of_b + float(b @ b)
+        between = a - b
+        apart += float(between @ between)
+    size = math.sqrt(max(of_a, of_b))
+    return math.sqrt(apart) / size if size else 0.0
+
+
+def _finite(pieces: Callable[[], Iterator[tuple[_F64, _F64]]]) -> Iterator[tuple[_F64, _F64]]:
+    for a, b in pieces():
+        finite = np.isfinite(a) & np.isfinite(b)
+        yield (a, b) if finite.all() else (a[finite], b[finite])

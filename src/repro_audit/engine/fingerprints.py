@@ -70,7 +70,7 @@ class Fingerprints(Mapping[str, Fingerprint]):
 
 
 def _of(x: Any, key: int) -> Fingerprint:
-    if not views.is_viewable(x) or views.is_array(x):
+    if isinstance(x, views.View) or not views.is_viewable(x) or views.is_array(x):
         return _of_view(views.of(x), key)
     if not views.is_tensor(x):
         x = views.shared(x)
@@ -108,7 +108,9 @@ def _of_state(state: Mapping[str, Any], key: int) -> Fingerprints:
 
 
 @overload
-def fingerprint(x: torch.Tensor | np.ndarray[Any, Any], key: int = 0) -> Fingerprint: ...
+def fingerprint(
+    x: torch.Tensor | np.ndarray[Any, Any] | views.View, key: int = 0
+) -> Fingerprint: ...
 @overload
 def fingerprint(
     x: Mapping[Any, Any] | torch.nn.Module | torch.optim.Optimizer, key: int = 0

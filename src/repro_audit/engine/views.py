@@ -322,6 +322,27 @@ def of_array(a: np.ndarray[Any, Any]) -> View:
     return view
 
 
+class _Exposed:
+    """A view, to NumPy an array of bytes without a meaning."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": f"|V{view.itemsize}",
+            "shape": view.shape,
+            "strides": tuple(stride * view.itemsize for stride in view.strides),
+            "data": (view.address, True),
+        }
+
+
+def raw_array(view: View) -> np.ndarray[Any, np.dtype[np.void]]:
+    """A view as an array that cannot be written, of elements of which only the size is known."""
+    import numpy as np
+
+    return np.asarray(_Exposed(view))
+
+
 def is_tensor(x: Any) -> bool:
     """Whether `x` is a torch tensor; imports nothing."""
     torch = sys.modules.get("torch")
@@ -336,7 +357,7 @@ def is_array(x: Any) -> bool:
 
 def is_viewable(x: Any) -> bool:
     """Whether `x` is a tensor or an array: what `of` takes, or refuses for its kind."""
-    return is_tensor(x) or is_array(x) or hasattr(type(x), "__dlpack__")
+    return isinstance(x, View) or is_tensor(x) or is_array(x) or hasattr(type(x), "__dlpack__")
 
 
 def shared(x: Any) -> Any:
@@ -360,7 +381,11 @@ def shared(x: Any) -> Any:
 
 
 def of(x: Any) -> View:
-    """View of a tensor, an array or what has `__dlpack__`; TypeError for anything else."""
+    """View of a tensor, an array or what has `__dlpack__`, or a view itself; TypeError for
+    anything else.
+    """
+    if isinstance(x, View):
+        return x
     if is_tensor(x):
         return of_tensor(x)
     if is_array(x):

@@ -26,6 +26,14 @@ from repro_audit.model.audit import (
     Unseen,
     Warn,
 )
+from repro_audit.model.checkpoint import (
+    CheckpointInfo,
+    CheckpointPair,
+    Comparison,
+    DifferenceKind,
+    TensorDifference,
+    ValueDifference,
+)
 from repro_audit.model.drift import (
     Amplification,
     Drift,
@@ -70,9 +78,13 @@ __all__ = [
     "CausedBy",
     "Cell",
     "ChannelDivergence",
+    "CheckpointInfo",
+    "CheckpointPair",
+    "Comparison",
     "Confirmation",
     "Cure",
     "Deviation",
+    "DifferenceKind",
     "Drift",
     "Event",
     "EventCounts",
@@ -108,10 +120,12 @@ __all__ = [
     "Start",
     "StepDrift",
     "Target",
+    "TensorDifference",
     "TensorSpec",
     "Tolerance",
     "UlpDivergence",
     "Unseen",
+    "ValueDifference",
     "Verdict",
     "Warn",
 ]

@@ -44,7 +44,7 @@ def to_json(audit: Audit) -> str:
     """`audit` as an indented JSON document of ASCII characters, ending in a newline."""
     # ASCII: a hostile name must not reach a terminal as control or direction characters, and the
     # lone surrogates of an undecodable file name have no UTF-8 form.
-    return json.dumps(_plain(_audit(audit)), indent=2, allow_nan=False, ensure_ascii=True) + "\n"
+    return json.dumps(exact(_audit(audit)), indent=2, allow_nan=False, ensure_ascii=True) + "\n"
 
 
 def save(audit: Audit, path: Path) -> None:
@@ -224,8 +224,11 @@ def _number(thread: str) -> int:
 
 
 def _ulp(ulp: UlpDivergence | None, runs: Sequence[str]) -> dict[str, Json] | None:
-    if ulp is None:
-        return None
+    return None if ulp is None else ulp_values(ulp) | {"from_runs": list(runs)}
+
+
+def ulp_values(ulp: UlpDivergence) -> dict[str, Json]:
+    """How far two tensors are apart, as all reports have it."""
     return {
         "dtype": ulp.dtype,
         "shape": list(ulp.shape),
@@ -248,7 +251,6 @@ def _ulp(ulp: UlpDivergence | None, runs: Sequence[str]) -> dict[str, Json] | No
         "less": ulp.less,
         "greater": ulp.greater,
         "histogram": list(ulp.histogram),
-        "from_runs": list(runs),
     }
 
 
@@ -352,12 +354,12 @@ def _sorted(value: Json) -> Json:
     return value
 
 
-def _plain(value: Json) -> Json:
+def exact(value: Json) -> Json:
     """`value` with the numbers that JSON readers would get wrong as strings."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): exact(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [exact(item) for item in value]
     if isinstance(value, int) and not isinstance(value, bool):
         return value if abs(value) <= _EXACT else str(value)
     if isinstance(value, float) and not math.isfinite(value):

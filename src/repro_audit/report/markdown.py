@@ -24,7 +24,7 @@ def to_markdown(audit: Audit, drawn: Sequence[tuple[str, str, str]] = ()) -> str
     told = story(audit)
     # What is no HTML is escaped by the filters.
     filled = environment(escaped=False)
-    filled.filters.update(md=_escaped, code=_code, fenced=_fenced)
+    filled.filters.update(md=escaped, code=code, fenced=_fenced)
     page = filled.get_template("report.md.j2").render(
         command=audit.command,
         target=printable(audit.target),
@@ -52,13 +52,13 @@ def _sites(overview: Overview | None) -> dict[str, Any] | None:
     return {**table, "rows": rows[:_SITES_SHOWN], "more": more}
 
 
-def _escaped(text: object) -> str:
+def escaped(text: object) -> str:
     """Text that GitHub's Markdown shows as it is: no markup, link, mention or emoji of it."""
     escaped = re.sub(r"([\\`*_{}\[\]<>#+!|~&$])", r"\\\1", str(text))
     return re.sub(r"@|://|www(?=\.)|\\#|:(?=[\w+-]+:)", rf"\g<0>{_ZERO_WIDTH}", escaped)
 
 
-def _code(text: object) -> str:
+def code(text: object) -> str:
     """Text in code's type, whatever backticks it has."""
     said = str(text)
     ticks = "`" * (max(map(len, re.findall("`+", said)), default=0) + 1)

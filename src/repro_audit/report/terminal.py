@@ -22,7 +22,7 @@ _MANIFESTS_SHOWN = 8
 _ITEMS_SHOWN = 4
 
 FIRST_AS_IS = "as-is, the first difference is"
-_HEADLINES = {
+HEADLINES = {
     "identical": ("IDENTICAL", "bold green"),
     "within-tolerance": ("WITHIN TOLERANCE", "bold green"),
     "divergent": ("DIVERGENT", "bold red"),
@@ -139,7 +139,7 @@ def _reproducer(reproducer: Reproducer | None, page: Sheet) -> None:
 
 
 def _headline(audit: Audit, page: Sheet) -> None:
-    label, style = _HEADLINES[audit.verdict]
+    label, style = HEADLINES[audit.verdict]
     reason = printable(audit.reason or "")
     if audit.matrix is not None:
         subject = subject_of(audit, audit.matrix)

@@ -1,0 +1,70 @@
+"""`repro-audit fingerprint`: which weights are in a file?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from repro_audit.cli import output as out
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  repro-audit fingerprint model.safetensors
+  repro-audit fingerprint checkpoint-500/ --tensors
+  repro-audit fingerprint model.pt --format json -o weights.json
+  repro-audit compare weights.json model.pt   are they still the same?
+""",
+)
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE..."
+)
+@click.option("--tensors", "-t", is_flag=True, help="A line for each tensor, too.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    metavar="FORMAT",
+    help="text, or json: all tensors and values, to compare with later.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write it to FILE.",
+)
+@click.option("--force", "-f", is_flag=True, help="Overwrite FILE.")
+def fingerprint(
+    *, files: tuple[Path, ...], tensors: bool, format_: str, output: Path | None, force: bool
+) -> int:
+    """Print the digest over all tensors of each checkpoint.
+
+    FILE is safetensors, a file of torch.save's, .npy, .npz, an index of shards,
+    or a directory of them, of torch.distributed.checkpoint's too. No pickle is
+    loaded, and torch need not be there. The digest is that of
+    `repro_audit.fingerprint` of the state dict in it.
+    """
+    out.ensure_writable(output, force=force)
+    from repro_audit.checkpoint import open_checkpoint, to_json
+
+    checkpoints = [open_checkpoint(file) for file in files]
+    if format_ == "json":
+        text = to_json(checkpoints)
+    else:
+        from repro_audit.report.checkpoints import fingerprint_lines
+
+        told = ((each.path, each.fingerprints, each.fingerprints.digest) for each in checkpoints)
+        text = "".join(
+            f"{line}\n" for each in told for line in fingerprint_lines(*each, tensors=tensors)
+        )
+    if output is None:
+        out.say(text)
+        return 0
+    out.write(text, output)
+    click.echo(f"wrote {output}")
+    return 0

@@ -1,0 +1,217 @@
+"""Which tensors and values of two checkpoints differ, and by how much."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import TypeVar
+
+import numpy as np
+
+from repro_audit import engine
+from repro_audit.checkpoint import Checkpoint, Held
+from repro_audit.engine.deviation import relative_rms
+from repro_audit.errors import UnsupportedTensorError
+from repro_audit.model import (
+    CheckpointPair,
+    DifferenceKind,
+    Fingerprint,
+    TensorDifference,
+    UlpDivergence,
+    ValueDifference,
+)
+
+_T = TypeVar("_T")
+# What wraps a module has a name of its own in the paths of its parameters.
+WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+# What safetensors says of a file, and other formats do not.
+METADATA = "__metadata__."
+_SEPARATOR = re.compile(r"[./]")
+
+
+def compare_pair(
+    a: Checkpoint, b: Checkpoint, *, ulp: int | None = None, ignored: Sequence[str] = ()
+) -> CheckpointPair:
+    """What `b` differs by from `a`, bit by bit; distances up to `ulp` are told as within.
+
+    Tensors are matched by name. Where no name is in both, those of wrappers (DDP's `module`,
+    torch.compile's `_orig_mod`, FSDP's) are passed over, and the prefix that most names of one have
+    and the other's lack is taken off. What is left on one side only is matched by its bits, where
+    only one tensor there has them. Names that a pattern of `ignored` fits are left out.
+    """
+    renamed, renaming = _renaming(list(a.fingerprints), list(b.fingerprints))
+
+    def kept(named: Mapping[str, _T]) -> dict[str, _T]:
+        return {
+            name: each
+            for name, each in named.items()
+            if not any(fnmatchcase(name, pattern) for pattern in ignored)
+        }
+
+    names = {renamed(name): name for name in b.fingerprints}
+    ours = kept(a.fingerprints)
+    theirs = kept({known: b.fingerprints[name] for known, name in names.items()})
+    both = [name for name in ours if name in theirs]
+    differing = [name for name in both if ours[name] != theirs[name]]
+    found = [_apart(name, names[name], a, b, ours[name], theirs[name], ulp) for name in differing]
+    missing = {name: f for name, f in ours.items() if name not in theirs}
+    further = {name: f for name, f in theirs.items() if name not in ours}
+    tied = _tied(missing, a.tensors, both)
+    tied += _tied({n: names[n] for n in further}, b.tensors, [names[n] for n in both])
+    for name in tied:
+        missing.pop(name, None)
+        further.pop(name, None)
+    moved = _moved(missing, further)
+    found += [
+        TensorDifference(old, names[new], "renamed", missing.pop(old), further.pop(new))
+        for old, new in moved
+    ]
+    found += [TensorDifference(n, n, "missing", f, None) for n, f in missing.items()]
+    found += [TensorDifference(n, names[n], "missing", None, f) for n, f in further.items()]
+    told, others = kept(a.values), kept({renamed(n): value for n, value in b.values.items()})
+    return CheckpointPair(
+        other=b.path,
+        compared=len(both),
+        identical=len(both) - len(differing),
+        values_compared=len(told.keys() & others.keys()),
+        tensors=tuple(found),
+        values=tuple(_values(told, others)),
+        tied=tuple(tied),
+        renaming=renaming,
+    )
+
+
+def _values(a: Mapping[str, object], b: Mapping[str, object]) -> Iterable[ValueDifference]:
+    for name, value in a.items():
+        if name not in b:
+            if METADATA in name:
+                continue
+            yield ValueDifference(name, value, None, "b")
+        elif (type(value), value) != (type(b[name]), b[name]):
+            yield ValueDifference(name, value, b[name], None)
+    for name, value in b.items():
+        if name not in a and METADATA not in name:
+            yield ValueDifference(name, None, value, "a")
+
+
+def _apart(
+    name: str,
+    other: str,
+    a: Checkpoint,
+    b: Checkpoint,
+    fingerprint_a: Fingerprint,
+    fingerprint_b: Fingerprint,
+    tolerated: int | None,
+) -> TensorDifference:
+    """How far two tensors of one name are apart, where that can be said."""
+    kind: DifferenceKind = "value"
+    if fingerprint_a.dtype != fingerprint_b.dtype:
+        kind = "dtype"
+    if fingerprint_a.shape != fingerprint_b.shape:
+        kind = "shape"
+    found = TensorDifference(name, other, kind, fingerprint_a, fingerprint_b)
+    held_a, held_b = a.tensors.get(name), b.tensors.get(other)
+    if kind == "shape" or held_a is None or held_b is None:
+        return found
+    view_a, view_b = held_a.view(), held_b.view()
+    try:
+        ulp = engine.compare(view_a, view_b)
+    except UnsupportedTensorError:
+        return found
+    near = (
+        tolerated is not None and ulp.max_ulp <= tolerated and not (ulp.unordered or ulp.infinity)
+    )
+    return replace(
+        found,
+        ulp=ulp,
+        rms=relative_rms(view_a, view_b),
+        flipped_bit=_flipped(view_a, view_b, ulp) if kind == "value" else None,
+        within=near and kind == "value",
+    )
+
+
+def _flipped(a: engine.View, b: engine.View, ulp: UlpDivergence) -> int | None:
+    """The bit, from the least significant one, that alone is another in the one element that is."""
+    if ulp.differing != 1 or ulp.first_index is None:
+        return None
+    index = ulp.first_index[: len(a.shape)]
+    one, other = (
+        int.from_bytes(np.asarray(engine.raw_array(view)[index]).tobytes(), "little")
+        for view in (a, b)
+    )
+    bits = one ^ other
+    return bits.bit_length() - 1 if bits.bit_count() == 1 else None
+
+
+def _tied(names: Mapping[str, object], tensors: Mapping[str, Held], both: list[str]) -> list[str]:
+    """Those of `names` whose memory goes by one of the names in `both` too: safetensors keeps it
+    once. A mapping's values, where they are names, are those that `tensors` has.
+    """
+    places = {_place(tensors[name]) for name in both if name in tensors}
+    found = []
+    for name, own in names.items():
+        held = tensors.get(own if isinstance(own, str) else name)
+        if held is not None and _place(held) in places:
+            found.append(name)
+    return found
+
+
+def _place(held: Held) -> tuple[object, ...]:
+    views = [part.view for part in held.parts]
+    return held.dtype, held.shape, *((view.address, view.strides) for view in views)
+
+
+def _moved(a: Mapping[str, Fingerprint], b: Mapping[str, Fingerprint]) -> list[tuple[str, str]]:
+    """Names of the same bits on both sides, where there is no doubt which belong together."""
+    once_a, once_b = (
+        {f: name for name, f in side.items() if count[f] == 1}
+        for side, count in ((a, Counter(a.values())), (b, Counter(b.values())))
+    )
+    return [(name, once_b[f]) for f, name in once_a.items() if f in once_b]
+
+
+def _renaming(a: list[str], b: list[str]) -> tuple[Callable[[str], str], str | None]:
+    """How names of `b` are read as those of `a`, and what to say of it."""
+    if not a or not b or not set(a).isdisjoint(b):
+        return str, None
+    plain_a, plain_b = ({_unwrapped(name): name for name in side} for side in (a, b))
+    if len(plain_a) < len(a) or len(plain_b) < len(b):
+        return str, None
+    said = sorted(
+        {part for name in (*a, *b) for part in _SEPARATOR.split(name) if part in WRAPPERS}
+    )
+    taken, given = _prefix(plain_a, plain_b), _prefix(plain_b, plain_a)
+    if taken:
+        said.append(taken)
+    elif given:
+        said.append(given)
+
+    def read(name: str) -> str:
+        plain = _unwrapped(name)
+        if taken:
+            plain = plain[len(taken) :] if plain.startswith(taken) else plain
+        elif given:
+            plain = given + plain
+        return plain_a.get(plain, name)
+
+    if not any(read(name) in plain_a.values() for name in b):
+        return str, None
+    return read, ", ".join(f"'{part}'" for part in said)
+
+
+def _unwrapped(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def _prefix(short: Mapping[str, object], long: Mapping[str, object]) -> str:
+    """What most names of `long` begin with before one of `short`; empty where none does."""
+    met = Counter(
+        name[: cut.end()]
+        for name in long
+        for cut in _SEPARATOR.finditer(name)
+        if name[cut.end() :] in short
+    )
+    return met.most_common(1)[0][0] if met else ""
