@@ -145,6 +145,8 @@ def test_a_module_that_was_saved_whole(
     same(tmp_path / "a.pt", trained[0])
 
 
+# torch 2.11 warns even where it is told.
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
 def test_of_tensors_of_other_kinds_all_that_they_are_made_of(tmp_path: Path) -> None:
     places = torch.tensor([[0, 1], [1, 2]])
     for name, held in (("a.pt", [1.0, 2.0]), ("b.pt", [1.0, 3.0])):

@@ -127,7 +127,13 @@ def test_settings_that_contradict_are_recorded_as_unreadable() -> None:
         import torch
         from repro_audit.control.settings import torch_settings
         torch.backends.fp32_precision = "ieee"
-        print(torch_settings(torch)["backends.cudnn.allow_tf32"])
+        # Not every version contradicts itself there.
+        try:
+            expected = str(torch.backends.cudnn.allow_tf32)
+        except RuntimeError:
+            expected = "unreadable: "
+        found = str(torch_settings(torch)["backends.cudnn.allow_tf32"])
+        print(found.startswith(expected), expected)
         """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
@@ -136,4 +142,4 @@ def test_settings_that_contradict_are_recorded_as_unreadable() -> None:
         timeout=60,
         check=True,
     )
-    assert done.stdout.startswith("unreadable: ")
+    assert done.stdout.startswith("True ")
