@@ -238,7 +238,7 @@ def test_devices_and_modes(audit, program, first_run) -> None:
         assert first_run() == printed
     result = audit("train.py", "--device", "cuda", env={"CUDA_VISIBLE_DEVICES": ""})
     assert result.code == 2
-    assert "no op ran on cuda" in result.stderr
+    assert "no op ran on cuda (only on cpu), and torch finds no cuda device here" in result.stderr
     assert "repro-audit run train.py --device cuda -- --device cuda" in result.stderr
     result = audit("train.py", "--steps", "1", "--lr", "0.1")
     assert result.code == 2

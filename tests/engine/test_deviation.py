@@ -8,7 +8,9 @@ import struct
 import pytest
 import torch
 
-from repro_audit.engine.deviation import deviation, values
+from repro_audit.engine import View
+from repro_audit.engine.deviation import deviation, relative_rms, values
+from repro_audit.engine.views import of as view_of
 
 
 def floats(*numbers: float) -> bytes:
@@ -108,3 +110,48 @@ def test_integers_by_their_difference() -> None:
 )
 def test_no_distance(dtypes: tuple[str, str], other: bytes) -> None:
     assert of(floats(1.0), other, dtypes) is None
+
+
+def views(a: torch.Tensor, b: torch.Tensor) -> tuple[View, View]:
+    return view_of(a), view_of(b)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float32", "float64", "bfloat16", "float16", "complex64", "int32"]
+)
+@pytest.mark.parametrize("numel", [0, 1, 1000, 200_000])
+def test_of_whole_tensors_as_of_streams(dtype: str, numel: int) -> None:
+    generator = torch.Generator().manual_seed(numel)
+    kind = getattr(torch, dtype)
+    a = (torch.randn(numel, generator=generator) * 100).to(kind)
+    b = a.to(torch.complex128) * 1.01
+    b = (
+        b.to(kind)
+        if kind.is_complex
+        else torch.tensor(b.real.tolist(), dtype=torch.float64).to(kind)
+    )
+    expected = deviation(bytes_of(a), bytes_of(b), (dtype, dtype), numel)
+    assert relative_rms(*views(a, b)) == pytest.approx(expected.rms, rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-200, 1.0, 1e200, 1.7e308])
+def test_of_whole_tensors_at_the_ends_of_the_range(scale: float) -> None:
+    a = torch.tensor([scale, scale / 2], dtype=torch.float64)
+    b = torch.tensor([scale, scale / 4], dtype=torch.float64)
+    assert relative_rms(*views(a, b)) == pytest.approx(0.25 / math.sqrt(1.25), rel=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_of_whole_tensors_what_is_finite_on_both_sides(dtype: torch.dtype) -> None:
+    a = torch.tensor([1.0, math.nan, 1.0, math.inf], dtype=dtype)
+    b = torch.tensor([1.0, 1.0, 1.5, math.inf], dtype=dtype)
+    assert relative_rms(*views(a, b)) == pytest.approx(0.5 / math.sqrt(1 + 1.5**2))
+
+
+def test_of_whole_tensors_strides_and_other_dtypes() -> None:
+    a = torch.arange(1.0, 13.0).reshape(3, 4)
+    b = a.t().contiguous().t().double() * 1.5
+    assert relative_rms(*views(a, b)) == pytest.approx(1 / 3)
+    assert relative_rms(*views(a * 0, b * 0)) == 0.0
+    eighths = a.to(torch.float8_e4m3fn)
+    assert relative_rms(*views(eighths, eighths)) == 0.0

@@ -36,6 +36,7 @@ from repro_audit.model import (
     SiteKey,
     Warn,
 )
+from repro_audit.replicate.machine import machine
 
 _NOTHING = EventCounts(0, 0, 0)
 # What differs between runs on two devices because they are two.
@@ -262,6 +263,8 @@ def check_device(request: AuditRequest, run: Finished, device: str | None) -> No
     if kind in seen:
         return
     said = f"no op ran on {device} (only on {', '.join(seen) or 'no device'})"
+    if kind != "cpu" and not machine().devices.get(kind):
+        said += f", and torch finds no {kind} device here"
     if request.between_devices:
         raise UsageError(
             f"{said}. A script chooses its own device: let it take the one that the variable "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from repro_audit.model import Deviation
 
 _F64 = npt.NDArray[np.float64]
 # Elements.
-_PIECE = 1 << 19
+_PIECE = 1 << 16
 _NUMPY = {"float16": "<f2", "float32": "<f4", "float64": "<f8", "bool": "?"}
 
 
@@ -71,48 +71,58 @@ def values(data: bytes | memoryview, dtype: str) -> _F64:
 
 
 def _rms(a: _F64, b: _F64) -> float:
-    return _rms_of(lambda: iter(((a, b),)))
+    finite = np.isfinite(a) & np.isfinite(b)
+    if not finite.all():
+        a, b = a[finite], b[finite]
+    # By the largest, or squares of what is near the ends of the range are 0 or infinite.
+    largest = float(max(np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0)))
+    if largest == 0.0:
+        return 0.0
+    return _relative(*_squares(a / largest, b / largest))
 
 
 def relative_rms(a: View, b: View) -> float | None:
     """‖a-b‖ / max(‖a‖, ‖b‖) of two tensors of one shape, over the pairs of which both are finite.
 
-    None where a dtype's elements are no numbers. In pieces of 4 MiB, some 5 ns an element.
+    None where a dtype's elements are no numbers. In pieces of 64 Ki elements, some 10 ns each.
     """
-    if any(view.dtype not in ITEMSIZES or view.dtype.startswith("float4") for view in (a, b)):
+    if any(view.dtype.startswith("float4") for view in (a, b)):
         return None
     streams = [np.ascontiguousarray(raw_array(view)).reshape(-1) for view in (a, b)]
 
     def pieces() -> Iterator[tuple[_F64, _F64]]:
         for begin in range(0, len(streams[0]), _PIECE):
-            one, other = (stream[begin : begin + _PIECE].tobytes() for stream in streams)
+            one, other = (stream[begin : begin + _PIECE].data.cast("B") for stream in streams)
             yield values(one, a.dtype), values(other, b.dtype)
 
-    return _rms_of(pieces)
+    scale = 1.0
+    # The squares of all other dtypes' numbers are within float64's range.
+    if {a.dtype, b.dtype} & {"float64", "complex128"}:
+        finite = (side[np.isfinite(side)] for pair in pieces() for side in pair)
+        scale = max((float(np.abs(side).max(initial=0.0)) for side in finite), default=0.0) or 1.0
+    sums = np.zeros(3)
+    for one, other in pieces():
+        x, y = (one, other) if scale == 1.0 else (one / scale, other / scale)
+        with np.errstate(invalid="ignore"):
+            found = _squares(x, y)
+        if not np.isfinite(found).all():
+            finite_pairs = np.isfinite(x) & np.isfinite(y)
+            found = _squares(x[finite_pairs], y[finite_pairs])
+        sums += found
+    return _relative(*sums)
 
 
-def _rms_of(pieces: Callable[[], Iterator[tuple[_F64, _F64]]]) -> float:
-    # By the largest, or squares of what is near the ends of the range are 0 or infinite.
-    largest = max(
-        (
-            float(max(np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0)))
-            for a, b in _finite(pieces)
-        ),
-        default=0.0,
-    )
-    if largest == 0.0:
-        return 0.0
-    apart = of_a = of_b = 0.0
-    for one, other in _finite(pieces):
-        a, b = one / largest, other / largest
-        of_a, of_b = of_a + float(a @ a), of_b + float(b @ b)
-        between = a - b
-        apart += float(between @ between)
+def _squares(a: _F64, b: _F64) -> tuple[float, float, float]:
+    """‖a-b‖², ‖a‖² and ‖b‖²."""
+    return _square(a - b), _square(a), _square(b)
+
+
+def _square(x: _F64) -> float:
+    # Not BLAS's dot product: its sum depends on how many threads it takes, and they wait for each
+    # other where the machine is busy.
+    return float(np.einsum("i,i->", x, x))
+
+
+def _relative(apart: float, of_a: float, of_b: float) -> float:
     size = math.sqrt(max(of_a, of_b))
     return math.sqrt(apart) / size if size else 0.0
-
-
-def _finite(pieces: Callable[[], Iterator[tuple[_F64, _F64]]]) -> Iterator[tuple[_F64, _F64]]:
-    for a, b in pieces():
-        finite = np.isfinite(a) & np.isfinite(b)
-        yield (a, b) if finite.all() else (a[finite], b[finite])
