@@ -6,6 +6,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -287,7 +288,7 @@ def test_a_recording_says_what_it_kept(recorded, tmp_path: Path) -> None:
     sizes = {}
     for capture in ("none", "sample", "full"):
         recorded(f"{capture}.audit", "--capture", capture)
-        with sqlite3.connect(tmp_path / f"{capture}.audit") as connection:
+        with closing(sqlite3.connect(tmp_path / f"{capture}.audit")) as connection:
             sizes[capture] = [
                 connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
                 for table in ("sample", "payload")
@@ -297,7 +298,7 @@ def test_a_recording_says_what_it_kept(recorded, tmp_path: Path) -> None:
     assert sizes["sample"][1] == 0
     assert sizes["full"][1] == sizes["full"][0] == sizes["sample"][0]
     recorded("little.audit", "--capture", "full", "--budget", "20K")
-    with sqlite3.connect(tmp_path / "little.audit") as connection:
+    with closing(sqlite3.connect(tmp_path / "little.audit")) as connection:
         kept = "SELECT sum(length(data)), count(*) FROM payload"
         total, count = connection.execute(kept).fetchone()
     assert 0 < total <= 20 * 1024

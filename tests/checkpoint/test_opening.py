@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import os
+import pickle
 import subprocess
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,10 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
 
 import repro_audit as ra
 from repro_audit.checkpoint import is_checkpoint, open_checkpoint
+from repro_audit.diagnose.checkpoints import compare_pair
 from repro_audit.engine import TAGS
 from repro_audit.errors import CheckpointError, UsageError
 
@@ -77,7 +82,7 @@ def test_safetensors_of_every_dtype(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_file(state(NOT_IN_SAFETENSORS), path, metadata={"of": "a test"})
     same(path, state(NOT_IN_SAFETENSORS))
-    assert open_checkpoint(path).values == {"__metadata__.of": "a test"}
+    assert open_checkpoint(path).metadata == {"of": "a test"}
 
 
 def test_numpy_files(tmp_path: Path) -> None:
@@ -113,10 +118,10 @@ def test_what_a_training_script_saves(
     same(tmp_path / "a.pt", saved)
     values = open_checkpoint(tmp_path / "a.pt").values
     assert values["epoch"] == 4
-    assert values["best"] == "inf"
+    assert values["best"] == "float inf"
     assert values["optimizer.param_groups.0.lr"] == 0.1
     assert values["optimizer.param_groups.0.foreach"] is None
-    assert (values["names.1"], values["seen"], values["numpy.0"]) == ("b", "1, 2", "MT19937")
+    assert (values["names.1"], values["seen"], values["numpy.0"]) == ("b", "set {1, 2}", "MT19937")
     assert (values["device"], values["dtype"]) == ("torch.device", "torch.float16")
     assert values["note"] == "3 bytes, BLAKE2b cf4ab791c62b8d2b2109c90275287816"
 
@@ -177,7 +182,7 @@ def test_a_value_that_holds_itself(tmp_path: Path) -> None:
     held: dict[str, Any] = {"a": torch.ones(2)}
     held["self"] = held
     torch.save(held, tmp_path / "a.pt")
-    assert open_checkpoint(tmp_path / "a.pt").values == {"self": "itself"}
+    assert open_checkpoint(tmp_path / "a.pt").values == {"self": "what it is in"}
 
 
 def test_shards_are_one_checkpoint(tmp_path: Path) -> None:
@@ -273,11 +278,11 @@ DAMAGED = [
     ("no checkpoint", b"hello", "no checkpoint of a known kind"),
     ("empty", b"", "no checkpoint of a known kind"),
     ("no zip", b"PK\x03\x04hello", "damaged"),
-    ("a header of another file", b"\x02\0\0\0\0\0\0\0{]", "header of .* is damaged"),
+    ("a header of another file", b"\x02\0\0\0\0\0\0\0{]", "a.pt is damaged, or of a kind"),
     ("a cut header", b"\xff\0\0\0\0\0\0\0{}", "lies beyond the end"),
     ("other JSON", b"{}", "no fingerprints"),
-    ("no JSON", b"{", "damaged, or no file of fingerprints"),
-    ("NumPy's, cut", b"\x93NUMPY\x01\x00", "no arrays of numbers"),
+    ("no JSON", b"{", "a.pt is damaged, or of a kind"),
+    ("NumPy's, cut", b"\x93NUMPY\x01\x00", "a.pt is damaged, or of a kind"),
 ]
 
 
@@ -341,7 +346,7 @@ def test_files_of_old_and_other_kinds(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"none of torch\.save's"):
         open_checkpoint(tmp_path / "a.zip")
     np.save(tmp_path / "objects.npy", np.array([{}], object))
-    with pytest.raises(CheckpointError, match="without objects"):
+    with pytest.raises(CheckpointError, match="Object arrays"):
         open_checkpoint(tmp_path / "objects.npy")
 
 
@@ -367,3 +372,192 @@ def test_torch_is_not_imported(tmp_path: Path) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert said.stdout.strip() == ra.fingerprint(state(NEVER)).composite
+
+
+def differ(tmp_path: Path, one: Any, other: Any) -> bool:
+    """Whether two things are told apart once they are saved."""
+    torch.save(one, tmp_path / "one.pt")
+    torch.save(other, tmp_path / "other.pt")
+    pair = compare_pair(*(open_checkpoint(tmp_path / name) for name in ("one.pt", "other.pt")))
+    return bool(pair.tensors or pair.values)
+
+
+class Marked(torch.Tensor):
+    """A subclass with an attribute."""
+
+
+def marked(tag: object) -> torch.Tensor:
+    made = torch.ones(2).as_subclass(Marked)
+    made.tag = tag
+    return made
+
+
+def sequential(**options: Any) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(**options))
+
+
+def buffered(value: float) -> torch.nn.Module:
+    module = torch.nn.Module()
+    module.register_buffer("passing", torch.full((2,), value), persistent=False)
+    return module
+
+
+def attributed(value: object) -> collections.OrderedDict[str, Any]:
+    made: collections.OrderedDict[str, Any] = collections.OrderedDict(a=1)
+    made.extra = value
+    return made
+
+
+def optimizer(lr: float) -> torch.optim.Optimizer:
+    net = sequential(p=0.1)
+    made = torch.optim.Adam(net.parameters(), lr=lr)
+    net(torch.ones(1, 2)).sum().backward()
+    made.step()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (marked(1), marked(2)),
+        (marked(torch.ones(1)), marked(torch.zeros(1))),
+        (marked(1), torch.ones(2)),
+        (sequential(p=0.1), sequential(p=0.5)),
+        (buffered(1.0), buffered(2.0)),
+        (attributed(1), attributed(2)),
+        (attributed(torch.ones(1)), attributed(torch.zeros(1))),
+        (optimizer(0.1), optimizer(0.2)),
+        (
+            {"a.b": torch.ones(1), "a": {"b": torch.ones(1)}},
+            {"a.b": torch.zeros(1), "a": {"b": torch.ones(1)}},
+        ),
+        ({"a.b": 1, "a": {"b": 2}}, {"a.b": 3, "a": {"b": 2}}),
+        ({1: torch.ones(1), "1": torch.ones(1)}, {1: torch.zeros(1), "1": torch.ones(1)}),
+        (collections.deque([7, 8], maxlen=3), collections.deque([7, 8], maxlen=5)),
+        ({1, 2}, {"1", "2"}),
+        ({"a, b"}, {"a", "b"}),
+        (0.0, -0.0),
+        (2**60, str(2**60)),
+        ({"x": {}}, {}),
+        ([], {}),
+        (list(range(100)), [*range(99), 100]),
+        ("a" * 20_000, "a" * 19_999 + "b"),
+        (1, True),
+        (1, 1.0),
+        (np.array(["a"]), np.array(["b"])),
+        (np.array([{}, 1], object), np.array([{}, 2], object)),
+        (np.array([(1, 2.0)], "i4,f8"), np.array([(1, 3.0)], "i4,f8")),
+    ],
+)
+def test_nothing_is_left_out(tmp_path: Path, one: Any, other: Any) -> None:
+    assert not differ(tmp_path, one, one)
+    assert differ(tmp_path, one, other) == (one is not other)
+
+
+SHARDED_TENSOR = """
+import sys
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/meet", rank=0, world_size=1)
+mesh = init_device_mesh("cpu", (1,))
+for name in "ab":
+    held = distribute_tensor(torch.full((4,), float(ord(name))), mesh, [Shard(0)])
+    torch.save({"w": held}, f"{sys.argv[1]}/{name}.pt")
+dist.destroy_process_group()
+"""
+
+
+def test_tensors_that_wrap_others(tmp_path: Path) -> None:
+    words = [sys.executable, "-W", "ignore", "-c", SHARDED_TENSOR, str(tmp_path)]
+    subprocess.run(words, check=True, timeout=120)
+    a, b = (open_checkpoint(tmp_path / f"{name}.pt") for name in "ab")
+    assert "w._local_tensor" in a.fingerprints
+    assert [found.name for found in compare_pair(a, b).tensors] == ["w._local_tensor"]
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_arrays_and_pickles_of_any_protocol(tmp_path: Path, protocol: int) -> None:
+    held = {"a": np.arange(6.0).reshape(2, 3), "f": np.asfortranarray(np.ones((2, 3))), "n": 1}
+    torch.save(held, tmp_path / "a.pt", pickle_protocol=protocol)
+    same(tmp_path / "a.pt", held)
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(held, protocol))
+    same(tmp_path / "a.pkl", held)
+
+
+def test_files_of_a_directory_by_what_is_in_them(tmp_path: Path) -> None:
+    for folder in ("unet", "vae"):
+        (tmp_path / folder).mkdir()
+        save_file({"w": torch.full((2,), float(len(folder)))}, tmp_path / folder / "m.safetensors")
+        torch.save({"w": torch.ones(3)}, tmp_path / folder / "m.bin")
+    torch.save({"seed": torch.ones(1)}, tmp_path / "random_states_0.pkl")
+    torch.save({"n": torch.ones(1)}, tmp_path / "last.pth.tar")
+    (tmp_path / "train.bin").write_bytes(bytes(range(200)))
+    (tmp_path / "empty.bin").touch()
+    (tmp_path / "trainer_state.json").write_text("{}")
+    found = open_checkpoint(tmp_path)
+    assert set(found.fingerprints) == {
+        *(f"{folder}/m.{kind}/w" for folder in ("unet", "vae") for kind in ("bin", "safetensors")),
+        "random_states_0/seed",
+        "last/n",
+    }
+    assert found.unread == ("empty.bin", "train.bin", "trainer_state.json")
+
+
+def test_an_index_of_what_is_not_there(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(1)}, tmp_path / "m.safetensors")
+    index = tmp_path / "m.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "m.safetensors", "b": "m.safetensors"}}))
+    with pytest.raises(CheckpointError, match="names b, which no shard has"):
+        open_checkpoint(index)
+
+
+def test_a_part_of_a_distributed_checkpoint_is_none(tmp_path: Path) -> None:
+    dcp.save(
+        {"a": torch.ones(2), "b": torch.zeros(2)}, checkpoint_id=tmp_path / "whole", no_dist=True
+    )
+    assert len(open_checkpoint(tmp_path / "whole").fingerprints) == 2
+    with pytest.raises(CheckpointError, match="name the directory"):
+        open_checkpoint(next((tmp_path / "whole").glob("*.distcp")))
+
+
+def test_a_program_is_no_checkpoint(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="TorchScript"):
+        open_checkpoint(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"\x80\x02" + b"(" * 1_000_000 + b"t" * 1_000_000 + b".",  # nested without end
+        b"\x80\x02}" + b")" + b"\x85" * 1_000_000 + b"K\x01s.",  # a key that is
+        b"\x80\x02)q\x00" + b"(h\x00h\x00tq\x00" * 60 + b".",
+        b"\x80\x02]q\x00" + b"(h\x00h\x00lq\x00" * 60 + b".",  # itself, twice, sixty times over
+        b"\x80\x02c_codecs\nencode\nX\x00\x00\x10\x00" + b"a" * (1 << 20),
+    ],
+    ids=["deep", "deep key", "tuples", "lists", "cut"],
+)
+def test_a_hostile_pickle_ends_in_a_message(tmp_path: Path, pickled: bytes) -> None:
+    (tmp_path / "a.pkl").write_bytes(pickled)
+    with pytest.raises(CheckpointError, match=r"a\.pkl"):
+        open_checkpoint(tmp_path / "a.pkl")
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="it is no file"):
+        open_checkpoint(tmp_path / "a.pt")
+
+
+def test_names_that_have_no_bytes(tmp_path: Path) -> None:
+    torch.save({"\ud800": torch.ones(1), "n": "\ud800"}, tmp_path / "a.pt")
+    found = open_checkpoint(tmp_path / "a.pt")
+    assert list(found.fingerprints) == ["\\ud800"]
+    assert found.values == {"n": "\\ud800"}
+    assert len(found.fingerprints.composite) == 32

@@ -17,13 +17,15 @@ from repro_audit.model import CheckpointPair
 
 
 def checkpoint(
-    arrays: Mapping[str, Any], values: Mapping[str, Value] | None = None, path: str = "a"
+    arrays: Mapping[str, Any],
+    values: Mapping[str, Value] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> Checkpoint:
     tensors = {
         name: each if isinstance(each, Held) else Held.of(array_view(np.asarray(each)))
         for name, each in arrays.items()
     }
-    return Checkpoint(path, "torch", tensors, values or {})
+    return Checkpoint("a", "torch", tensors, values or {}, metadata or {})
 
 
 def kinds(pair: CheckpointPair) -> list[tuple[str, str, str]]:
@@ -129,6 +131,11 @@ def test_tied_tensors_are_kept_once_by_some_formats() -> None:
     for a, b in ((tied, plain), (plain, tied)):
         pair = compare_pair(checkpoint(a), checkpoint(b))
         assert (pair.tensors, pair.tied, pair.identical) == ((), ("head",), 1)
+    # Fingerprints that were kept tell it too.
+    fingerprints, ties = checkpoint(tied).fingerprints, checkpoint(tied).ties
+    kept = Checkpoint("k", "fingerprints", {}, {}, kept=fingerprints, kept_ties=ties)
+    for a, b in ((kept, checkpoint(plain)), (checkpoint(plain), kept)):
+        assert compare_pair(a, b).tied == ("head",)
     # Equal bits are not enough.
     untied = {"wte": shared, "head": copy}
     assert kinds(compare_pair(checkpoint(untied), checkpoint(plain))) == [
@@ -160,15 +167,49 @@ def test_names_of_wrappers_and_prefixes(a: list[str], b: list[str], said: str | 
 
 def test_names_that_match_are_not_read_otherwise() -> None:
     a = checkpoint({"x": FLOATS, "module.y": FLOATS + 1})
-    b = checkpoint({"x": FLOATS, "y": FLOATS + 1})
+    b = checkpoint({"x": FLOATS, "z": FLOATS + 2})
     pair = compare_pair(a, b)
     assert pair.renaming is None
-    assert kinds(pair) == [("renamed", "module.y", "y")]
+    assert kinds(pair) == [("missing", "module.y", "module.y"), ("missing", "z", "z")]
 
 
 def test_names_that_would_become_one_are_left() -> None:
     a = checkpoint({"module.x": FLOATS, "_orig_mod.x": FLOATS + 1})
     assert compare_pair(a, checkpoint({"x": FLOATS + 2})).renaming is None
+
+
+def test_wrappers_are_passed_over_where_some_names_match_anyway() -> None:
+    a = checkpoint({"model.module.x": FLOATS, "model.module.y": FLOATS, "optimizer.m": FLOATS})
+    b = checkpoint({"model.x": FLOATS, "model.y": FLOATS + 1, "optimizer.m": FLOATS})
+    pair = compare_pair(a, b)
+    assert (pair.compared, pair.identical, pair.renaming) == (3, 2, "'module'")
+
+
+def test_no_two_names_become_one() -> None:
+    a = checkpoint({"module.x": FLOATS})
+    b = checkpoint({"model.x": FLOATS + 5, "x": FLOATS})
+    pair = compare_pair(a, b)
+    assert len(pair.tensors) == 1
+    assert pair.tensors[0].other == "model.x"
+
+
+def test_a_tolerance_is_for_floats() -> None:
+    for a, b in ((5, 6), (True, False)):
+        pair = compare_pair(checkpoint({"n": a}), checkpoint({"n": b}), ulp=1)
+        assert not pair.tensors[0].within
+
+
+def test_a_step_of_training_is_no_fault_of_memory() -> None:
+    before = checkpoint({"n": np.array(4), "step": np.float32(2.0), "w": FLOATS})
+    after = checkpoint({"n": np.array(5), "step": np.float32(4.0), "w": FLOATS})
+    assert {found.flipped_bit for found in compare_pair(before, after).tensors} == {None}
+    flag = compare_pair(checkpoint({"f": [True, True]}), checkpoint({"f": [True, False]}))
+    assert flag.tensors[0].flipped_bit is None
+
+
+def test_zeros_of_either_sign_are_values_apart() -> None:
+    pair = compare_pair(checkpoint({}, {"x": 0.0}), checkpoint({}, {"x": -0.0}))
+    assert len(pair.values) == 1
 
 
 def test_ignored_names() -> None:
@@ -179,18 +220,22 @@ def test_ignored_names() -> None:
 
 
 def test_metadata_that_one_format_has_is_no_difference() -> None:
-    a = checkpoint({"w": FLOATS}, {"__metadata__.format": "pt"})
+    a = checkpoint({"w": FLOATS}, metadata={"format": "pt"})
     assert compare_pair(a, checkpoint({"w": FLOATS})).values == ()
     assert compare_pair(checkpoint({"w": FLOATS}), a).values == ()
-    other = checkpoint({"w": FLOATS}, {"__metadata__.format": "np"})
-    assert len(compare_pair(a, other).values) == 1
+    other = checkpoint({"w": FLOATS}, metadata={"format": "np"})
+    (found,) = compare_pair(a, other).values
+    assert (found.name, found.a, found.b) == ("__metadata__.format", "pt", "np")
+    assert len(compare_pair(a, checkpoint({"w": FLOATS}, metadata={"of": "pt"})).values) == 2
+    # A name that only looks like it is a value as all are.
+    named = checkpoint({"w": FLOATS}, {"cfg.__metadata__.lr": 1})
+    assert len(compare_pair(named, checkpoint({"w": FLOATS})).values) == 1
 
 
 def test_fingerprints_alone_tell_equal_from_not() -> None:
     a = checkpoint({"w": FLOATS, "v": FLOATS})
-    kept = Checkpoint(
-        "k", "fingerprints", {}, {}, checkpoint({"w": FLOATS, "v": -FLOATS}).fingerprints
-    )
+    fingerprints = checkpoint({"w": FLOATS, "v": -FLOATS}).fingerprints
+    kept = Checkpoint("k", "fingerprints", {}, {}, kept=fingerprints)
     (found,) = compare_pair(kept, a).tensors
     assert (found.name, found.kind, found.ulp) == ("v", "value", None)
 
@@ -205,8 +250,8 @@ def test_parts_are_put_together() -> None:
         with pytest.raises(CheckpointError, match=said):
             Held("float32", (5, 7), wrong).view()
     with pytest.raises(CheckpointError, match="does not fit"):
-        Held("float32", (5, 7), (Part((4, 0), array_view(whole[:3])),)).view()
+        Held("float32", (5, 7), (Part((4, 0), array_view(whole)),)).view()
 
 
 def test_paths_are_of_no_matter(tmp_path: Path) -> None:
-    assert compare_pair(checkpoint({}), checkpoint({}, path="b")).other == "b"
+    assert compare_pair(checkpoint({}), checkpoint({})).other == "a"

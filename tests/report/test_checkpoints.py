@@ -36,12 +36,16 @@ BASE = {f"layers.{i}.w": FLOATS + np.float32(i) for i in range(8)}
 NEAR = {name: np.nextafter(held, np.float32(99)) for name, held in BASE.items()}
 
 
-@pytest.fixture(params=["identical", "near", "far", "within", "several", "other", "converted"])
+@pytest.fixture(
+    params=["identical", "near", "far", "corrupt", "within", "several", "other", "converted"]
+)
 def named(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[str, Comparison]:
     flipped = FLOATS.copy()
     flipped.view(np.uint32)[0, 0] ^= np.uint32(1 << 30)
+    corrupt = {**BASE, "layers.2.w": BASE["layers.2.w"].copy()}
+    corrupt["layers.2.w"].view(np.uint32)[1, 1] ^= np.uint32(1 << 21)
     far = {
         **BASE,
         "layers.0.w": flipped,
@@ -57,6 +61,7 @@ def named(
         "identical": ([BASE, BASE], {}),
         "near": ([BASE, NEAR], {}),
         "far": ([BASE, far], {}),
+        "corrupt": ([BASE, corrupt], {}),
         "within": ([BASE, NEAR], {"ulp": 4, "ignored": ("layers.3*",)}),
         "several": ([BASE, BASE, NEAR], {}),
         "other": ([BASE, {"x": np.ones(3)}], {}),

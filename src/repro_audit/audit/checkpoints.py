@@ -54,19 +54,28 @@ def _info(checkpoint: Checkpoint) -> CheckpointInfo:
         tensors=len(fingerprints),
         nbytes=sum(f.nbytes for f in fingerprints.values()),
         values=len(checkpoint.values),
+        unread=checkpoint.unread,
     )
 
 
 def _verdict(pairs: Sequence[CheckpointPair]) -> tuple[Verdict, str | None]:
-    for pair in pairs:
-        renamed = any(found.kind == "renamed" for found in pair.tensors)
-        if pair.compared or renamed:
-            continue
-        if pair.tensors:
-            return "different-program", "no tensor has the same name, or the same bits, in both"
-        if not pair.values_compared and not pair.values:
-            return "inconclusive", "there is nothing in them to compare"
-    differing = [found for pair in pairs for found in pair.tensors]
-    if any(pair.values for pair in pairs) or not all(found.within for found in differing):
+    """That of the pairs, the worst of which is a difference: it is known, whatever others are."""
+    found = [_of_pair(pair) for pair in pairs]
+    if "divergent" in found:
         return "divergent", None
-    return ("within-tolerance" if differing else "identical"), None
+    if "different-program" in found:
+        return "different-program", "no tensor has the same name, or the same bits, in both"
+    if "inconclusive" in found:
+        return "inconclusive", "there is nothing in them to compare"
+    return ("within-tolerance" if "within-tolerance" in found else "identical"), None
+
+
+def _of_pair(pair: CheckpointPair) -> Verdict:
+    if not (pair.compared or any(found.kind == "renamed" for found in pair.tensors)):
+        if pair.tensors:
+            return "different-program"
+        if not pair.values_compared and not pair.values:
+            return "inconclusive"
+    if pair.values or not all(found.within for found in pair.tensors):
+        return "divergent"
+    return "within-tolerance" if pair.tensors else "identical"

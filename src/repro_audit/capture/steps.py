@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch._C import _current_autograd_node
-from torch.fx import GraphModule, _symbolic_trace, graph_module
+from torch.fx import GraphModule, graph_module
+from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 from torch.jit import _trace
 from torch.nn.modules import module as hooks
 from torch.optim import optimizer as optimizers
@@ -135,7 +136,7 @@ class Steps:
 
         To trace it, to check a trace, or as a graph that torch made.
         """
-        if _symbolic_trace._is_fx_tracing_flag:
+        if is_fx_symbolic_tracing():
             return True
         at: FrameType | None = caller
         while at is not None and at.f_code.co_filename in _CALLING_FILES:

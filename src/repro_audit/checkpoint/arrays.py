@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import hashlib
+from typing import Any
+
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from repro_audit.checkpoint.contents import Held
-from repro_audit.checkpoint.memory import UNREADABLE, Reading, Span
+from repro_audit.checkpoint.contents import Held, Value, name_of
+from repro_audit.checkpoint.memory import Reading, Span
 from repro_audit.engine import array_view
-from repro_audit.errors import CheckpointError, UnsupportedTensorError
+from repro_audit.errors import UnsupportedTensorError
 
 MAGIC = b"\x93NUMPY"
 
 
-def read_arrays(span: Span) -> dict[str, Held]:
-    """The arrays of an .npz file by their names, that of an .npy file under `array`.
+def read_arrays(span: Span) -> tuple[dict[str, Held], dict[str, Value]]:
+    """The arrays of an .npz file by their names, that of an .npy file under `array`; those of words
+    and dates are values.
 
-    Raises CheckpointError where it is damaged, or holds Python's objects, which are pickles.
+    Raises what NumPy does where it is damaged, or holds Python's objects, which are pickles.
     """
-    try:
-        with Reading(span) as file:
-            found = np.load(file, allow_pickle=False)
-            if isinstance(found, NpzFile):
-                with found:
-                    return {name: Held.of(array_view(found[name])) for name in found.files}
-            return {"array": Held.of(array_view(found))}
-    except (*UNREADABLE, UnsupportedTensorError) as error:
-        raise CheckpointError(
-            f"{span.what} has no arrays of numbers to read ({error}). Save it anew, without "
-            "objects."
-        ) from error
+    tensors: dict[str, Held] = {}
+    values: dict[str, Value] = {}
+
+    def take(name: str, array: np.ndarray[Any, Any]) -> None:
+        try:
+            tensors[name] = Held.of(array_view(array))
+        except UnsupportedTensorError:
+            told = hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()
+            values[name] = f"{array.dtype}{list(array.shape)}, BLAKE2b {told}"
+
+    with Reading(span) as file:
+        found = np.load(file, allow_pickle=False)
+        if isinstance(found, NpzFile):
+            with found:
+                for name in found.files:
+                    take(name_of(name), np.asarray(found[name]))
+        else:
+            take("array", found)
+    return tensors, values

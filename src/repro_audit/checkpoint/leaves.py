@@ -2,46 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
-from repro_audit.checkpoint.contents import Held, Value, value_of
+from repro_audit.checkpoint.contents import Held, Value, name_of, value_of, words_of
 from repro_audit.checkpoint.memory import Span
-from repro_audit.checkpoint.pickled import Made, Named, Outside
-from repro_audit.engine import TAGS, View, array_view, raw_array
-from repro_audit.errors import CheckpointError, UnsupportedTensorError
+from repro_audit.checkpoint.pickled import Made, Named, Ordered, Outside
+from repro_audit.checkpoint.tensors import array_of, dtype_of_storage, rebuilt
+from repro_audit.engine import View, fingerprint
+from repro_audit.errors import CheckpointError
 
-_REBUILDERS = "torch._utils"
-# By the name of the class of a storage; its elements' dtype.
-_STORAGES = {
-    "BoolStorage": "bool",
-    "ByteStorage": "uint8",
-    "CharStorage": "int8",
-    "ShortStorage": "int16",
-    "IntStorage": "int32",
-    "LongStorage": "int64",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "FloatStorage": "float32",
-    "DoubleStorage": "float64",
-    "ComplexHalfStorage": "complex32",
-    "ComplexFloatStorage": "complex64",
-    "ComplexDoubleStorage": "complex128",
-}
-# As torch names its dtypes, next to the names that are the digest's.
-_DTYPES = {"half": "float16", "float": "float32", "double": "float64", "long": "int64"}
-# What a module keeps, in the order of its state dict.
+_UTILS = "torch._utils"
+# What a module keeps its state in, in the order of its state dict.
 _MODULE = ("_parameters", "_buffers", "_modules")
-# Nested a hundred times into itself, a pickle of a kilobyte has more leaves than there are atoms.
-_MOST = 10_000_000
+# Kinds of tensors that only say how torch treats them.
+_PLAIN = {
+    ("torch.nn.parameter", "Parameter"),
+    ("torch.nn.parameter", "Buffer"),
+    ("torch", "Tensor"),
+}
+# A list of numbers of more is told by its hash.
+_NUMBERS = 32
+# What holds itself a few times over, nested, has no end.
+_MOST = 1_000_000
 
 
 class Leaves:
     """Finds the tensors and values in what a pickle says, by their dotted paths.
 
-    `stored` brings the memory of a storage by its key.
+    `stored` brings the memory of a storage by its key. Nothing is left out: what has no name of its
+    own, or one that is taken, is numbered.
     """
 
     def __init__(self, stored: Callable[[str], Span]) -> None:
@@ -50,98 +41,121 @@ class Leaves:
         self._stored = stored
         self._within: set[int] = set()
         self._met = 0
+        # Whether what is met belongs to a module, and not to its state dict.
+        self._beside = False
 
     def take(self, x: Any, path: str = "") -> None:
-        """Find what is in `x`, at `path`."""
+        """Find what is in `x`, at `path`; raises CheckpointError where that has no end."""
         self._met += 1
         if self._met > _MOST:
-            raise CheckpointError(f"more than {_MOST:,} values. It is damaged, or no checkpoint.")
+            raise CheckpointError(
+                f"it holds more than {_MOST:,} values. Save what matters of it by itself."
+            )
         if id(x) in self._within:
-            self.values[path] = "itself"
+            self._tell(path, "what it is in")
             return
         view = self._tensor(x)
         if view is not None:
-            self.tensors[path] = Held.of(view)
-            return
-        nested = isinstance(x, Mapping | list | tuple | Made)
-        if not nested:
-            self._plain(x, path)
-            return
-        self._within.add(id(x))
-        for name, item in self._items(x, path):
-            self.take(item, f"{path}.{name}" if path and name else path or name)
-        self._within.discard(id(x))
-
-    def _plain(self, x: Any, path: str) -> None:
-        if isinstance(x, Outside):
+            self._hold(path, view)
+        elif isinstance(x, Outside):
             span, _ = self._storage(x)
-            self.tensors[path] = Held.of(span.view("uint8", (span.nbytes,)))
+            self._hold(path, span.view("uint8", (span.nbytes,)))
         elif isinstance(x, set | frozenset):
-            self.values[path] = ", ".join(sorted(str(value_of(item)) for item in x))
+            self._tell(path, f"set {words_of(x)}")
+        elif isinstance(x, list | tuple) and len(x) > _NUMBERS and _numbers(x):
+            told = hashlib.blake2b(repr(list(x)).encode(), digest_size=16).hexdigest()
+            self._tell(path, f"{len(x):,} numbers, BLAKE2b {told}")
+        elif isinstance(x, Mapping | list | tuple | Made):
+            self._within.add(id(x))
+            for name, item in self._items(x, path):
+                self.take(item, f"{path}.{name}" if path and name else path or name)
+            self._within.discard(id(x))
         else:
-            self.values[path] = value_of(x)
+            self._tell(path, value_of(x))
+
+    def _hold(self, path: str, view: View) -> None:
+        if self._beside:
+            f = fingerprint(view)
+            self._tell(path, f"{f.dtype}{list(f.shape)} {f.digest}")
+        else:
+            self.tensors[_free(path, self.tensors)] = Held.of(view)
+
+    def _tell(self, path: str, value: Value) -> None:
+        self.values[_free(path, self.values)] = value
 
     def _items(self, x: Any, path: str) -> Iterator[tuple[str, Any]]:
+        """What is directly in `x`; under no name what takes the place of `x` itself."""
         if isinstance(x, Mapping):
-            yield from ((str(name), item) for name, item in x.items())
+            yield from self._entries(x, path)
+            # The versions that a state dict notes are nobody's content.
+            if isinstance(x, Ordered) and isinstance(x.state, Mapping):
+                yield from _named({k: v for k, v in x.state.items() if k != "_metadata"})
         elif isinstance(x, list | tuple):
-            yield from ((str(i), item) for i, item in enumerate(x))
-        elif _is(x, _REBUILDERS, "_rebuild_parameter", "_rebuild_parameter_with_state"):
+            if not x:
+                self._tell(path, "[]")
+            yield from _numbered(x)
+        elif _is(x, _UTILS, "_rebuild_parameter", "_rebuild_parameter_with_state"):
             yield "", x.args[0]
+            yield from _named(x.args[3] if len(x.args) > 3 else {})
         elif _is(x, "torch._tensor", "_rebuild_from_type_v2"):
-            yield "", Made(x.args[0], tuple(x.args[2]))
+            made_by, kind, args, state = x.args
+            if (kind.module, kind.name) not in _PLAIN:
+                self._tell(f"{path}.(type)", value_of(kind))
+            yield "", Made(made_by, tuple(args))
+            yield from _named(state)
         elif _is(x, "torch", "Size") and len(x.args) == 1:
             yield "", x.args[0]
         elif isinstance(x.state, Mapping) and all(name in x.state for name in _MODULE):
-            yield from self._module(x.state)
+            yield from self._module(x, path)
         else:
-            # An object of any class: which, and what it was made of.
-            self.values[path] = value_of(x.made_by)
-            yield from self._items(x.args, path)
-            if isinstance(x.state, Mapping | list | tuple):
-                yield from self._items(x.state, path)
-            elif x.state is not None:
-                yield "state", x.state
-            yield from self._items(x.items, path)
-            yield from self._items(x.entries, path)
+            # An object of any class: which, and all that it was made of.
+            self._tell(path, value_of(x.made_by) if isinstance(x.made_by, Named) else "object")
+            if not isinstance(x.made_by, Named):
+                yield "(made by)", x.made_by
+            yield from _numbered(x.args)
+            yield from _named(x.state)
+            yield from _numbered(x.items)
+            yield from _named(x.entries)
 
-    def _module(self, state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-        """A module that was saved whole: what its state dict has, by its names there."""
+    def _entries(self, x: Mapping[Any, Any], path: str) -> Iterator[tuple[str, Any]]:
+        if not x:
+            self._tell(path, "{}")
+        yield from _named(x)
+
+    def _module(self, x: Made, path: str) -> Iterator[tuple[str, Any]]:
+        """A module that was saved whole: what its state dict has, by its names there; all else
+        that it keeps is told beside, as values.
+        """
+        state: Mapping[str, Any] = x.state  # type: ignore[assignment]
         passing = state.get("_non_persistent_buffers_set") or ()
+        beside: list[tuple[str, Any]] = [("(type)", item) for item in (x.made_by, *x.args) if item]
         for kind in _MODULE:
             for name, item in state[kind].items():
-                if item is not None and not (kind == "_buffers" and name in passing):
-                    yield str(name), item
+                if kind == "_buffers" and name in passing:
+                    beside.append((name_of(name), item))
+                elif item is not None:
+                    yield name_of(name), item
+        beside += [(name, item) for name, item in _named(state) if name not in _MODULE]
+        was, self._beside = self._beside, True
+        for name, item in beside:
+            # What a module may have, and has not, is no news.
+            if not (isinstance(item, Mapping | list | tuple | set) and not item):
+                self.take(item, f"{path}.{name}" if path else name)
+        self._beside = was
 
     def _tensor(self, x: Any) -> View | None:
         """The tensor or array that `x` says; None where it says none."""
-        if not isinstance(x, Made):
+        if not isinstance(x, Made) or not isinstance(x.made_by, Named):
             return None
-        if _is(x, _REBUILDERS, "_rebuild_tensor_v2", "_rebuild_tensor", "_rebuild_tensor_v3"):
-            return self._rebuilt(x)
-        if _is(x, "numpy._core.multiarray", "_reconstruct", "scalar") or _is(
-            x, "numpy.core.multiarray", "_reconstruct", "scalar"
-        ):
-            return _array(x)
-        return None
-
-    def _rebuilt(self, x: Made) -> View:
-        storage, offset, shape, strides = x.args[:4]
-        span, dtype = self._storage(storage)
-        # Version 3 names the dtype, and has a storage of bytes.
-        if _is(x, _REBUILDERS, "_rebuild_tensor_v3"):
-            dtype = dtype_named(x.args[6])
-        view = span.view(dtype, sizes_of(shape), sizes_of(strides), offset)
-        flags = x.args[-1] if isinstance(x.args[-1], Mapping) else {}
-        return _resolved(view, flags) if flags.get("conj") or flags.get("neg") else view
+        if _is(x, _UTILS, "_rebuild_tensor_v2", "_rebuild_tensor", "_rebuild_tensor_v3"):
+            return rebuilt(x.made_by.name, x.args, *self._storage(x.args[0]))
+        return array_of(x.made_by, x.args, x.state)
 
     def _storage(self, x: Any) -> tuple[Span, str]:
         if not isinstance(x, Outside) or not isinstance(x.key, tuple) or len(x.key) < 3:
             raise CheckpointError("a tensor without a storage. Save it anew.")
         _, kind, key = x.key[:3]
-        name = kind.name if isinstance(kind, Named) else ""
-        # Of other kinds, such as those of quantized numbers, the bytes are what there is.
-        return self._stored(str(key)), _STORAGES.get(name, "uint8")
+        return self._stored(str(key)), dtype_of_storage(kind)
 
 
 def _is(x: Any, module: str, *names: str) -> bool:
@@ -149,52 +163,33 @@ def _is(x: Any, module: str, *names: str) -> bool:
     return isinstance(made_by, Named) and made_by.module == module and made_by.name in names
 
 
-def sizes_of(x: Any) -> tuple[int, ...]:
-    """A shape or strides; raises CheckpointError for anything else."""
-    if isinstance(x, Made):
-        (x,) = x.args
-    if not isinstance(x, tuple | list) or not all(type(n) is int for n in x):
-        raise CheckpointError("a tensor whose shape is none. Save it anew.")
-    return tuple(x)
+def _free(path: str, taken: Mapping[str, object]) -> str:
+    """`path`, or where that is taken, with a number that is not."""
+    if path not in taken:
+        return path
+    count = 2
+    while f"{path}#{count}" in taken:
+        count += 1
+    return f"{path}#{count}"
 
 
-def dtype_named(x: Any) -> str:
-    """The canonical name of one of torch's dtypes; raises CheckpointError where it has none."""
-    name = x.name if isinstance(x, Named) else ""
-    name = _DTYPES.get(name, name)
-    if name not in TAGS:
-        raise CheckpointError(f"a tensor of dtype {x}, which has no digest. Save it in another.")
-    return name
+def _numbered(items: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    yield from ((str(i), item) for i, item in enumerate(items))
 
 
-def _resolved(view: View, flags: Mapping[str, Any]) -> View:
-    """What a conjugate or negative view shows, in memory of its own."""
-    try:
-        shown = raw_array(view).view(view.dtype)
-    except TypeError as error:
-        raise CheckpointError(f"a conjugate view of {view.dtype}. Save a copy of it.") from error
-    shown = np.conj(shown) if flags.get("conj") else shown
-    return array_view(np.negative(shown) if flags.get("neg") else np.array(shown))
+def _named(state: Any) -> Iterator[tuple[str, Any]]:
+    """What an object keeps, by name."""
+    if isinstance(state, Mapping):
+        for i, (key, item) in enumerate(state.items()):
+            # An object's name is its place, and an empty one would be that of what it is in.
+            yield (f"({i})" if isinstance(key, Made) else name_of(key) or "''"), item
+    elif isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], Mapping):
+        # With slots: a dictionary, or none, and what is in them.
+        yield from _named(state[0] or {})
+        yield from _named(state[1])
+    elif state is not None:
+        yield "(state)", state
 
 
-def _array(x: Made) -> View | None:
-    """A NumPy array or number; None where its elements are objects."""
-    if _is(x, "numpy._core.multiarray", "scalar") or _is(x, "numpy.core.multiarray", "scalar"):
-        shape: Any = ()
-        fortran, (kind, data) = False, x.args[:2]
-    else:
-        if not isinstance(x.state, tuple) or len(x.state) != 5:
-            return None
-        _, shape, kind, fortran, data = x.state
-    if not isinstance(data, bytes) or not isinstance(kind, Made) or not kind.args:
-        return None
-    big = isinstance(kind.state, tuple) and kind.state[1] == ">"
-    code = str(kind.args[0])
-    if code[:1] not in "biufc":
-        return None
-    try:
-        dtype = np.dtype(code).newbyteorder(">" if big else "=")
-        held = np.ndarray(sizes_of(shape), dtype, data, order="F" if fortran else "C")
-        return array_view(held)
-    except (TypeError, ValueError, UnsupportedTensorError):
-        return None
+def _numbers(items: list[Any] | tuple[Any, ...]) -> bool:
+    return all(type(item) in {int, float, bool} for item in items)

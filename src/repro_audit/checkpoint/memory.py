@@ -2,25 +2,54 @@
 
 from __future__ import annotations
 
+import errno
 import io
-import math
 import mmap
 import struct
+import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from repro_audit.engine import ITEMSIZES, View
-from repro_audit.errors import CheckpointError
+from repro_audit.errors import CheckpointError, UnsupportedTensorError
 
-# What zipfile and its decompression raise where an archive is damaged, or of a kind they lack.
-UNREADABLE = (
-    *(zipfile.BadZipFile, zlib.error, struct.error),
-    *(EOFError, OSError, OverflowError, RuntimeError, ValueError),
+# What reading a file ends in that says one thing and holds another.
+_UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, SyntaxError),
+    *(ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError),
+    *(TypeError, ValueError, UnsupportedTensorError),
 )
+# NumPy's limit of dimensions.
+_DIMENSIONS = 64
+# A tensor that is larger than its storage was expanded from it: to more than this in no program.
+_EXPANDED = 1 << 36
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Whatever goes wrong within is a CheckpointError that names `what`."""
+    try:
+        yield
+    except CheckpointError as error:
+        if what in str(error):
+            raise
+        raise CheckpointError(f"{what}: {error}") from error
+    except MemoryError as error:
+        raise CheckpointError(
+            f"{what} says that it holds more than there is memory for: it is damaged, or needs a "
+            "larger machine."
+        ) from error
+    except _UNREADABLE as error:
+        raise CheckpointError(
+            f"{what} is damaged, or of a kind that is not read ({type(error).__name__}: {error}). "
+            "Copy it again, or save it anew."
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +91,34 @@ class Span:
 
         Raises CheckpointError where it reaches beyond the span.
         """
-        if strides is None:
-            strides = tuple(math.prod(shape[dim + 1 :]) for dim in range(len(shape)))
-        size = ITEMSIZES[dtype]
+        strides = _row_by_row(shape) if strides is None else strides
+        size, numel = ITEMSIZES[dtype], 1
+        for length in shape[:_DIMENSIONS]:
+            numel *= length
+        sound = (
+            len(shape) <= _DIMENSIONS
+            and all(type(n) is int and n >= 0 for n in (*shape, *strides, offset))
+            and numel * size <= max(self.nbytes, _EXPANDED)
+        )
         reach = sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-        sound = all(n >= 0 for n in shape) and all(stride >= 0 for stride in strides)
-        end = (offset + reach + 1) * size if math.prod(shape) else 0
-        if not sound or offset < 0 or end > self.nbytes or math.prod(shape) * size >= 1 << 63:
+        if not sound or (numel and (offset + reach + 1) * size > self.nbytes):
+            told = list(shape[:8]) if len(shape) <= 8 else f"{len(shape)} dimensions"
             raise CheckpointError(
-                f"a tensor of shape {list(shape)} does not fit into {self.what}, which has "
+                f"a tensor of shape {told} does not fit into {self.what}, which has "
                 f"{self.nbytes:,} bytes: the file is damaged. Copy or save it anew."
             )
-        return View(self.address + offset * size, shape, strides, size, dtype, self.owner)
+        begin = self.address + offset * size if numel else self.address
+        return View(begin, shape, strides, size, dtype, self.owner)
+
+
+def _row_by_row(shape: tuple[int, ...]) -> tuple[int, ...]:
+    strides: list[int] = []
+    step = 1
+    for length in reversed(shape[:_DIMENSIONS]):
+        strides.append(step)
+        step *= length
+    # Longer ones are refused.
+    return (*reversed(strides), *shape[_DIMENSIONS:])
 
 
 class Reading(io.RawIOBase):
@@ -108,11 +153,16 @@ class Reading(io.RawIOBase):
 def mapped(path: Path) -> Span:
     """A file's bytes, read from the disk as they are looked at."""
     try:
+        if not path.is_file():
+            there = path.exists()
+            raise CheckpointError(
+                f"cannot read {path}: {'it is no file' if there else 'it is not there'}. Name "
+                "another, or copy all files of the checkpoint."
+            )
         with path.open("rb") as file:
             if path.stat().st_size == 0:
                 return Span.of(b"", str(path))
             return Span.of(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), str(path))
     except OSError as error:
-        raise CheckpointError(
-            f"cannot read {path}: {error.strerror}. Name another file."
-        ) from error
+        way_out = "Raise the limit: ulimit -n" if error.errno == errno.EMFILE else "Name another."
+        raise CheckpointError(f"cannot read {path}: {error.strerror}. {way_out}") from error

@@ -4,21 +4,48 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NoReturn
 
 from repro_audit.checkpoint import arrays, distributed, kept, safetensors
-from repro_audit.checkpoint.archive import read_archive
-from repro_audit.checkpoint.contents import Checkpoint, Held, Value
-from repro_audit.checkpoint.memory import Span, mapped
+from repro_audit.checkpoint.archive import entries_of, is_archive, read_archive
+from repro_audit.checkpoint.contents import Checkpoint, Held, Value, encodable
+from repro_audit.checkpoint.leaves import Leaves
+from repro_audit.checkpoint.memory import Span, mapped, reading
+from repro_audit.checkpoint.pickled import read
 from repro_audit.errors import CheckpointError, UsageError
 
-# What a directory is searched for; a file that is named may be called anything.
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz", ".npy")
+# Endings that stand for nothing in the names of a directory's tensors.
+_SUFFIXES = (".safetensors", ".pth.tar", ".pt", ".pth", ".bin", ".ckpt", ".npz", ".npy", ".pkl")
 _INDEX = ".index.json"
 _ZIP = b"PK"
+_PICKLE = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 # The pickle that files of torch.save's began with before version 1.6.
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-_KINDS = "safetensors, files of torch.save's, .npy, .npz, and directories of them"
+_KINDS = "safetensors, files of torch.save's, .npy, .npz, pickles, and directories of them"
+
+
+@dataclass
+class _Contents:
+    """What was found until now."""
+
+    tensors: dict[str, Held] = field(default_factory=dict)
+    values: dict[str, Value] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: _Contents, lead: str = "") -> None:
+        """Take in what another has, each name behind `lead`; raises ValueError for one known."""
+        for mine, theirs in (
+            (self.tensors, other.tensors),
+            (self.values, other.values),
+            (self.metadata, other.metadata),
+        ):
+            for name, each in theirs.items():
+                if mine.setdefault(lead + name, each) is not each:  # type: ignore[arg-type]
+                    if mine is self.metadata:
+                        continue
+                    raise ValueError(f"{lead + name} is there twice")
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -29,117 +56,149 @@ def open_checkpoint(path: Path) -> Checkpoint:
     checkpoints names begin with that of the file, without its suffix, and a slash.
     Raises UsageError where there is none, CheckpointError where it is damaged or of no known kind.
     """
+    said = encodable(str(path))
     if not path.exists():
-        raise UsageError(f"no checkpoint {path}; name a file or a directory that is there")
-    if path.is_dir():
-        return _directory(path)
-    if path.name.endswith(_INDEX):
-        return Checkpoint(str(path), "shards", *_merged(_shards(path)))
-    span = mapped(path)
-    if span.owner[:1].tobytes() == b"{":
-        return kept.read_kept(span)
-    return Checkpoint(str(path), *_file(span))
+        raise UsageError(f"no checkpoint {said}; name a file or a directory that is there")
+    with reading(said):
+        if path.is_dir():
+            return _directory(path)
+        if path.name.endswith(_INDEX):
+            return _checkpoint(path, "shards", _merged(path))
+        span = mapped(path)
+        if span.owner[:1].tobytes() == b"{":
+            return kept.read_kept(span)
+        return _checkpoint(path, *_file(span))
 
 
 def is_checkpoint(path: Path) -> bool:
     """True where `open_checkpoint` is to read `path`: by its first bytes, or by what is in it."""
     if path.is_dir():
-        return (path / distributed.METADATA).is_file() or any(True for _ in _members(path))
+        return (path / distributed.METADATA).is_file() or any(
+            _is_known(place) for place in _files(path)
+        )
+    return _is_known(path) or (path.is_file() and _head(path)[:1] == b"{")
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(_LEGACY))
+
+
+def _is_known(path: Path) -> bool:
+    """Whether a file is a checkpoint by its first bytes, or an index of shards."""
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        head = file.read(len(_LEGACY))
-    known = head.startswith((_ZIP, arrays.MAGIC, _LEGACY, b"{")) or head[8:9] == b"{"
-    return known or path.name.endswith(SUFFIXES)
-
-
-def _file(span: Span) -> tuple[str, dict[str, Held], dict[str, Value]]:
-    """The kind of a file, its tensors and values."""
-    head = span.owner[: len(_LEGACY)].tobytes()
-    if safetensors.looks_like(span):
-        return "safetensors", *safetensors.read_safetensors(span)
-    if head.startswith(arrays.MAGIC):
-        return "numpy", arrays.read_arrays(span), {}
+    if path.name.endswith(_INDEX):
+        return True
+    head = _head(path)
     if head.startswith(_ZIP):
-        if span.what.endswith(".npz"):
-            return "numpy", arrays.read_arrays(span), {}
-        return "torch", *read_archive(span)
+        with reading(str(path)):
+            entries = entries_of(mapped(path))
+        return is_archive(entries) or _of_arrays(entries)
+    return head.startswith((arrays.MAGIC, *_PICKLE)) or safetensors.looks_like(head)
+
+
+def _of_arrays(entries: dict[str, Any]) -> bool:
+    return all(name.endswith(".npy") for name in entries)
+
+
+def _file(span: Span) -> tuple[str, _Contents]:
+    """The kind of a file, and what is in it."""
+    head = span.owner[: len(_LEGACY)].tobytes()
+    if safetensors.looks_like(head):
+        tensors, metadata = safetensors.read_safetensors(span)
+        return "safetensors", _Contents(tensors, {}, metadata)
+    if head.startswith(arrays.MAGIC) or (head.startswith(_ZIP) and _of_arrays(entries_of(span))):
+        return "numpy", _Contents(*arrays.read_arrays(span))
+    if head.startswith(_ZIP):
+        return "torch", _Contents(*read_archive(span))
     if head == _LEGACY:
         raise CheckpointError(
             f"{span.what} was written by torch.save in its format before version 1.6. Save it "
             "anew: torch.save(torch.load(FILE, weights_only=True), FILE)"
         )
+    if head.startswith(_PICKLE):
+        leaves = Leaves(_nothing_outside)
+        leaves.take(read(span.bytes(), span.what))
+        return "pickle", _Contents(leaves.tensors, leaves.values)
     raise CheckpointError(f"{span.what} is no checkpoint of a known kind: {_KINDS} are read.")
 
 
-def _shards(index: Path) -> list[Path]:
-    """The files that an index names, each once, in its order."""
-    try:
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        files = list(dict.fromkeys(str(name) for name in names))
-    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{index} is no index of a checkpoint's shards ({error!r}). Name the shards."
-        ) from error
-    if any(Path(name).name != name for name in files):
-        raise CheckpointError(f"{index} names a file in another directory. Name the shards.")
-    return [index.with_name(name) for name in files]
+def _nothing_outside(key: str) -> NoReturn:
+    raise CheckpointError(f"a storage {key} that a pickle cannot hold. Save it with torch.save.")
 
 
-def _merged(files: list[Path]) -> tuple[dict[str, Held], dict[str, Value]]:
-    tensors: dict[str, Held] = {}
-    values: dict[str, Value] = {}
-    for file in files:
-        _, held, told = _file(mapped(file))
-        for name in held:
-            if name in tensors:
-                raise CheckpointError(f"{name} is in {file} and in another shard. Save it anew.")
-        tensors.update(held)
-        values.update(told)
-    return tensors, values
+def _index(path: Path) -> dict[str, Path]:
+    """The names of tensors, and the file in which each is."""
+    if not path.is_file():
+        raise CheckpointError(f"cannot read {path}: it is no file. Name the shards.")
+    named = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+    if any(Path(str(file)).name != file for file in named.values()):
+        raise CheckpointError(f"{path} names a file in another directory. Name the shards.")
+    return {encodable(name): path.with_name(file) for name, file in named.items()}
 
 
-def _members(directory: Path) -> Iterator[tuple[str, Path, list[Path]]]:
-    """The checkpoints below a directory: how each is called, where it is, of which files."""
-    taken: set[Path] = set()
-    found = sorted(
-        place
-        for place in directory.rglob("*")
-        if not any(
-            part.startswith(".") and part != distributed.METADATA
-            for part in place.relative_to(directory).parts
-        )
-        and place.is_file()
-    )
-    for place in found:
-        if place.name == distributed.METADATA:
-            yield place.parent.relative_to(directory).as_posix(), place.parent, []
-        if place.name.endswith(_INDEX) and "weight_map" in place.read_text(errors="replace"):
-            files = _shards(place)
-            taken.update(files)
-            stem = place.name.removesuffix(_INDEX)
-            yield _stem(place.with_name(stem), directory), place, files
-    for place in found:
-        if place.name.endswith(SUFFIXES) and place not in taken:
-            yield _stem(place, directory), place, [place]
+def _merged(index: Path) -> _Contents:
+    named = _index(index)
+    found = _Contents()
+    for file in dict.fromkeys(named.values()):
+        found.add(_file(mapped(file))[1])
+    missing = named.keys() - found.tensors.keys()
+    if missing:
+        raise CheckpointError(f"{index} names {min(missing)}, which no shard has. Save it anew.")
+    return found
 
 
-def _stem(place: Path, directory: Path) -> str:
-    stem = place.with_suffix("") if place.name.endswith(SUFFIXES) else place
-    return stem.relative_to(directory).as_posix()
+def _files(directory: Path) -> Iterator[Path]:
+    """The files below a directory that are not hidden, but for the metadata of distributed ones."""
+    for place in sorted(directory.rglob("*")):
+        parts = place.relative_to(directory).parts
+        hidden = any(part.startswith(".") and part != distributed.METADATA for part in parts)
+        if not hidden and place.is_file():
+            yield place
 
 
 def _directory(directory: Path) -> Checkpoint:
-    members = list(_members(directory))
+    members: list[tuple[Path, str, _Contents]] = []
+    taken: set[Path] = set()
+    files = list(_files(directory))
+    for place in files:
+        if place.name == distributed.METADATA:
+            found = _Contents(*distributed.read_distributed(place.parent))
+            members.append((place.parent, "distributed", found))
+            taken.update({place, *place.parent.glob("*.distcp")})
+        elif place.name.endswith(_INDEX):
+            with reading(str(place)):
+                members.append((place, "shards", _merged(place)))
+                taken.update({place, *_index(place).values()})
+    unread: list[str] = []
+    for place in files:
+        if place in taken:
+            continue
+        if not _is_known(place):
+            unread.append(encodable(place.relative_to(directory).as_posix()))
+            continue
+        with reading(str(place)):
+            members.append((place, *_file(mapped(place))))
     if not members:
         raise CheckpointError(f"{directory} has no checkpoint in it: {_KINDS} are read.")
-    tensors: dict[str, Held] = {}
-    values: dict[str, Value] = {}
-    for stem, place, files in members:
-        held, told = _merged(files) if files else distributed.read_distributed(place)
-        # Two that are called the same but for their suffix.
-        twice = sum(stem == other for other, _, _ in members) > 1
-        lead = "" if len(members) == 1 else f"{place.name if twice else stem}/"
-        tensors.update((lead + name, tensor) for name, tensor in held.items())
-        values.update((lead + name, value) for name, value in told.items())
-    return Checkpoint(str(directory), "directory", tensors, values)
+    stems = [_stem(place, directory) for place, _, _ in members]
+    whole = _Contents()
+    for (place, _, found), stem in zip(members, stems, strict=True):
+        # Two that are called the same but for their suffix are told apart by it.
+        told = stem if stems.count(stem) == 1 else place.relative_to(directory).as_posix()
+        whole.add(found, "" if len(members) == 1 or told == "." else f"{encodable(told)}/")
+    form = members[0][1] if len(members) == 1 else "directory"
+    return _checkpoint(directory, form, whole, tuple(unread))
+
+
+def _stem(place: Path, directory: Path) -> str:
+    said = place.relative_to(directory).as_posix().removesuffix(_INDEX)
+    return next((said.removesuffix(s) for s in _SUFFIXES if said.endswith(s)), said)
+
+
+def _checkpoint(
+    path: Path, form: str, found: _Contents, unread: tuple[str, ...] = ()
+) -> Checkpoint:
+    said = encodable(str(path))
+    return Checkpoint(said, form, found.tensors, found.values, found.metadata, unread)

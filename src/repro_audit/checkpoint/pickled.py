@@ -41,6 +41,12 @@ _LITERALS = frozenset(
 )
 
 
+# Bytes that may be made of a pickle of no length, of an entry of a container, and the values that
+# a key may consist of.
+_ROOM, _ENTRY = 64 << 20, 64
+_LARGEST_KEY = 1000
+
+
 @dataclass(frozen=True, slots=True)
 class Named:
     """A class or function, by module and name."""
@@ -63,6 +69,12 @@ class Made:
     entries: dict[Any, Any] = field(default_factory=dict)
 
 
+class Ordered(dict[Any, Any]):
+    """A dictionary of the library's, and the attributes that it was given."""
+
+    state: object = None
+
+
 @dataclass(eq=False, slots=True)
 class Outside:
     """What the pickle names, and its reader has to bring."""
@@ -70,11 +82,11 @@ class Outside:
     key: object
 
 
-class _Mark:
+class Mark:
     """Where a group of operands begins."""
 
 
-_MARK = _Mark()
+_MARK = Mark()
 
 
 def read(pickle: bytes, what: str) -> Any:
@@ -85,15 +97,29 @@ def read(pickle: bytes, what: str) -> Any:
     """
     try:
         return _run(pickle)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(
             f"{what} holds a pickle that cannot be read ({error}). It may be damaged: save it "
             "anew, or convert it to safetensors."
         ) from error
 
 
+class _Room:
+    """How much may be made of what a pickle holds once: else some bytes of one fill the memory."""
+
+    def __init__(self, pickle: bytes) -> None:
+        self._left = _ROOM + 8 * len(pickle)
+
+    def take(self, much: int) -> None:
+        """Use some of it up."""
+        self._left -= much
+        if self._left < 0:
+            raise ValueError("it makes more of itself than it holds")
+
+
 def _run(pickle: bytes) -> Any:
     stack: list[Any] = []
+    room = _Room(pickle)
     memo: dict[Any, Any] = {}
     for instruction, argument, _ in pickletools.genops(pickle):
         name = instruction.name
@@ -113,12 +139,12 @@ def _run(pickle: bytes) -> Any:
             count = _TUPLES[name]
             stack[-count:] = [tuple(stack[-count:])]
         elif name not in _PASSED_BY:
-            _step(name, argument, stack)
+            _step(name, argument, stack, room)
     (value,) = stack
     return value
 
 
-def _step(name: str, argument: Any, stack: list[Any]) -> None:
+def _step(name: str, argument: Any, stack: list[Any], room: _Room) -> None:
     """An instruction that takes what lies on the stack."""
     if name == "MARK":
         stack.append(_MARK)
@@ -130,7 +156,7 @@ def _step(name: str, argument: Any, stack: list[Any]) -> None:
         stack.append(stack[-1])
     elif name in {"TUPLE", "LIST", "DICT", "FROZENSET"}:
         group = _group(stack)
-        stack.append(_GROUPED[name](group))
+        stack.append(_GROUPED[name](_hashable(group) if name == "FROZENSET" else group))
     elif name == "GLOBAL":
         module, _, attribute = argument.partition(" ")
         stack.append(_named(module, attribute))
@@ -139,14 +165,17 @@ def _step(name: str, argument: Any, stack: list[Any]) -> None:
         stack.append(_named(module, attribute))
     elif name in {"REDUCE", "NEWOBJ"}:
         args, made_by = stack.pop(), stack.pop()
-        stack.append(_made(made_by, tuple(args)))
+        if not isinstance(args, tuple):
+            raise ValueError("a call without arguments")
+        stack.append(_made(made_by, args, room))
     elif name == "NEWOBJ_EX":
         keywords, args, made_by = stack.pop(), stack.pop(), stack.pop()
-        stack.append(_made(made_by, (*args, *([keywords] if keywords else ()))))
+        stack.append(_made(made_by, (*args, *([keywords] if keywords else ())), room))
     elif name == "BUILD":
-        state = stack.pop()
-        if isinstance(stack[-1], Made):
-            stack[-1].state = state
+        state, into = stack.pop(), stack[-1]
+        if not isinstance(into, Made | Ordered):
+            raise ValueError(f"a state for a {type(into).__name__}")
+        into.state = state
     elif name == "BINPERSID":
         stack.append(Outside(stack.pop()))
     else:
@@ -168,7 +197,7 @@ def _fill(name: str, stack: list[Any]) -> None:
         entries = _pairs(items)
         (into.entries if isinstance(into, Made) else into).update(entries)
     elif isinstance(into, set):
-        into.update(items)
+        into.update(_hashable(items))
     else:
         (into.items if isinstance(into, Made) else into).extend(items)
 
@@ -184,7 +213,20 @@ def _group(stack: list[Any]) -> list[Any]:
 
 
 def _pairs(items: list[Any]) -> dict[Any, Any]:
-    return dict(zip(items[::2], items[1::2], strict=True))
+    return dict(zip(_hashable(items[::2]), items[1::2], strict=True))
+
+
+def _hashable(items: list[Any]) -> list[Any]:
+    """What becomes keys, and what a set holds: hashing goes through all that lies in a tuple."""
+    for item in items:
+        left, size = [item], 0
+        while left:
+            size += 1
+            if size > _LARGEST_KEY:
+                raise ValueError("a key that is no name")
+            if isinstance(last := left.pop(), tuple):
+                left += last
+    return items
 
 
 _GROUPED: dict[str, Callable[[list[Any]], Any]] = {
@@ -200,19 +242,25 @@ def _named(module: str, name: str) -> Named:
     return Named("builtins" if module == "__builtin__" else module, name)
 
 
-def _made(made_by: object, args: tuple[Any, ...]) -> object:
+def _made(made_by: object, args: tuple[Any, ...], room: _Room) -> object:
     """Containers and bytes are what they are; any other call is noted."""
     if not isinstance(made_by, Named):
         return Made(made_by, args)
     name = made_by.module, made_by.name
     if name in _DICTIONARIES:
         # A default factory is nobody's content.
-        entries = args[-1] if args and isinstance(args[-1], dict | list) else ()
-        return dict(entries)
-    if name in _SETS:
-        return set(args[0]) if args else set()
-    if name in _BYTES and all(isinstance(arg, bytes) for arg in args):
-        return b"".join(args)
+        entries = args[-1] if args and isinstance(args[-1], dict | list) else {}
+        room.take(_ENTRY * len(entries))
+        if isinstance(entries, list):
+            entries = _pairs([side for pair in entries for side in pair])
+        return Ordered(entries)
+    if name in _SETS and all(isinstance(arg, list | tuple) for arg in args):
+        items = list(args[0]) if args else []
+        room.take(_ENTRY * len(items))
+        return set(_hashable(items))
+    if name in _BYTES and (not args or (len(args) == 1 and isinstance(args[0], bytes))):
+        return args[0] if args else b""
     if name == ("_codecs", "encode") and args[1:] == ("latin1",):
+        room.take(len(args[0]))
         return args[0].encode("latin1")
     return Made(made_by, args)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from repro_audit.checkpoint.contents import Held, Value
+from repro_audit.checkpoint.contents import Held, encodable
 from repro_audit.checkpoint.memory import Span
 from repro_audit.errors import CheckpointError
 
@@ -34,44 +34,45 @@ _DTYPES = {
 }
 
 
-def looks_like(span: Span) -> bool:
-    """True where the first bytes are those of a header's length and of JSON."""
-    head = span.owner[:9].tobytes()
-    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") <= _LONGEST
+def looks_like(head: bytes) -> bool:
+    """True where the first nine bytes are those of a header's length and of JSON."""
+    return len(head) >= 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LONGEST
 
 
-def read_safetensors(span: Span) -> tuple[dict[str, Held], dict[str, Value]]:
+def read_safetensors(span: Span) -> tuple[dict[str, Held], dict[str, str]]:
     """The tensors of a file, as its header orders them, and its metadata.
 
-    Raises CheckpointError where the file is damaged or cut, or has a dtype without a digest.
+    Raises CheckpointError where the file is cut, or has a dtype without a digest.
     """
     length = int.from_bytes(span.owner[:8].tobytes(), "little")
     header = span.within(8, length, f"the header of {span.what}").bytes()
     data = span.within(8 + length, span.nbytes - 8 - length, span.what)
     tensors: dict[str, Held] = {}
-    values: dict[str, Value] = {}
-    try:
-        for name, entry in json.loads(header).items():
-            if name == "__metadata__":
-                values.update((f"__metadata__.{key}", str(entry[key])) for key in entry)
-            else:
-                tensors[name] = _held(name, entry, data)
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"the header of {span.what} is damaged ({error}). Copy or save it anew."
-        ) from error
-    return tensors, values
+    metadata: dict[str, str] = {}
+    for name, entry in json.loads(header, object_pairs_hook=_once).items():
+        if name == "__metadata__":
+            metadata.update((encodable(key), encodable(str(value))) for key, value in entry.items())
+        else:
+            tensors[encodable(name)] = _held(encodable(name), entry, data)
+    return tensors, metadata
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is there twice")
+    return found
 
 
 def _held(name: str, entry: dict[str, Any], data: Span) -> Held:
     if entry["dtype"] not in _DTYPES:
         raise CheckpointError(
-            f"{name} in {data.what} has dtype {entry['dtype']}, which has no digest. Save it in "
+            f"{name} in {data.what} has dtype {entry['dtype']}, which is not read. Save it in "
             "another."
         )
     begin, end = entry["data_offsets"]
     view = data.within(begin, end - begin, f"{name} of {data.what}").view(
-        _DTYPES[entry["dtype"]], tuple(int(size) for size in entry["shape"])
+        _DTYPES[entry["dtype"]], tuple(entry["shape"])
     )
     if view.nbytes != end - begin:
         raise ValueError(f"{name} has {end - begin} bytes for its {view.nbytes}")

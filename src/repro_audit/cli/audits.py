@@ -39,7 +39,8 @@ def find_trace(word: str) -> Path:
         return place / FIRST_TRACE
     if not place.exists():
         raise UsageError(
-            f"no trace or audit {word}; `repro-audit record TARGET -o FILE.audit` makes a trace"
+            f"no trace, audit or checkpoint {word}; `repro-audit record TARGET -o FILE.audit` "
+            "makes a trace"
         )
     return place
 

@@ -94,7 +94,10 @@ def _is_checkpoint(word: str) -> bool:
         return False
     from repro_audit.checkpoint import is_checkpoint
 
-    return is_checkpoint(path)
+    try:
+        return is_checkpoint(path)
+    except OSError as error:
+        raise UsageError(f"cannot read {word}: {error.strerror}; name another place") from error
 
 
 def _of_checkpoints(

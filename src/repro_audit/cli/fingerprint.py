@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from repro_audit.cli import output as out
+from repro_audit.errors import UsageError
 
 
 @click.command(
@@ -50,20 +51,29 @@ def fingerprint(
     `repro_audit.fingerprint` of the state dict in it.
     """
     out.ensure_writable(output, force=force)
+    if output is not None and any(output.resolve() == file.resolve() for file in files):
+        raise UsageError(f"{output} is what is looked at; name another place with -o")
     from repro_audit.checkpoint import open_checkpoint, to_json
 
-    checkpoints = [open_checkpoint(file) for file in files]
     if format_ == "json":
-        text = to_json(checkpoints)
+        text = to_json([open_checkpoint(file) for file in files])
+        if output is None:
+            out.say(text)
     else:
         from repro_audit.report.checkpoints import fingerprint_lines
 
-        told = ((each.path, each.fingerprints, each.fingerprints.digest) for each in checkpoints)
-        text = "".join(
-            f"{line}\n" for each in told for line in fingerprint_lines(*each, tensors=tensors)
-        )
+        text = ""
+        for file in files:
+            each = open_checkpoint(file)
+            lines = fingerprint_lines(
+                each.path, each.fingerprints, each.fingerprints.digest, tensors=tensors
+            )
+            told = "".join(f"{line}\n" for line in lines)
+            text += told
+            # At once: what follows may be gigabytes, or damaged.
+            if output is None:
+                out.say(told)
     if output is None:
-        out.say(text)
         return 0
     out.write(text, output)
     click.echo(f"wrote {output}")

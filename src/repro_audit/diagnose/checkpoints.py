@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from repro_audit import engine
-from repro_audit.checkpoint import Checkpoint, Held
+from repro_audit.checkpoint import Checkpoint
 from repro_audit.engine.deviation import relative_rms
 from repro_audit.errors import UnsupportedTensorError
 from repro_audit.model import (
@@ -27,8 +27,6 @@ from repro_audit.model import (
 _T = TypeVar("_T")
 # What wraps a module has a name of its own in the paths of its parameters.
 WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-# What safetensors says of a file, and other formats do not.
-METADATA = "__metadata__."
 _SEPARATOR = re.compile(r"[./]")
 
 
@@ -37,10 +35,11 @@ def compare_pair(
 ) -> CheckpointPair:
     """What `b` differs by from `a`, bit by bit; distances up to `ulp` are told as within.
 
-    Tensors are matched by name. Where no name is in both, those of wrappers (DDP's `module`,
-    torch.compile's `_orig_mod`, FSDP's) are passed over, and the prefix that most names of one have
-    and the other's lack is taken off. What is left on one side only is matched by its bits, where
-    only one tensor there has them. Names that a pattern of `ignored` fits are left out.
+    Tensors are matched by name: those of wrappers (DDP's `module`, torch.compile's `_orig_mod`,
+    FSDP's) are passed over where more match so, and where no name is in both a prefix that most
+    names of one have and the other's lack is taken off. What is left on one side only is matched by
+    its bits, where only one tensor there has them. Names that fit a pattern of `ignored` are left
+    out.
     """
     renamed, renaming = _renaming(list(a.fingerprints), list(b.fingerprints))
 
@@ -57,10 +56,13 @@ def compare_pair(
     both = [name for name in ours if name in theirs]
     differing = [name for name in both if ours[name] != theirs[name]]
     found = [_apart(name, names[name], a, b, ours[name], theirs[name], ulp) for name in differing]
+    if len(found) > 1:
+        # What training leaves may be a bit in one tensor, and is more in others.
+        found = [replace(each, flipped_bit=None) for each in found]
     missing = {name: f for name, f in ours.items() if name not in theirs}
     further = {name: f for name, f in theirs.items() if name not in ours}
-    tied = _tied(missing, a.tensors, both)
-    tied += _tied({n: names[n] for n in further}, b.tensors, [names[n] for n in both])
+    theirs_tied = {renamed(name): renamed(other) for name, other in b.ties.items()}
+    tied = [*_tied(missing, a.ties, both), *_tied(further, theirs_tied, both)]
     for name in tied:
         missing.pop(name, None)
         further.pop(name, None)
@@ -72,13 +74,20 @@ def compare_pair(
     found += [TensorDifference(n, n, "missing", f, None) for n, f in missing.items()]
     found += [TensorDifference(n, names[n], "missing", None, f) for n, f in further.items()]
     told, others = kept(a.values), kept({renamed(n): value for n, value in b.values.items()})
+    differing_values = list(_values(told, others))
+    # Only some formats have any.
+    if a.metadata and b.metadata:
+        sides = (
+            kept({f"__metadata__.{n}": v for n, v in side.metadata.items()}) for side in (a, b)
+        )
+        differing_values += _values(*sides)
     return CheckpointPair(
         other=b.path,
         compared=len(both),
         identical=len(both) - len(differing),
         values_compared=len(told.keys() & others.keys()),
         tensors=tuple(found),
-        values=tuple(_values(told, others)),
+        values=tuple(differing_values),
         tied=tuple(tied),
         renaming=renaming,
     )
@@ -87,13 +96,12 @@ def compare_pair(
 def _values(a: Mapping[str, object], b: Mapping[str, object]) -> Iterable[ValueDifference]:
     for name, value in a.items():
         if name not in b:
-            if METADATA in name:
-                continue
             yield ValueDifference(name, value, None, "b")
-        elif (type(value), value) != (type(b[name]), b[name]):
+        # Zeros of either sign, and what is equal and of another type, are told apart.
+        elif repr(value) != repr(b[name]):
             yield ValueDifference(name, value, b[name], None)
     for name, value in b.items():
-        if name not in a and METADATA not in name:
+        if name not in a:
             yield ValueDifference(name, None, value, "a")
 
 
@@ -121,21 +129,20 @@ def _apart(
         ulp = engine.compare(view_a, view_b)
     except UnsupportedTensorError:
         return found
-    near = (
-        tolerated is not None and ulp.max_ulp <= tolerated and not (ulp.unordered or ulp.infinity)
-    )
+    floats = kind == "value" and ("float" in ulp.dtype or "complex" in ulp.dtype)
+    near = tolerated is not None and ulp.max_ulp <= tolerated
     return replace(
         found,
         ulp=ulp,
         rms=relative_rms(view_a, view_b),
-        flipped_bit=_flipped(view_a, view_b, ulp) if kind == "value" else None,
-        within=near and kind == "value",
+        flipped_bit=_flipped(view_a, view_b, ulp) if floats else None,
+        within=floats and near and not (ulp.unordered or ulp.infinity),
     )
 
 
 def _flipped(a: engine.View, b: engine.View, ulp: UlpDivergence) -> int | None:
-    """The bit, from the least significant one, that alone is another in the one element that is."""
-    if ulp.differing != 1 or ulp.first_index is None:
+    """The bit, from the least significant one, that alone is another in one element of many."""
+    if ulp.differing != 1 or ulp.first_index is None or a.numel == 1:
         return None
     index = ulp.first_index[: len(a.shape)]
     one, other = (
@@ -146,22 +153,10 @@ def _flipped(a: engine.View, b: engine.View, ulp: UlpDivergence) -> int | None:
     return bits.bit_length() - 1 if bits.bit_count() == 1 else None
 
 
-def _tied(names: Mapping[str, object], tensors: Mapping[str, Held], both: list[str]) -> list[str]:
-    """Those of `names` whose memory goes by one of the names in `both` too: safetensors keeps it
-    once. A mapping's values, where they are names, are those that `tensors` has.
-    """
-    places = {_place(tensors[name]) for name in both if name in tensors}
-    found = []
-    for name, own in names.items():
-        held = tensors.get(own if isinstance(own, str) else name)
-        if held is not None and _place(held) in places:
-            found.append(name)
-    return found
-
-
-def _place(held: Held) -> tuple[object, ...]:
-    views = [part.view for part in held.parts]
-    return held.dtype, held.shape, *((view.address, view.strides) for view in views)
+def _tied(names: Iterable[str], ties: Mapping[str, str], both: list[str]) -> list[str]:
+    """Those of `names` whose memory goes by a name in `both` too: some formats keep it once."""
+    there = {ties.get(name, name) for name in both}
+    return [name for name in names if ties.get(name, name) in there]
 
 
 def _moved(a: Mapping[str, Fingerprint], b: Mapping[str, Fingerprint]) -> list[tuple[str, str]]:
@@ -174,32 +169,35 @@ def _moved(a: Mapping[str, Fingerprint], b: Mapping[str, Fingerprint]) -> list[t
 
 
 def _renaming(a: list[str], b: list[str]) -> tuple[Callable[[str], str], str | None]:
-    """How names of `b` are read as those of `a`, and what to say of it."""
-    if not a or not b or not set(a).isdisjoint(b):
-        return str, None
+    """How names of `b` are read as those of `a`, and what to say of it.
+
+    As they are, unless more of them match without the names of wrappers; where none matches, with
+    or without a prefix. Never so that two become one.
+    """
+    exact = len(set(a) & set(b))
     plain_a, plain_b = ({_unwrapped(name): name for name in side} for side in (a, b))
     if len(plain_a) < len(a) or len(plain_b) < len(b):
         return str, None
-    said = sorted(
-        {part for name in (*a, *b) for part in _SEPARATOR.split(name) if part in WRAPPERS}
-    )
-    taken, given = _prefix(plain_a, plain_b), _prefix(plain_b, plain_a)
-    if taken:
-        said.append(taken)
-    elif given:
-        said.append(given)
+    matching = len(plain_a.keys() & plain_b.keys())
+    taken = given = ""
+    if not exact and not matching:
+        taken, given = _prefix(plain_a, plain_b), _prefix(plain_b, plain_a)
+    elif matching <= exact:
+        return str, None
 
     def read(name: str) -> str:
         plain = _unwrapped(name)
         if taken:
-            plain = plain[len(taken) :] if plain.startswith(taken) else plain
+            plain = plain.removeprefix(taken)
         elif given:
             plain = given + plain
         return plain_a.get(plain, name)
 
-    if not any(read(name) in plain_a.values() for name in b):
+    known = [read(name) for name in b]
+    if len(set(known)) < len(known) or not set(known) & set(a):
         return str, None
-    return read, ", ".join(f"'{part}'" for part in said)
+    said = {part for name in (*a, *b) for part in _SEPARATOR.split(name) if part in WRAPPERS}
+    return read, ", ".join(f"'{part}'" for part in [*sorted(said), taken or given] if part)
 
 
 def _unwrapped(name: str) -> str:

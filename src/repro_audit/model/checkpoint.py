@@ -12,7 +12,10 @@ DifferenceKind = Literal["value", "dtype", "shape", "missing", "renamed"]
 
 @dataclass(frozen=True, slots=True)
 class CheckpointInfo:
-    """A checkpoint that was looked at; `digest` is over all of its tensors, `form` its format."""
+    """A checkpoint that was looked at; `digest` is over all of its tensors, `form` its format.
+
+    `unread` are files of a directory that are no checkpoints.
+    """
 
     path: str
     form: str
@@ -20,14 +23,15 @@ class CheckpointInfo:
     tensors: int
     nbytes: int
     values: int
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class TensorDifference:
     """How a tensor differs from that of the first checkpoint, `a`; None where one has it not.
 
-    `rms` is ‖a-b‖ / max(‖a‖, ‖b‖). `flipped_bit` is told where the two differ by one bit of one
-    element. `other` is the name in the second checkpoint, where it is another.
+    `rms` is ‖a-b‖ / max(‖a‖, ‖b‖). `flipped_bit` is told where one bit of one element of many
+    is all that differs between the tensors of both. `other` is the name in the second checkpoint.
     """
 
     name: str

@@ -54,6 +54,7 @@ def to_json(comparison: Comparison) -> str:
                 "tensors": file.tensors,
                 "nbytes": file.nbytes,
                 "values": file.values,
+                "unread": list(file.unread),
             }
             for file in comparison.files
         ],
@@ -174,6 +175,8 @@ def _tell(comparison: Comparison, page: Sheet) -> None:
         label = _letter(i) if len(comparison.files) == 2 else str(i + 1)
         page.labelled(label, f"{printable(file.path)} ({much})")
         page.labelled("", f"{file.digest}  over all tensors")
+        if file.unread:
+            page.labelled("", f"not read: {_some(file.unread)}")
     for i, pair in enumerate(comparison.pairs):
         if len(comparison.pairs) > 1 and (pair.tensors or pair.values):
             page.labelled("1 and " + str(i + 2), f"{printable(pair.other)}:")
@@ -230,9 +233,13 @@ def _pair(pair: CheckpointPair, names: tuple[str, str], page: Sheet) -> None:
         _listed(f"only {side}", only, _spec_of, page)
     _listed("values", list(pair.values), lambda value: _value(value, names), page)
     if pair.tied:
-        said = phrases.listing(printable(name) for name in pair.tied[:_SHOWN])
-        more = "" if len(pair.tied) <= _SHOWN else f" and {len(pair.tied) - _SHOWN} more"
-        page.labelled("tied", f"{said}{more}: another name of what both have")
+        page.labelled("tied", f"{_some(pair.tied)}: another name of what both have")
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few of them."""
+    said = ", ".join(printable(name) for name in names[:_SHOWN])
+    return said if len(names) <= _SHOWN else f"{said} and {len(names) - _SHOWN} more"
 
 
 def _size_apart(found: TensorDifference) -> float | None:

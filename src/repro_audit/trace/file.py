@@ -7,6 +7,7 @@ import json
 import shutil
 import sqlite3
 import tempfile
+import weakref
 from bisect import bisect_left
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ class TraceFile:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
+        # From 3.13 on Python warns of a connection that nobody closed.
+        self._close = weakref.finalize(self, connection.close)
         self.meta: dict[str, str] = dict(connection.execute("SELECT key, value FROM meta"))
         self.process = self.meta.get("process", "")
         self.closing: dict[str, Any] = json.loads(self.meta.get("closing", "{}"))
@@ -97,7 +100,7 @@ class TraceFile:
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close()
+        self._close()
 
     def place(self, number: int | None) -> int | None:
         """Place of an event by its id: they differ where events of several threads interleave."""
