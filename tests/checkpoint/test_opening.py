@@ -515,6 +515,7 @@ def test_an_index_of_what_is_not_there(tmp_path: Path) -> None:
         open_checkpoint(index)
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
 def test_a_part_of_a_distributed_checkpoint_is_none(tmp_path: Path) -> None:
     dcp.save(
         {"a": torch.ones(2), "b": torch.zeros(2)}, checkpoint_id=tmp_path / "whole", no_dist=True

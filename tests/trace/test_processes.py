@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,8 +21,9 @@ Event = tuple[str, int, int | None]
 
 
 @pytest.fixture
-def member(tmp_path: Path) -> Callable[..., Writer]:
+def member(tmp_path: Path) -> Iterator[Callable[..., Writer]]:
     """A process's trace of events (op, value, time): the program's own, or one beside it."""
+    killed: list[Writer] = []
 
     def write(
         events: Sequence[Event], process: str = "", file: str = "", close: bool = True
@@ -44,9 +45,12 @@ def member(tmp_path: Path) -> Callable[..., Writer]:
             writer.close(manifest={}, closing=closing)
         else:
             writer.flush()
+            killed.append(writer)
         return writer
 
-    return write
+    yield write
+    for writer in killed:
+        writer.drop()
 
 
 def ops(trace: Trace) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import sqlite3
@@ -249,9 +250,10 @@ class Writer:
     def discard_connection(self) -> None:
         """Forget the file without touching it: for a forked child, whose parent owns it.
 
-        SQLite's own close would drop the parent's locks, so the connection is never closed.
+        SQLite's own close would drop the parent's locks, so the connection is never closed: not
+        even when the interpreter ends, which from 3.13 on warns of it, too.
         """
-        _leaked.append(self._connection)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
         self._connection = None
         self._forgotten = True
         self._lock = threading.RLock()
@@ -349,7 +351,6 @@ _UNKEEP = "DELETE FROM payload WHERE event = ? AND role = ? AND position = ?"
 # Payloads up to this size are written together, once they have so many bytes.
 _SMALL, _TOGETHER = 64 << 10, 4 << 20
 _END = "UPDATE thread SET ended = 1 WHERE id = ?"
-_leaked: list[sqlite3.Connection | None] = []
 
 
 def _json(value: Mapping[str, Any]) -> str:
