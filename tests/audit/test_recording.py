@@ -65,7 +65,7 @@ def test_comparing_what_is_no_recording(audit, recorded, tmp_path: Path) -> None
         (["text.audit"], 4, "text.audit cannot be read as a trace"),
         (["empty.audit"], 4, "empty.audit is not a repro-audit trace"),
         (["."], 2, ". has no run-1.sqlite"),
-        (["none.audit"], 2, "no trace or audit none.audit"),
+        (["none.audit"], 2, "no trace, audit or checkpoint none.audit"),
         (["7"], 2, "no audit 7"),
         ([], 2, "compare needs two traces"),
     ]:
