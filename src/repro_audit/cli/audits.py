@@ -35,7 +35,9 @@ def find_trace(word: str) -> Path:
     place = find_audit(word) or Path(word)
     if place.is_dir():
         if not (place / FIRST_TRACE).is_file():
-            raise UsageError(f"{place} has no {FIRST_TRACE}; name a trace, an audit or a checkpoint")
+            raise UsageError(
+                f"{place} has no {FIRST_TRACE}; name a trace, an audit or a checkpoint"
+            )
         return place / FIRST_TRACE
     if not place.exists():
         raise UsageError(
