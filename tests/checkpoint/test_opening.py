@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
+import enum
 import json
 import os
 import pickle
@@ -118,12 +120,12 @@ def test_what_a_training_script_saves(
     same(tmp_path / "a.pt", saved)
     values = open_checkpoint(tmp_path / "a.pt").values
     assert values["epoch"] == 4
-    assert values["best"] == "float inf"
+    assert values["best"] == "<inf>"
     assert values["optimizer.param_groups.0.lr"] == 0.1
     assert values["optimizer.param_groups.0.foreach"] is None
-    assert (values["names.1"], values["seen"], values["numpy.0"]) == ("b", "set {1, 2}", "MT19937")
-    assert (values["device"], values["dtype"]) == ("torch.device", "torch.float16")
-    assert values["note"] == "3 bytes, BLAKE2b cf4ab791c62b8d2b2109c90275287816"
+    assert (values["names.1"], values["seen"], values["numpy.0"]) == ("b", "<{1, 2}>", "MT19937")
+    assert (values["device"], values["dtype"]) == ("<torch.device>", "<torch.float16>")
+    assert values["note"] == "<3 bytes, BLAKE2b cf4ab791c62b8d2b2109c90275287816>"
 
 
 def test_views_parameters_and_subclasses(tmp_path: Path) -> None:
@@ -175,14 +177,14 @@ def test_a_hostile_file_runs_nothing(tmp_path: Path) -> None:
     found = open_checkpoint(tmp_path / "a.pt")
     assert list(found.fingerprints) == ["a"]
     assert not (tmp_path / "harm").exists()
-    assert str(found.values["b"]).endswith("mkdir")
+    assert str(found.values["b"]).endswith("mkdir>")
 
 
 def test_a_value_that_holds_itself(tmp_path: Path) -> None:
     held: dict[str, Any] = {"a": torch.ones(2)}
     held["self"] = held
     torch.save(held, tmp_path / "a.pt")
-    assert open_checkpoint(tmp_path / "a.pt").values == {"self": "what it is in"}
+    assert open_checkpoint(tmp_path / "a.pt").values == {"self": "<what it is in>"}
 
 
 def test_shards_are_one_checkpoint(tmp_path: Path) -> None:
@@ -382,6 +384,16 @@ def differ(tmp_path: Path, one: Any, other: Any) -> bool:
     return bool(pair.tensors or pair.values)
 
 
+class Kind(enum.Enum):
+    A = 1
+    B = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    n: int
+
+
 class Marked(torch.Tensor):
     """A subclass with an attribute."""
 
@@ -446,6 +458,16 @@ def optimizer(lr: float) -> torch.optim.Optimizer:
         (1, True),
         (1, 1.0),
         (np.array(["a"]), np.array(["b"])),
+        ({Kind.A: 1, Kind.B: 2}, {Kind.B: 1, Kind.A: 2}),
+        ({Frozen(1)}, {Frozen(2)}),
+        ({(Frozen(1), 0): 1}, {(Frozen(2), 0): 1}),
+        ({frozenset({1}): 1}, {frozenset({2}): 1}),
+        ({"m": {torch.zeros(2)}}, {"m": {torch.zeros(3)}}),
+        (torch.float32, "torch.float32"),
+        (float("nan"), "nan"),
+        ([], "[]"),
+        (set(range(200_000)), set(range(1, 200_001))),
+        (dict.fromkeys([tuple(range(2000))], 1), dict.fromkeys([tuple(range(1, 2001))], 1)),
         (np.array([{}, 1], object), np.array([{}, 2], object)),
         (np.array([(1, 2.0)], "i4,f8"), np.array([(1, 3.0)], "i4,f8")),
     ],
@@ -486,6 +508,35 @@ def test_arrays_and_pickles_of_any_protocol(tmp_path: Path, protocol: int) -> No
     same(tmp_path / "a.pt", held)
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(held, protocol))
     same(tmp_path / "a.pkl", held)
+    turned = {"t": np.arange(24.0).reshape(2, 3, 4).transpose(1, 0, 2)}
+    (tmp_path / "b.pkl").write_bytes(pickle.dumps(turned, protocol))
+    same(tmp_path / "b.pkl", turned)
+
+
+def test_the_order_of_keys_that_are_objects_is_none(tmp_path: Path) -> None:
+    assert not differ(tmp_path, {Kind.A: 1, Kind.B: 2}, {Kind.B: 2, Kind.A: 1})
+
+
+def test_files_of_several_values_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(1) + pickle.dumps(2))
+    with pytest.raises(CheckpointError, match="several pickles"):
+        open_checkpoint(tmp_path / "a.pkl")
+    with (tmp_path / "a.npy").open("wb") as file:
+        np.save(file, np.ones(2))
+        np.save(file, np.ones(2))
+    with pytest.raises(CheckpointError, match="several of them"):
+        open_checkpoint(tmp_path / "a.npy")
+
+
+def test_a_file_of_a_directory_that_is_not_read_may_be_left_out(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2)}, tmp_path / "model.pt")
+    torch.save({"w": torch.ones(2)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    (tmp_path / "faiss.index.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"old\.pth.*--ignore 'old\.pth'"):
+        open_checkpoint(tmp_path)
+    found = open_checkpoint(tmp_path, ["old.*"])
+    assert list(found.fingerprints) == ["w"]
+    assert found.unread == ("faiss.index.json",)
 
 
 def test_files_of_a_directory_by_what_is_in_them(tmp_path: Path) -> None:

@@ -185,6 +185,13 @@ def test_wrappers_are_passed_over_where_some_names_match_anyway() -> None:
     assert (pair.compared, pair.identical, pair.renaming) == (3, 2, "'module'")
 
 
+def test_values_are_named_as_tensors_are() -> None:
+    a = checkpoint({"w": FLOATS}, {"_extra_state": "x"})
+    b = checkpoint({"module.w": FLOATS}, {"module._extra_state": "x"})
+    for pair in (compare_pair(a, b), compare_pair(b, a)):
+        assert (pair.values, pair.values_compared) == ((), 1)
+
+
 def test_no_two_names_become_one() -> None:
     a = checkpoint({"module.x": FLOATS})
     b = checkpoint({"model.x": FLOATS + 5, "x": FLOATS})
@@ -203,6 +210,16 @@ def test_a_step_of_training_is_no_fault_of_memory() -> None:
     before = checkpoint({"n": np.array(4), "step": np.float32(2.0), "w": FLOATS})
     after = checkpoint({"n": np.array(5), "step": np.float32(4.0), "w": FLOATS})
     assert {found.flipped_bit for found in compare_pair(before, after).tensors} == {None}
+    flipped = FLOATS.copy()
+    flipped.view(np.uint32)[2, 3] ^= np.uint32(1)
+    one, other = checkpoint({"w": FLOATS}), checkpoint({"w": flipped})
+    assert compare_pair(one, other).tensors[0].flipped_bit == 0
+    assert compare_pair(one, other, ulp=1).tensors[0].flipped_bit is None
+    assert compare_pair(one, other, ignored=["v"]).tensors[0].flipped_bit is None
+    trained = checkpoint({"w": flipped}, {"step": 2})
+    assert compare_pair(one, trained).tensors[0].flipped_bit is None
+    more = checkpoint({"w": flipped, "v": FLOATS})
+    assert compare_pair(one, more).tensors[0].flipped_bit is None
     flag = compare_pair(checkpoint({"f": [True, True]}), checkpoint({"f": [True, False]}))
     assert flag.tensors[0].flipped_bit is None
 

@@ -24,7 +24,7 @@ def compare_checkpoints(
     """
     if len(paths) < 2:
         raise UsageError("compare needs two checkpoints: repro-audit compare A B")
-    opened = [open_checkpoint(path) for path in paths]
+    opened = [open_checkpoint(path, ignored) for path in paths]
     kept = [each.path for each in opened if each.kept is not None]
     if ulp is not None and kept:
         raise InconclusiveError(

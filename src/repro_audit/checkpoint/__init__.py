@@ -6,6 +6,7 @@ class stays a name and nothing of it runs.
 
 from repro_audit.checkpoint.contents import Checkpoint, Held, Value
 from repro_audit.checkpoint.kept import to_json
+from repro_audit.checkpoint.memory import reading
 from repro_audit.checkpoint.opening import is_checkpoint, open_checkpoint
 
-__all__ = ["Checkpoint", "Held", "Value", "is_checkpoint", "open_checkpoint", "to_json"]
+__all__ = ["Checkpoint", "Held", "Value", "is_checkpoint", "open_checkpoint", "reading", "to_json"]

@@ -15,7 +15,7 @@ _PICKLE = "data.pkl"
 # Of a file's header in the archive: what is fixed, and where the lengths of the rest are.
 _HEADER, _LENGTHS = 30, 26
 # What is compressed may become so much larger; torch.save compresses nothing.
-_LARGER, _SMALL = 200, 1 << 24
+_LARGER, _SMALL = 1100, 1 << 24
 
 
 def entries_of(span: Span) -> dict[str, zipfile.ZipInfo]:

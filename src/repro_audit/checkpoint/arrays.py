@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from repro_audit.checkpoint.contents import Held, Value, name_of
+from repro_audit.checkpoint.contents import Held, Value, hash_of, name_of, told
 from repro_audit.checkpoint.memory import Reading, Span
 from repro_audit.engine import array_view
 from repro_audit.errors import UnsupportedTensorError
@@ -29,8 +28,8 @@ def read_arrays(span: Span) -> tuple[dict[str, Held], dict[str, Value]]:
         try:
             tensors[name] = Held.of(array_view(array))
         except UnsupportedTensorError:
-            told = hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()
-            values[name] = f"{array.dtype}{list(array.shape)}, BLAKE2b {told}"
+            words = f"{array.dtype}{list(array.shape)}, {hash_of(array.tobytes())}"
+            values[name] = told(words)
 
     with Reading(span) as file:
         found = np.load(file, allow_pickle=False)
@@ -40,4 +39,6 @@ def read_arrays(span: Span) -> tuple[dict[str, Held], dict[str, Value]]:
                     take(name_of(name), np.asarray(found[name]))
         else:
             take("array", found)
+            if file.read(1):
+                raise ValueError("more follows the array: several of them in one file")
     return tensors, values

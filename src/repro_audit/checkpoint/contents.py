@@ -22,7 +22,7 @@ Value = bool | int | float | str | None
 _EXACT = 1 << 53
 # Of a name, and of a word: what is longer is told by its begin, or its length, and its hash.
 _LONGEST_NAME, _LONGEST_WORD = 1000, 10_000
-_MOST_WORDS = 100_000
+_MOST_WORDS = 5_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,19 +140,26 @@ def value_of(x: Any) -> Value:
     classes, integers beyond 2^53 and floats that are not finite in words.
     """
     if isinstance(x, bytes | bytearray):
-        return f"{len(x):,} bytes, {_hash(x)}"
+        return told(f"{len(x):,} bytes, {hash_of(x)}")
     if isinstance(x, str):
-        told = encodable(x)
-        return told if len(x) <= _LONGEST_WORD else f"{len(x):,} characters, {_hash(told.encode())}"
+        text = encodable(x)
+        if len(x) > _LONGEST_WORD:
+            return told(f"{len(x):,} characters, {hash_of(text.encode())}")
+        return told(repr(text)) if text.startswith("<") else text
     if isinstance(x, float):
-        return x if math.isfinite(x) else f"float {x}"
+        return x if math.isfinite(x) else told(str(x))
     if isinstance(x, int):
-        return x if abs(x) <= _EXACT else f"int {x:#x}"
+        return x if abs(x) <= _EXACT else told(f"{x:#x}")
     if x is None:
         return None
     if isinstance(x, Named):
-        return encodable(str(x))
+        return told(encodable(str(x)))
     raise ValueError(f"a {type(x).__name__} where there should be a value")
+
+
+def told(text: str) -> str:
+    """What stands for a value that is no word, and is no word's either."""
+    return f"<{text}>"
 
 
 def name_of(key: Any) -> str:
@@ -160,29 +167,32 @@ def name_of(key: Any) -> str:
     said = encodable(key if isinstance(key, str) else words_of(key))
     if len(said) <= _LONGEST_NAME:
         return said
-    return f"{said[:_LONGEST_NAME]}... {_hash(said.encode())}"
+    return f"{said[:_LONGEST_NAME]}... {hash_of(said.encode())}"
 
 
 def words_of(x: Any) -> str:
     """What is in a set, or is a key, so that what differs is told differently."""
     left = _MOST_WORDS
 
-    def told(x: Any) -> str:
+    def words(x: Any) -> str:
         nonlocal left
         left -= 1
         if left < 0:
             raise ValueError("a set, or a key, of too many parts")
         if isinstance(x, tuple | list):
-            return f"({', '.join(map(told, x))})"
+            return f"({', '.join(map(words, x))})"
         if isinstance(x, set | frozenset):
-            return f"{{{', '.join(sorted(map(told, x)))}}}"
+            return f"{{{', '.join(sorted(map(words, x)))}}}"
+        if isinstance(x, Mapping):
+            return f"{{{', '.join(sorted(f'{words(k)}: {words(v)}' for k, v in x.items()))}}}"
         if isinstance(x, Made):
-            return f"{told(x.made_by)}{told(x.args)}"
+            held = [part for part in (x.state, x.items, x.entries) if part]
+            return f"{words(x.made_by)}{words(x.args)}{words(held) if held else ''}"
         if isinstance(x, Outside):
-            return told(x.key)
+            return words(x.key)
         return repr(value_of(x)) if isinstance(x, str | bytes) else str(value_of(x))
 
-    return told(x)
+    return words(x)
 
 
 def encodable(text: str) -> str:
@@ -190,5 +200,6 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _hash(data: bytes | bytearray) -> str:
+def hash_of(data: bytes | bytearray) -> str:
+    """A hash, and its name."""
     return f"BLAKE2b {hashlib.blake2b(data, digest_size=16).hexdigest()}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from repro_audit.checkpoint.contents import Held, Value, name_of, value_of, words_of
+from repro_audit.checkpoint.contents import Held, Value, hash_of, name_of, told, value_of, words_of
 from repro_audit.checkpoint.memory import Span
 from repro_audit.checkpoint.pickled import Made, Named, Ordered, Outside
 from repro_audit.checkpoint.tensors import array_of, dtype_of_storage, rebuilt
@@ -25,7 +25,7 @@ _PLAIN = {
 # A list of numbers of more is told by its hash.
 _NUMBERS = 32
 # What holds itself a few times over, nested, has no end.
-_MOST = 1_000_000
+_MOST = 5_000_000
 
 
 class Leaves:
@@ -43,6 +43,8 @@ class Leaves:
         self._met = 0
         # Whether what is met belongs to a module, and not to its state dict.
         self._beside = False
+        self._places: set[object] = set()
+        self._again: Counter[str] = Counter()
 
     def take(self, x: Any, path: str = "") -> None:
         """Find what is in `x`, at `path`; raises CheckpointError where that has no end."""
@@ -52,7 +54,7 @@ class Leaves:
                 f"it holds more than {_MOST:,} values. Save what matters of it by itself."
             )
         if id(x) in self._within:
-            self._tell(path, "what it is in")
+            self._tell(path, told("what it is in"))
             return
         view = self._tensor(x)
         if view is not None:
@@ -61,10 +63,12 @@ class Leaves:
             span, _ = self._storage(x)
             self._hold(path, span.view("uint8", (span.nbytes,)))
         elif isinstance(x, set | frozenset):
-            self._tell(path, f"set {words_of(x)}")
+            words = words_of(x)
+            if len(x) > _NUMBERS:
+                words = f"{len(x):,} in a set, {hash_of(words.encode())}"
+            self._tell(path, told(words))
         elif isinstance(x, list | tuple) and len(x) > _NUMBERS and _numbers(x):
-            told = hashlib.blake2b(repr(list(x)).encode(), digest_size=16).hexdigest()
-            self._tell(path, f"{len(x):,} numbers, BLAKE2b {told}")
+            self._tell(path, told(f"{len(x):,} numbers, {hash_of(repr(list(x)).encode())}"))
         elif isinstance(x, Mapping | list | tuple | Made):
             self._within.add(id(x))
             for name, item in self._items(x, path):
@@ -74,14 +78,25 @@ class Leaves:
             self._tell(path, value_of(x))
 
     def _hold(self, path: str, view: View) -> None:
-        if self._beside:
+        held = Held.of(view)
+        if not self._beside:
+            self.tensors[self._free(path, self.tensors)] = held
+            self._places.add(held.place)
+        elif held.place not in self._places:
             f = fingerprint(view)
-            self._tell(path, f"{f.dtype}{list(f.shape)} {f.digest}")
-        else:
-            self.tensors[_free(path, self.tensors)] = Held.of(view)
+            self._tell(path, told(f"{f.dtype}{list(f.shape)} {f.digest}"))
 
     def _tell(self, path: str, value: Value) -> None:
-        self.values[_free(path, self.values)] = value
+        self.values[self._free(path, self.values)] = value
+
+    def _free(self, path: str, taken: Mapping[str, object]) -> str:
+        """`path`, or where that is taken, with a number that is not."""
+        if path not in taken:
+            return path
+        while True:
+            self._again[path] += 1
+            if (numbered := f"{path}#{self._again[path] + 1}") not in taken:
+                return numbered
 
     def _items(self, x: Any, path: str) -> Iterator[tuple[str, Any]]:
         """What is directly in `x`; under no name what takes the place of `x` itself."""
@@ -92,7 +107,7 @@ class Leaves:
                 yield from _named({k: v for k, v in x.state.items() if k != "_metadata"})
         elif isinstance(x, list | tuple):
             if not x:
-                self._tell(path, "[]")
+                self._tell(path, told("[]"))
             yield from _numbered(x)
         elif _is(x, _UTILS, "_rebuild_parameter", "_rebuild_parameter_with_state"):
             yield "", x.args[0]
@@ -109,7 +124,9 @@ class Leaves:
             yield from self._module(x, path)
         else:
             # An object of any class: which, and all that it was made of.
-            self._tell(path, value_of(x.made_by) if isinstance(x.made_by, Named) else "object")
+            self._tell(
+                path, value_of(x.made_by) if isinstance(x.made_by, Named) else told("object")
+            )
             if not isinstance(x.made_by, Named):
                 yield "(made by)", x.made_by
             yield from _numbered(x.args)
@@ -119,7 +136,7 @@ class Leaves:
 
     def _entries(self, x: Mapping[Any, Any], path: str) -> Iterator[tuple[str, Any]]:
         if not x:
-            self._tell(path, "{}")
+            self._tell(path, told("{}"))
         yield from _named(x)
 
     def _module(self, x: Made, path: str) -> Iterator[tuple[str, Any]]:
@@ -163,16 +180,6 @@ def _is(x: Any, module: str, *names: str) -> bool:
     return isinstance(made_by, Named) and made_by.module == module and made_by.name in names
 
 
-def _free(path: str, taken: Mapping[str, object]) -> str:
-    """`path`, or where that is taken, with a number that is not."""
-    if path not in taken:
-        return path
-    count = 2
-    while f"{path}#{count}" in taken:
-        count += 1
-    return f"{path}#{count}"
-
-
 def _numbered(items: Iterable[Any]) -> Iterator[tuple[str, Any]]:
     yield from ((str(i), item) for i, item in enumerate(items))
 
@@ -180,9 +187,8 @@ def _numbered(items: Iterable[Any]) -> Iterator[tuple[str, Any]]:
 def _named(state: Any) -> Iterator[tuple[str, Any]]:
     """What an object keeps, by name."""
     if isinstance(state, Mapping):
-        for i, (key, item) in enumerate(state.items()):
-            # An object's name is its place, and an empty one would be that of what it is in.
-            yield (f"({i})" if isinstance(key, Made) else name_of(key) or "''"), item
+        # An empty name would be that of what it is in.
+        yield from ((name_of(key) or "''", item) for key, item in state.items())
     elif isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], Mapping):
         # With slots: a dictionary, or none, and what is in them.
         yield from _named(state[0] or {})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,33 +37,36 @@ class _Contents:
     metadata: dict[str, str] = field(default_factory=dict)
 
     def add(self, other: _Contents, lead: str = "") -> None:
-        """Take in what another has, each name behind `lead`; raises ValueError for one known."""
+        """Take in what another has, each name behind `lead`; raises ValueError for a tensor or
+        value whose name is known.
+        """
         for mine, theirs in (
             (self.tensors, other.tensors),
             (self.values, other.values),
             (self.metadata, other.metadata),
         ):
             for name, each in theirs.items():
-                if mine.setdefault(lead + name, each) is not each:  # type: ignore[arg-type]
-                    if mine is self.metadata:
-                        continue
+                if lead + name in mine and mine is not self.metadata:
                     raise ValueError(f"{lead + name} is there twice")
+                # Shards note the same, or nothing that has to do with their tensors.
+                mine.setdefault(lead + name, each)  # type: ignore[arg-type]
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
+def open_checkpoint(path: Path, ignored: Sequence[str] = ()) -> Checkpoint:
     """The checkpoint at `path`: a file, an index of shards, or a directory of such.
 
     Imports no torch; no pickle is loaded: what one says is read as data. Tensors are read from the
     file when they are looked at: do not change it meanwhile. Of a directory with several
-    checkpoints names begin with that of the file, without its suffix, and a slash.
-    Raises UsageError where there is none, CheckpointError where it is damaged or of no known kind.
+    checkpoints names begin with that of the file, without its suffix, and a slash; files whose
+    names fit a pattern of `ignored` are not looked at. Raises UsageError where there is none,
+    CheckpointError where it is damaged or of no known kind.
     """
     said = encodable(str(path))
     if not path.exists():
         raise UsageError(f"no checkpoint {said}; name a file or a directory that is there")
     with reading(said):
         if path.is_dir():
-            return _directory(path)
+            return _directory(path, ignored)
         if path.name.endswith(_INDEX):
             return _checkpoint(path, "shards", _merged(path))
         span = mapped(path)
@@ -88,7 +93,7 @@ def _is_known(path: Path) -> bool:
     """Whether a file is a checkpoint by its first bytes, or an index of shards."""
     if not path.is_file():
         return False
-    if path.name.endswith(_INDEX):
+    if _is_index(path):
         return True
     head = _head(path)
     if head.startswith(_ZIP):
@@ -158,17 +163,17 @@ def _files(directory: Path) -> Iterator[Path]:
             yield place
 
 
-def _directory(directory: Path) -> Checkpoint:
+def _directory(directory: Path, ignored: Sequence[str]) -> Checkpoint:
     members: list[tuple[Path, str, _Contents]] = []
     taken: set[Path] = set()
-    files = list(_files(directory))
+    files = [file for file in _files(directory) if not _fits(file, directory, ignored)]
     for place in files:
         if place.name == distributed.METADATA:
             found = _Contents(*distributed.read_distributed(place.parent))
             members.append((place.parent, "distributed", found))
             taken.update({place, *place.parent.glob("*.distcp")})
-        elif place.name.endswith(_INDEX):
-            with reading(str(place)):
+        elif _is_index(place):
+            with _member(place):
                 members.append((place, "shards", _merged(place)))
                 taken.update({place, *_index(place).values()})
     unread: list[str] = []
@@ -178,7 +183,7 @@ def _directory(directory: Path) -> Checkpoint:
         if not _is_known(place):
             unread.append(encodable(place.relative_to(directory).as_posix()))
             continue
-        with reading(str(place)):
+        with _member(place):
             members.append((place, *_file(mapped(place))))
     if not members:
         raise CheckpointError(f"{directory} has no checkpoint in it: {_KINDS} are read.")
@@ -190,6 +195,27 @@ def _directory(directory: Path) -> Checkpoint:
         whole.add(found, "" if len(members) == 1 or told == "." else f"{encodable(told)}/")
     form = members[0][1] if len(members) == 1 else "directory"
     return _checkpoint(directory, form, whole, tuple(unread))
+
+
+def _is_index(path: Path) -> bool:
+    return path.name.endswith(_INDEX) and "weight_map" in path.read_text(errors="replace")
+
+
+def _fits(file: Path, directory: Path, ignored: Sequence[str]) -> bool:
+    name = file.relative_to(directory).as_posix()
+    return any(fnmatchcase(name, pattern) for pattern in ignored)
+
+
+@contextmanager
+def _member(place: Path) -> Iterator[None]:
+    """Where one of a directory's files cannot be read the others may be."""
+    try:
+        with reading(str(place)):
+            yield
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error} Of a directory `compare --ignore '{place.name}'` leaves a file out."
+        ) from error
 
 
 def _stem(place: Path, directory: Path) -> str:

@@ -44,7 +44,7 @@ _LITERALS = frozenset(
 # Bytes that may be made of a pickle of no length, of an entry of a container, and the values that
 # a key may consist of.
 _ROOM, _ENTRY = 64 << 20, 64
-_LARGEST_KEY = 1000
+_LARGEST_KEY = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +121,9 @@ def _run(pickle: bytes) -> Any:
     stack: list[Any] = []
     room = _Room(pickle)
     memo: dict[Any, Any] = {}
-    for instruction, argument, _ in pickletools.genops(pickle):
-        name = instruction.name
+    end = 0
+    for instruction, argument, at in pickletools.genops(pickle):
+        name, end = instruction.name, at or 0
         if name in _LITERALS:
             stack.append(argument)
         elif name in {"BINPUT", "LONG_BINPUT", "PUT"}:
@@ -141,6 +142,8 @@ def _run(pickle: bytes) -> Any:
         elif name not in _PASSED_BY:
             _step(name, argument, stack, room)
     (value,) = stack
+    if end + 1 != len(pickle):
+        raise ValueError("more follows its end: several pickles in one file")
     return value
 
 
@@ -257,10 +260,11 @@ def _made(made_by: object, args: tuple[Any, ...], room: _Room) -> object:
     if name in _SETS and all(isinstance(arg, list | tuple) for arg in args):
         items = list(args[0]) if args else []
         room.take(_ENTRY * len(items))
-        return set(_hashable(items))
+        return (set if name[1] == "set" else frozenset)(_hashable(items))
     if name in _BYTES and (not args or (len(args) == 1 and isinstance(args[0], bytes))):
         return args[0] if args else b""
-    if name == ("_codecs", "encode") and args[1:] == ("latin1",):
+    encoded = name in {("_codecs", "encode"), ("builtins", "bytearray")}
+    if encoded and args[1:] in {("latin1",), ("latin-1",)}:
         room.take(len(args[0]))
         return args[0].encode("latin1")
     return Made(made_by, args)

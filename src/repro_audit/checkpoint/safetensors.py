@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from repro_audit.checkpoint.contents import Held, encodable
+from repro_audit.checkpoint.contents import Held, encodable, name_of
 from repro_audit.checkpoint.memory import Span
 from repro_audit.errors import CheckpointError
 
@@ -53,7 +53,7 @@ def read_safetensors(span: Span) -> tuple[dict[str, Held], dict[str, str]]:
         if name == "__metadata__":
             metadata.update((encodable(key), encodable(str(value))) for key, value in entry.items())
         else:
-            tensors[encodable(name)] = _held(encodable(name), entry, data)
+            tensors[name_of(name)] = _held(name_of(name), entry, data)
     return tensors, metadata
 
 

@@ -83,12 +83,14 @@ def dtype_named(x: Any) -> str:
 def array_of(made_by: Named, args: tuple[Any, ...], state: Any) -> View | None:
     """A NumPy array or number; None for anything else, and where its elements are no numbers."""
     fortran: Any = False
+    axes: Any = None
     if made_by.module in _MULTIARRAY and made_by.name == "scalar" and len(args) == 2:
         shape: Any = ()
         kind, data = args
-    elif made_by.module in _NUMERIC and made_by.name == "_frombuffer" and len(args) == 4:
-        data, kind, shape, order = args
+    elif made_by.module in _NUMERIC and made_by.name == "_frombuffer" and len(args) in {4, 5}:
+        data, kind, shape, order = args[:4]
         fortran = order == "F"
+        axes = args[4] if order == "K" and len(args) == 5 else None
     elif made_by.module in _MULTIARRAY and made_by.name == "_reconstruct":
         if not isinstance(state, tuple) or len(state) != 5:
             return None
@@ -104,6 +106,6 @@ def array_of(made_by: Named, args: tuple[Any, ...], state: Any) -> View | None:
     try:
         dtype = np.dtype(code).newbyteorder(">" if big else "=")
         held = np.ndarray(sizes_of(shape), dtype, bytes(data), order="F" if fortran else "C")
-        return array_view(held)
+        return array_view(held if axes is None else held.transpose(sizes_of(axes)))
     except (TypeError, ValueError, UnsupportedTensorError):
         return None

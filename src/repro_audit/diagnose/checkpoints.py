@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from repro_audit import engine
-from repro_audit.checkpoint import Checkpoint
+from repro_audit.checkpoint import Checkpoint, reading
 from repro_audit.engine.deviation import relative_rms
 from repro_audit.errors import UnsupportedTensorError
 from repro_audit.model import (
@@ -42,6 +42,7 @@ def compare_pair(
     out.
     """
     renamed, renaming = _renaming(list(a.fingerprints), list(b.fingerprints))
+    reads = _matched(b.fingerprints, renamed, a.fingerprints)
 
     def kept(named: Mapping[str, _T]) -> dict[str, _T]:
         return {
@@ -50,18 +51,15 @@ def compare_pair(
             if not any(fnmatchcase(name, pattern) for pattern in ignored)
         }
 
-    names = {renamed(name): name for name in b.fingerprints}
+    names = {reads[name]: name for name in b.fingerprints}
     ours = kept(a.fingerprints)
     theirs = kept({known: b.fingerprints[name] for known, name in names.items()})
     both = [name for name in ours if name in theirs]
     differing = [name for name in both if ours[name] != theirs[name]]
     found = [_apart(name, names[name], a, b, ours[name], theirs[name], ulp) for name in differing]
-    if len(found) > 1:
-        # What training leaves may be a bit in one tensor, and is more in others.
-        found = [replace(each, flipped_bit=None) for each in found]
     missing = {name: f for name, f in ours.items() if name not in theirs}
     further = {name: f for name, f in theirs.items() if name not in ours}
-    theirs_tied = {renamed(name): renamed(other) for name, other in b.ties.items()}
+    theirs_tied = {reads[name]: reads[other] for name, other in b.ties.items()}
     tied = [*_tied(missing, a.ties, both), *_tied(further, theirs_tied, both)]
     for name in tied:
         missing.pop(name, None)
@@ -73,7 +71,8 @@ def compare_pair(
     ]
     found += [TensorDifference(n, n, "missing", f, None) for n, f in missing.items()]
     found += [TensorDifference(n, names[n], "missing", None, f) for n, f in further.items()]
-    told, others = kept(a.values), kept({renamed(n): value for n, value in b.values.items()})
+    reads = _matched(b.values, renamed, a.values)
+    told, others = kept(a.values), kept({reads[n]: value for n, value in b.values.items()})
     differing_values = list(_values(told, others))
     # Only some formats have any.
     if a.metadata and b.metadata:
@@ -81,6 +80,9 @@ def compare_pair(
             kept({f"__metadata__.{n}": v for n, v in side.metadata.items()}) for side in (a, b)
         )
         differing_values += _values(*sides)
+    if len(found) > 1 or differing_values or tied or ignored or any(each.within for each in found):
+        # A step of training may leave a bit in one tensor, and leaves more elsewhere.
+        found = [replace(each, flipped_bit=None) for each in found]
     return CheckpointPair(
         other=b.path,
         compared=len(both),
@@ -124,7 +126,14 @@ def _apart(
     held_a, held_b = a.tensors.get(name), b.tensors.get(other)
     if kind == "shape" or held_a is None or held_b is None:
         return found
-    view_a, view_b = held_a.view(), held_b.view()
+    with reading(f"{name} in {a.path} and {b.path}"):
+        return _measured(found, held_a.view(), held_b.view(), tolerated)
+
+
+def _measured(
+    found: TensorDifference, view_a: engine.View, view_b: engine.View, tolerated: int | None
+) -> TensorDifference:
+    kind = found.kind
     try:
         ulp = engine.compare(view_a, view_b)
     except UnsupportedTensorError:
@@ -168,36 +177,44 @@ def _moved(a: Mapping[str, Fingerprint], b: Mapping[str, Fingerprint]) -> list[t
     return [(name, once_b[f]) for f, name in once_a.items() if f in once_b]
 
 
-def _renaming(a: list[str], b: list[str]) -> tuple[Callable[[str], str], str | None]:
-    """How names of `b` are read as those of `a`, and what to say of it.
+def _renaming(a: list[str], b: list[str]) -> tuple[Callable[[str], str] | None, str | None]:
+    """How names of `b` become those of `a` without the names of wrappers, and what to say of it.
 
-    As they are, unless more of them match without the names of wrappers; where none matches, with
-    or without a prefix. Never so that two become one.
+    None where they are read as they are: unless more of them match otherwise; where none matches,
+    with or without a prefix.
     """
     exact = len(set(a) & set(b))
     plain_a, plain_b = ({_unwrapped(name): name for name in side} for side in (a, b))
-    if len(plain_a) < len(a) or len(plain_b) < len(b):
-        return str, None
     matching = len(plain_a.keys() & plain_b.keys())
     taken = given = ""
     if not exact and not matching:
         taken, given = _prefix(plain_a, plain_b), _prefix(plain_b, plain_a)
     elif matching <= exact:
-        return str, None
+        return None, None
 
     def read(name: str) -> str:
         plain = _unwrapped(name)
         if taken:
-            plain = plain.removeprefix(taken)
-        elif given:
-            plain = given + plain
-        return plain_a.get(plain, name)
+            return plain.removeprefix(taken)
+        return given + plain
 
-    known = [read(name) for name in b]
-    if len(set(known)) < len(known) or not set(known) & set(a):
-        return str, None
+    found = _matched(dict.fromkeys(b), read, dict.fromkeys(a))
+    if all(name == known for name, known in found.items()):
+        return None, None
     said = {part for name in (*a, *b) for part in _SEPARATOR.split(name) if part in WRAPPERS}
     return read, ", ".join(f"'{part}'" for part in [*sorted(said), taken or given] if part)
+
+
+def _matched(
+    theirs: Mapping[str, object], read: Callable[[str], str] | None, ours: Mapping[str, object]
+) -> dict[str, str]:
+    """Their names by what they are read as; as they are where two would become one."""
+    if read is None:
+        return {name: name for name in theirs}
+    plain = {_unwrapped(name): name for name in ours}
+    found = {name: plain.get(read(name), name) for name in theirs}
+    sound = len(plain) == len(ours) and len(set(found.values())) == len(found)
+    return found if sound else {name: name for name in theirs}
 
 
 def _unwrapped(name: str) -> str:

@@ -147,6 +147,8 @@ def _subject(comparison: Comparison) -> str:
         tensors = sum(found.kind not in {"missing", "renamed"} for found in pair.tensors)
         if tensors or not (pair.tensors or pair.values):
             all_of = phrases.count(pair.compared, "tensor")
+            if not pair.compared:
+                all_of = phrases.count(pair.values_compared, "value")
             number = f"{phrases.number(tensors)} of {all_of} {_verb(tensors)}"
             said.append(number if tensors else f"all of {all_of}")
         unmatched = len(pair.tensors) - tensors
@@ -205,12 +207,11 @@ def _pair(pair: CheckpointPair, names: tuple[str, str], page: Sheet) -> None:
         apart = [found for found in apart if found not in rounded]
     # What has no distance first, then by how far it is off.
     sizes = [size for found in apart if (size := _size_apart(found)) is not None]
-    apart.sort(key=lambda found: -(_size_apart(found) or math.inf))
+    apart.sort(key=_nearness)
     if len(apart) > 1 and sizes:
         page.labelled(
             "apart",
-            f"by {phrases.short(min(sizes))} to {phrases.short(max(sizes))} of a tensor's size; "
-            "the largest:",
+            f"by {_range(min(sizes), max(sizes))} of a tensor's size; the largest:",
         )
     _listed("differs", apart, lambda found: _differs(found, names), page)
     for found in apart:
@@ -234,6 +235,16 @@ def _pair(pair: CheckpointPair, names: tuple[str, str], page: Sheet) -> None:
     _listed("values", list(pair.values), lambda value: _value(value, names), page)
     if pair.tied:
         page.labelled("tied", f"{_some(pair.tied)}: another name of what both have")
+
+
+def _range(least: float, most: float) -> str:
+    ends = phrases.short(least), phrases.short(most)
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
+
+
+def _nearness(found: TensorDifference) -> float:
+    size = _size_apart(found)
+    return -math.inf if size is None else -size
 
 
 def _some(names: Sequence[str]) -> str:
