@@ -86,7 +86,8 @@ def test_an_error_inside_an_op_shows_no_frame_of_ours(audit, program, first_run)
     words = first_run("err").splitlines()
     assert words[0] == "Traceback (most recent call last):"
     assert words[2] == "    torch.ones(2, 2) @ torch.ones(3, 3)"
-    assert words[-1].startswith("RuntimeError: mat1 and mat2 shapes")
+    assert words[-1].startswith("RuntimeError: ")
+    assert "mat1 and mat2 shapes" in words[-1]
     assert not [line for line in words if "repro_audit" in line or "_ops.py" in line]
 
 
