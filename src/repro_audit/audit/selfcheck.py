@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from repro_audit.audit.session import Finished, Session
@@ -14,7 +15,8 @@ def check(session: Session, observed: Finished, end_state: Path) -> SelfCheck:
     """Run twice unobserved, and compare what both agree on with the observed run.
 
     Compared are every parameter and buffer, the states of the global generators, and what the
-    program printed. What two unobserved runs do not agree on cannot be compared.
+    program printed. What runs of one kind do not agree on cannot be compared: where the two kinds
+    seem to differ there is one more observed run, since what varies may agree twice by chance.
     """
     session.total += 2
     plain: list[dict[str, str]] = []
@@ -22,33 +24,40 @@ def check(session: Session, observed: Finished, end_state: Path) -> SelfCheck:
         path = session.directory / f"{name}.end.json"
         printed = session.unobserved(name, end_state=str(path.resolve()))
         plain.append(_state(path, printed))
-    found = _compared(_observed(session, observed, end_state), *plain)
-    if found.differing and not observed.trace.stale_reads and not session.request.isolate:
+    seen = [_observed(session, observed, end_state)]
+    found = _compared(seen, plain)
+    if not found.differing:
+        return found
+    session.total += 1
+    device = session.request.replicas[0][1]
+    again = session.observed(
+        "observed-again", "self-check", device=device, end_state=str(end_state)
+    )
+    seen.append(_observed(session, again, end_state))
+    if again.trace.stale_reads and not (observed.trace.stale_reads or session.request.isolate):
         # A program that goes on from what a run before it left did so in the unobserved runs.
-        session.total += 1
-        device = session.request.replicas[0][1]
-        again = session.observed(
-            "observed-again", "self-check", device=device, end_state=str(end_state)
-        )
-        if again.trace.stale_reads:
-            return _compared(_observed(session, again, end_state), *plain)
-    return found
+        del seen[0]
+    return _compared(seen, plain)
 
 
-def _compared(seen: dict[str, str], plain: dict[str, str], again: dict[str, str]) -> SelfCheck:
-    everything = plain.keys() | again.keys() | seen.keys()
+def _compared(seen: Sequence[dict[str, str]], plain: Sequence[dict[str, str]]) -> SelfCheck:
+    states = [*seen, *plain]
+    everything = {item for state in states for item in state}
     # A generator that one of the runs never loaded is nothing that a program could have drawn from.
     unloaded = {
         item
         for item in everything
         if item.rpartition(": ")[2].startswith("generator ")
-        and any(item not in state for state in (seen, plain, again))
+        and any(item not in state for state in states)
     }
+    compared = sorted(everything - unloaded)
     varying = tuple(
-        item for item in sorted(everything - unloaded) if plain.get(item) != again.get(item)
+        item
+        for item in compared
+        if any(len({state.get(item) for state in kind}) > 1 for kind in (seen, plain))
     )
-    stable = sorted(everything - unloaded - set(varying))
-    differing = tuple(item for item in stable if seen.get(item) != plain.get(item))
+    stable = [item for item in compared if item not in set(varying)]
+    differing = tuple(item for item in stable if seen[0].get(item) != plain[0].get(item))
     return SelfCheck(compared=len(stable), varying=varying, differing=differing)
 
 

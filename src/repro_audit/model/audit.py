@@ -154,8 +154,8 @@ class Confirmation:
 class SelfCheck:
     """Whether an observed program ended in the state of an unobserved one.
 
-    `compared` items (parameters, RNG states, output) agree between two unobserved runs;
-    `varying` do not even then, so nothing can be said of them; `differing` changed under
+    `compared` items (parameters, RNG states, output) agree between runs of one kind, observed or
+    not; `varying` do not even then, so nothing can be said of them; `differing` changed under
     observation.
     """
 

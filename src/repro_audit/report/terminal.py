@@ -316,7 +316,7 @@ def _self_check(check: SelfCheck | None, page: Sheet) -> None:
         )
     if check.varying:
         page.paragraph(
-            f"unobserved runs differ too, so nothing is said of {_items(check.varying)}",
+            f"runs differ by themselves, so nothing is said of {_items(check.varying)}",
             indent=2,
             lead=" " * 12,
         )
