@@ -26,9 +26,13 @@ RECORD_BYTES: Final = _engine.LAUNCH["record_bytes"]
 
 
 def options() -> tuple[str, ...]:
-    """What the kernels are compiled with: no contraction, as everywhere."""
+    """What the kernels are compiled with: no contraction, as everywhere.
+
+    The NVRTC that torch's builds for CUDA 13.0 bring takes a lambda in a function for both sides
+    for one of the host alone, and refuses it, unless what is not annotated is the device's.
+    """
     headers = Path(_engine.__file__).parent / "include"
-    return ("-std=c++20", "--fmad=false", f"-I{headers}")
+    return ("-std=c++20", "--fmad=false", "-default-device", f"-I{headers}")
 
 
 def stream_kernel(source: str) -> str:
