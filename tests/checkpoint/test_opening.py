@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import collections
-import contextlib
-import dataclasses
-import enum
 import json
 import os
 import pickle
@@ -24,9 +20,8 @@ from safetensors.torch import save_file
 
 import repro_audit as ra
 from repro_audit.checkpoint import is_checkpoint, open_checkpoint
-from repro_audit.diagnose.checkpoints import compare_pair
 from repro_audit.engine import TAGS
-from repro_audit.errors import CheckpointError, UsageError
+from repro_audit.errors import CheckpointError
 
 # What no file of torch.save's, or none of safetensors', has.
 NEVER = {"complex32", "float4_e2m1fn_x2"}
@@ -276,68 +271,6 @@ def test_parts_of_several_ranks_are_one_tensor(tmp_path: Path) -> None:
         _ = open_checkpoint(place).fingerprints
 
 
-DAMAGED = [
-    ("no checkpoint", b"hello", "no checkpoint of a known kind"),
-    ("empty", b"", "no checkpoint of a known kind"),
-    ("no zip", b"PK\x03\x04hello", "damaged"),
-    ("a header of another file", b"\x02\0\0\0\0\0\0\0{]", "a.pt is damaged, or of a kind"),
-    ("a cut header", b"\xff\0\0\0\0\0\0\0{}", "lies beyond the end"),
-    ("other JSON", b"{}", "no fingerprints"),
-    ("no JSON", b"{", "a.pt is damaged, or of a kind"),
-    ("NumPy's, cut", b"\x93NUMPY\x01\x00", "a.pt is damaged, or of a kind"),
-]
-
-
-@pytest.mark.parametrize(
-    ("data", "said"), [case[1:] for case in DAMAGED], ids=[c[0] for c in DAMAGED]
-)
-def test_what_is_no_checkpoint(tmp_path: Path, data: bytes, said: str) -> None:
-    path = tmp_path / "a.pt"
-    path.write_bytes(data)
-    with pytest.raises(CheckpointError, match=said) as caught:
-        open_checkpoint(path)
-    assert caught.value.exit_code == 4
-    assert str(path) in str(caught.value)
-
-
-def test_where_nothing_is(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no checkpoint .*absent"):
-        open_checkpoint(tmp_path / "absent.pt")
-    with pytest.raises(CheckpointError, match="has no checkpoint in it"):
-        open_checkpoint(tmp_path)
-    assert not is_checkpoint(tmp_path)
-    assert not is_checkpoint(tmp_path / "absent.pt")
-
-
-@pytest.mark.parametrize("name", ["a.pt", "a.safetensors", "a.npz"])
-def test_a_file_that_is_cut_or_damaged_is_refused_or_read(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
-    held = {"a": torch.arange(100.0), "b": torch.ones(3, 4)}
-    if name == "a.pt":
-        torch.save(held, path)
-    elif name == "a.npz":
-        np.savez(path, **{key: value.numpy() for key, value in held.items()})
-    else:
-        save_file(held, path)
-    whole = path.read_bytes()
-    for end in range(0, len(whole) - 1, 23):
-        path.write_bytes(whole[:end])
-        with pytest.raises(CheckpointError):
-            _ = open_checkpoint(path).fingerprints
-    for at in range(0, len(whole), 3):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x41]) + whole[at + 1 :])
-        with contextlib.suppress(CheckpointError):
-            _ = open_checkpoint(path).fingerprints
-
-
-def test_a_tensor_beyond_its_storage_is_refused(tmp_path: Path) -> None:
-    header = json.dumps({"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 16]}})
-    path = tmp_path / "a.safetensors"
-    path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes(16))
-    with pytest.raises(CheckpointError, match="does not fit into"):
-        open_checkpoint(path)
-
-
 def test_files_of_old_and_other_kinds(tmp_path: Path) -> None:
     torch.save(torch.ones(2), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     with pytest.raises(CheckpointError, match=r"before version 1.6"):
@@ -345,7 +278,7 @@ def test_files_of_old_and_other_kinds(tmp_path: Path) -> None:
     assert is_checkpoint(tmp_path / "old.pt")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("hello", "world")
-    with pytest.raises(CheckpointError, match=r"none of torch\.save's"):
+    with pytest.raises(CheckpointError, match="no checkpoint of a known kind"):
         open_checkpoint(tmp_path / "a.zip")
     np.save(tmp_path / "objects.npy", np.array([{}], object))
     with pytest.raises(CheckpointError, match="Object arrays"):
@@ -376,131 +309,6 @@ def test_torch_is_not_imported(tmp_path: Path) -> None:
     assert said.stdout.strip() == ra.fingerprint(state(NEVER)).composite
 
 
-def differ(tmp_path: Path, one: Any, other: Any) -> bool:
-    """Whether two things are told apart once they are saved."""
-    torch.save(one, tmp_path / "one.pt")
-    torch.save(other, tmp_path / "other.pt")
-    pair = compare_pair(*(open_checkpoint(tmp_path / name) for name in ("one.pt", "other.pt")))
-    return bool(pair.tensors or pair.values)
-
-
-class Kind(enum.Enum):
-    A = 1
-    B = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Frozen:
-    n: int
-
-
-class Marked(torch.Tensor):
-    """A subclass with an attribute."""
-
-
-def marked(tag: object) -> torch.Tensor:
-    made = torch.ones(2).as_subclass(Marked)
-    made.tag = tag
-    return made
-
-
-def sequential(**options: Any) -> torch.nn.Module:
-    torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(**options))
-
-
-def buffered(value: float) -> torch.nn.Module:
-    module = torch.nn.Module()
-    module.register_buffer("passing", torch.full((2,), value), persistent=False)
-    return module
-
-
-def attributed(value: object) -> collections.OrderedDict[str, Any]:
-    made: collections.OrderedDict[str, Any] = collections.OrderedDict(a=1)
-    made.extra = value
-    return made
-
-
-def optimizer(lr: float) -> torch.optim.Optimizer:
-    net = sequential(p=0.1)
-    made = torch.optim.Adam(net.parameters(), lr=lr)
-    net(torch.ones(1, 2)).sum().backward()
-    made.step()
-    return made
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        (marked(1), marked(2)),
-        (marked(torch.ones(1)), marked(torch.zeros(1))),
-        (marked(1), torch.ones(2)),
-        (sequential(p=0.1), sequential(p=0.5)),
-        (buffered(1.0), buffered(2.0)),
-        (attributed(1), attributed(2)),
-        (attributed(torch.ones(1)), attributed(torch.zeros(1))),
-        (optimizer(0.1), optimizer(0.2)),
-        (
-            {"a.b": torch.ones(1), "a": {"b": torch.ones(1)}},
-            {"a.b": torch.zeros(1), "a": {"b": torch.ones(1)}},
-        ),
-        ({"a.b": 1, "a": {"b": 2}}, {"a.b": 3, "a": {"b": 2}}),
-        ({1: torch.ones(1), "1": torch.ones(1)}, {1: torch.zeros(1), "1": torch.ones(1)}),
-        (collections.deque([7, 8], maxlen=3), collections.deque([7, 8], maxlen=5)),
-        ({1, 2}, {"1", "2"}),
-        ({"a, b"}, {"a", "b"}),
-        (0.0, -0.0),
-        (2**60, str(2**60)),
-        ({"x": {}}, {}),
-        ([], {}),
-        (list(range(100)), [*range(99), 100]),
-        ("a" * 20_000, "a" * 19_999 + "b"),
-        (1, True),
-        (1, 1.0),
-        (np.array(["a"]), np.array(["b"])),
-        ({Kind.A: 1, Kind.B: 2}, {Kind.B: 1, Kind.A: 2}),
-        ({Frozen(1)}, {Frozen(2)}),
-        ({(Frozen(1), 0): 1}, {(Frozen(2), 0): 1}),
-        ({frozenset({1}): 1}, {frozenset({2}): 1}),
-        ({"m": {torch.zeros(2)}}, {"m": {torch.zeros(3)}}),
-        (torch.float32, "torch.float32"),
-        (float("nan"), "nan"),
-        ([], "[]"),
-        (set(range(200_000)), set(range(1, 200_001))),
-        (dict.fromkeys([tuple(range(2000))], 1), dict.fromkeys([tuple(range(1, 2001))], 1)),
-        (np.array([{}, 1], object), np.array([{}, 2], object)),
-        (np.array([(1, 2.0)], "i4,f8"), np.array([(1, 3.0)], "i4,f8")),
-    ],
-)
-def test_nothing_is_left_out(tmp_path: Path, one: Any, other: Any) -> None:
-    assert not differ(tmp_path, one, one)
-    assert differ(tmp_path, one, other) == (one is not other)
-
-
-SHARDED_TENSOR = """
-import sys
-import torch
-import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import Shard, distribute_tensor
-
-dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/meet", rank=0, world_size=1)
-mesh = init_device_mesh("cpu", (1,))
-for name in "ab":
-    held = distribute_tensor(torch.full((4,), float(ord(name))), mesh, [Shard(0)])
-    torch.save({"w": held}, f"{sys.argv[1]}/{name}.pt")
-dist.destroy_process_group()
-"""
-
-
-def test_tensors_that_wrap_others(tmp_path: Path) -> None:
-    words = [sys.executable, "-W", "ignore", "-c", SHARDED_TENSOR, str(tmp_path)]
-    subprocess.run(words, check=True, timeout=120)
-    a, b = (open_checkpoint(tmp_path / f"{name}.pt") for name in "ab")
-    assert "w._local_tensor" in a.fingerprints
-    assert [found.name for found in compare_pair(a, b).tensors] == ["w._local_tensor"]
-
-
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_arrays_and_pickles_of_any_protocol(tmp_path: Path, protocol: int) -> None:
     held = {"a": np.arange(6.0).reshape(2, 3), "f": np.asfortranarray(np.ones((2, 3))), "n": 1}
@@ -511,10 +319,6 @@ def test_arrays_and_pickles_of_any_protocol(tmp_path: Path, protocol: int) -> No
     turned = {"t": np.arange(24.0).reshape(2, 3, 4).transpose(1, 0, 2)}
     (tmp_path / "b.pkl").write_bytes(pickle.dumps(turned, protocol))
     same(tmp_path / "b.pkl", turned)
-
-
-def test_the_order_of_keys_that_are_objects_is_none(tmp_path: Path) -> None:
-    assert not differ(tmp_path, {Kind.A: 1, Kind.B: 2}, {Kind.B: 2, Kind.A: 1})
 
 
 def test_files_of_several_values_are_refused(tmp_path: Path) -> None:
@@ -582,34 +386,3 @@ def test_a_program_is_no_checkpoint(tmp_path: Path) -> None:
         torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match="TorchScript"):
         open_checkpoint(tmp_path / "a.pt")
-
-
-@pytest.mark.parametrize(
-    "pickled",
-    [
-        b"\x80\x02" + b"(" * 1_000_000 + b"t" * 1_000_000 + b".",  # nested without end
-        b"\x80\x02}" + b")" + b"\x85" * 1_000_000 + b"K\x01s.",  # a key that is
-        b"\x80\x02)q\x00" + b"(h\x00h\x00tq\x00" * 60 + b".",
-        b"\x80\x02]q\x00" + b"(h\x00h\x00lq\x00" * 60 + b".",  # itself, twice, sixty times over
-        b"\x80\x02c_codecs\nencode\nX\x00\x00\x10\x00" + b"a" * (1 << 20),
-    ],
-    ids=["deep", "deep key", "tuples", "lists", "cut"],
-)
-def test_a_hostile_pickle_ends_in_a_message(tmp_path: Path, pickled: bytes) -> None:
-    (tmp_path / "a.pkl").write_bytes(pickled)
-    with pytest.raises(CheckpointError, match=r"a\.pkl"):
-        open_checkpoint(tmp_path / "a.pkl")
-
-
-def test_what_is_no_file(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match="it is no file"):
-        open_checkpoint(tmp_path / "a.pt")
-
-
-def test_names_that_have_no_bytes(tmp_path: Path) -> None:
-    torch.save({"\ud800": torch.ones(1), "n": "\ud800"}, tmp_path / "a.pt")
-    found = open_checkpoint(tmp_path / "a.pt")
-    assert list(found.fingerprints) == ["\\ud800"]
-    assert found.values == {"n": "\\ud800"}
-    assert len(found.fingerprints.composite) == 32

@@ -38,13 +38,16 @@ def is_archive(entries: Mapping[str, zipfile.ZipInfo]) -> bool:
     return any(name.rpartition("/")[2] == _PICKLE for name in entries)
 
 
-def read_archive(span: Span) -> tuple[dict[str, Held], dict[str, Value]]:
-    """The tensors and values in a file of torch.save's. Nothing in it is run or imported.
+def read_archive(
+    span: Span, entries: Mapping[str, zipfile.ZipInfo] | None = None
+) -> tuple[dict[str, Held], dict[str, Value]]:
+    """The tensors and values in a file of torch.save's, with its `entries` where they are known.
+    Nothing in it is run or imported.
 
     Raises CheckpointError where it is big-endian, a program (TorchScript), or no archive of
     torch's; what zipfile raises where it is damaged.
     """
-    entries = entries_of(span)
+    entries = entries_of(span) if entries is None else entries
     pickles = [name for name in entries if name.rpartition("/")[2] == _PICKLE]
     if len(pickles) != 1 or f"{pickles[0][: -len(_PICKLE)]}version" not in entries:
         raise CheckpointError(

@@ -82,7 +82,7 @@ class Leaves:
         if not self._beside:
             self.tensors[self._free(path, self.tensors)] = held
             self._places.add(held.place)
-        elif held.place not in self._places:
+        elif held.place is None or held.place not in self._places:
             f = fingerprint(view)
             self._tell(path, told(f"{f.dtype}{list(f.shape)} {f.digest}"))
 

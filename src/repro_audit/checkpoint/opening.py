@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from repro_audit.checkpoint import arrays, distributed, kept, safetensors
 from repro_audit.checkpoint.archive import entries_of, is_archive, read_archive
@@ -78,10 +78,12 @@ def open_checkpoint(path: Path, ignored: Sequence[str] = ()) -> Checkpoint:
 def is_checkpoint(path: Path) -> bool:
     """True where `open_checkpoint` is to read `path`: by its first bytes, or by what is in it."""
     if path.is_dir():
-        return (path / distributed.METADATA).is_file() or any(
-            _is_known(place) for place in _files(path)
-        )
-    return _is_known(path) or (path.is_file() and _head(path)[:1] == b"{")
+        return (path / distributed.METADATA).is_file() or any(map(is_checkpoint, _files(path)))
+    if not path.is_file():
+        return False
+    head = _head(path)
+    # Of a file that is named it is said what it is not.
+    return _is_index(path) or head.startswith((_ZIP, b"{")) or _by_head(head) is not None
 
 
 def _head(path: Path) -> bytes:
@@ -89,44 +91,49 @@ def _head(path: Path) -> bytes:
         return file.read(len(_LEGACY))
 
 
-def _is_known(path: Path) -> bool:
-    """Whether a file is a checkpoint by its first bytes, or an index of shards."""
-    if not path.is_file():
-        return False
-    if _is_index(path):
-        return True
-    head = _head(path)
-    if head.startswith(_ZIP):
-        with reading(str(path)):
-            entries = entries_of(mapped(path))
-        return is_archive(entries) or _of_arrays(entries)
-    return head.startswith((arrays.MAGIC, *_PICKLE)) or safetensors.looks_like(head)
-
-
-def _of_arrays(entries: dict[str, Any]) -> bool:
-    return all(name.endswith(".npy") for name in entries)
-
-
-def _file(span: Span) -> tuple[str, _Contents]:
-    """The kind of a file, and what is in it."""
-    head = span.owner[: len(_LEGACY)].tobytes()
+def _by_head(head: bytes) -> str | None:
+    """The kind of a file that is told by its first bytes alone."""
     if safetensors.looks_like(head):
-        tensors, metadata = safetensors.read_safetensors(span)
-        return "safetensors", _Contents(tensors, {}, metadata)
-    if head.startswith(arrays.MAGIC) or (head.startswith(_ZIP) and _of_arrays(entries_of(span))):
-        return "numpy", _Contents(*arrays.read_arrays(span))
-    if head.startswith(_ZIP):
-        return "torch", _Contents(*read_archive(span))
+        return "safetensors"
+    if head.startswith(arrays.MAGIC):
+        return "numpy"
     if head == _LEGACY:
+        return "legacy"
+    return "pickle" if head.startswith(_PICKLE) else None
+
+
+def _contents(span: Span) -> tuple[str, _Contents] | None:
+    """The kind of a file, and what is in it; None where it is no checkpoint."""
+    head = span.owner[: len(_LEGACY)].tobytes()
+    kind = _by_head(head)
+    if kind == "safetensors":
+        tensors, metadata = safetensors.read_safetensors(span)
+        return kind, _Contents(tensors, {}, metadata)
+    if kind == "numpy":
+        return kind, _Contents(*arrays.read_arrays(span))
+    if kind == "legacy":
         raise CheckpointError(
             f"{span.what} was written by torch.save in its format before version 1.6. Save it "
             "anew: torch.save(torch.load(FILE, weights_only=True), FILE)"
         )
-    if head.startswith(_PICKLE):
+    if kind == "pickle":
         leaves = Leaves(_nothing_outside)
         leaves.take(read(span.bytes(), span.what))
-        return "pickle", _Contents(leaves.tensors, leaves.values)
-    raise CheckpointError(f"{span.what} is no checkpoint of a known kind: {_KINDS} are read.")
+        return kind, _Contents(leaves.tensors, leaves.values)
+    if not head.startswith(_ZIP):
+        return None
+    entries = entries_of(span)
+    if all(name.endswith(".npy") for name in entries):
+        return "numpy", _Contents(*arrays.read_arrays(span))
+    return ("torch", _Contents(*read_archive(span, entries))) if is_archive(entries) else None
+
+
+def _file(span: Span) -> tuple[str, _Contents]:
+    """The kind of a file, and what is in it."""
+    found = _contents(span)
+    if found is None:
+        raise CheckpointError(f"{span.what} is no checkpoint of a known kind: {_KINDS} are read.")
+    return found
 
 
 def _nothing_outside(key: str) -> NoReturn:
@@ -180,11 +187,12 @@ def _directory(directory: Path, ignored: Sequence[str]) -> Checkpoint:
     for place in files:
         if place in taken:
             continue
-        if not _is_known(place):
-            unread.append(encodable(place.relative_to(directory).as_posix()))
-            continue
         with _member(place):
-            members.append((place, *_file(mapped(place))))
+            known = _contents(mapped(place))
+        if known is None:
+            unread.append(encodable(place.relative_to(directory).as_posix()))
+        else:
+            members.append((place, *known))
     if not members:
         raise CheckpointError(f"{directory} has no checkpoint in it: {_KINDS} are read.")
     stems = [_stem(place, directory) for place, _, _ in members]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,7 +114,6 @@ def _of_checkpoints(
         )
     from repro_audit.audit import compare_checkpoints
     from repro_audit.report import checkpoints as report
-    from repro_audit.report.terminal import console_for
 
     found: Comparison = compare_checkpoints(
         [Path(word) for word in places], ulp=ulp, ignored=ignore
@@ -125,10 +123,7 @@ def _of_checkpoints(
     if output is not None:
         out.write(rendered[format_](found), output)
     if output is not None or format_ == "text":
-        console = console_for(sys.stdout)
-        with console.capture() as captured:
-            report.render(found, console)
-        out.say(captured.get())
+        out.show_on_console(lambda console: report.render(found, console))
     else:
         out.say(rendered[format_](found))
     if output is not None:

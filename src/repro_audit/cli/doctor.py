@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from repro_audit.cli import output as out
 from repro_audit.errors import EXIT_IDENTICAL, EXIT_INTERNAL
 
 if TYPE_CHECKING:
@@ -20,14 +21,7 @@ if TYPE_CHECKING:
 Exits 0 where every engine that is there is right, 5 where one is wrong.
 """,
 )
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="The answer's format.",
-)
+@out.format_option(("text", "json"), "The answer's format: text, json.")
 def doctor(*, format_: str) -> int:
     """Ask every engine and device here for known answers.
 

@@ -23,23 +23,10 @@ Examples:
     "files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE..."
 )
 @click.option("--tensors", "-t", is_flag=True, help="A line for each tensor, too.")
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    metavar="FORMAT",
-    help="text, or json: all tensors and values, to compare with later.",
+@out.format_option(
+    ("text", "json"), "text, or json: all tensors and values, to compare with later."
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Write it to FILE.",
-)
-@click.option("--force", "-f", is_flag=True, help="Overwrite FILE.")
+@out.file_options
 def fingerprint(
     *, files: tuple[Path, ...], tensors: bool, format_: str, output: Path | None, force: bool
 ) -> int:

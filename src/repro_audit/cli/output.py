@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import click
@@ -23,6 +23,9 @@ from repro_audit.errors import (
     UsageError,
 )
 from repro_audit.model import Audit, Verdict
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -43,18 +46,22 @@ _EXIT_CODES = {
 }
 
 
-def report_options(command: _F) -> _F:
-    """`--format`, `-o` and `--force`."""
+def format_option(formats: Sequence[str], help_: str) -> Callable[[_F], _F]:
+    """`--format` of one of `formats`, by default of text."""
+    return click.option(
+        "--format",
+        "format_",
+        type=click.Choice(formats),
+        default="text",
+        show_default=True,
+        metavar="FORMAT",
+        help=help_,
+    )
+
+
+def file_options(command: _F) -> _F:
+    """`-o` and `--force`."""
     decorators = (
-        click.option(
-            "--format",
-            "format_",
-            type=click.Choice(FORMATS),
-            default="text",
-            show_default=True,
-            metavar="FORMAT",
-            help=f"The report's format: {', '.join(FORMATS)}.",
-        ),
         click.option(
             "-o",
             "--output",
@@ -67,6 +74,12 @@ def report_options(command: _F) -> _F:
     for decorate in reversed(decorators):
         command = decorate(command)
     return command
+
+
+def report_options(command: _F) -> _F:
+    """`--format`, `-o` and `--force`."""
+    said = f"The report's format: {', '.join(FORMATS)}."
+    return format_option(FORMATS, said)(file_options(command))
 
 
 def exit_code(audit: Audit, *, exit_zero: bool) -> int:
@@ -219,12 +232,19 @@ def show(audit: Audit, format_: str) -> None:
     if format_ != "text":
         say(rendered(audit, format_))
         return
-    from repro_audit.report.terminal import console_for, render
+    from repro_audit.report.terminal import render
+
+    show_on_console(lambda console: render(audit, console))
+
+
+def show_on_console(render: Callable[[Console], None]) -> None:
+    """What `render` prints, on standard output, fitted to the terminal."""
+    from repro_audit.report.terminal import console_for
 
     console = console_for(sys.stdout)
     # Rich would end the program with 1, "divergent", where the reader has gone away.
     with console.capture() as captured:
-        render(audit, console)
+        render(console)
     say(captured.get())
 
 

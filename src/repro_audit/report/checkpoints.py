@@ -7,7 +7,6 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from io import StringIO
 from typing import TypeVar
 
 from rich.console import Console
@@ -26,7 +25,7 @@ from repro_audit.report.json_report import exact, ulp_values
 from repro_audit.report.markdown import code, escaped
 from repro_audit.report.page import Page, Sheet, Statements, glued
 from repro_audit.report.phrases import printable
-from repro_audit.report.terminal import HEADLINES
+from repro_audit.report.terminal import HEADLINES, plain_text
 
 _T = TypeVar("_T")
 
@@ -98,12 +97,7 @@ def _fingerprint(f: Fingerprint | None) -> Json:
 
 def render_text(comparison: Comparison, width: int = 80) -> str:
     """`comparison` as plain text of at most `width` columns, ending in a newline."""
-    stream = StringIO()
-    console = Console(
-        file=stream, width=width, color_system=None, highlight=False, markup=False, emoji=False
-    )
-    render(comparison, console)
-    return stream.getvalue()
+    return plain_text(lambda console: render(comparison, console), width)
 
 
 def render(comparison: Comparison, console: Console) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 from io import StringIO
 from pathlib import PurePath
 from typing import IO
@@ -82,11 +83,17 @@ def _findings(audit: Audit, page: Sheet, *, tables: bool) -> None:
 
 def render_text(audit: Audit, width: int = 80) -> str:
     """`audit` as plain text of at most `width` columns, ending in a newline."""
+    return plain_text(lambda console: render(audit, console), width)
+
+
+def plain_text(show: Callable[[Console], None], width: int = 80) -> str:
+    """What `show` prints on a console of `width` columns without colours."""
     stream = StringIO()
-    plain = Console(
-        file=stream, width=width, color_system=None, highlight=False, markup=False, emoji=False
+    show(
+        Console(
+            file=stream, width=width, color_system=None, highlight=False, markup=False, emoji=False
+        )
     )
-    render(audit, plain)
     return stream.getvalue()
 
 
