@@ -130,8 +130,9 @@ class Checkpoint:
         first: dict[tuple[object, ...], str] = {}
         found: dict[str, str] = {}
         for name, held in self.tensors.items():
-            if held.place is not None and first.setdefault(held.place, name) != name:
-                found[name] = first[held.place]
+            place = held.place
+            if place is not None and first.setdefault(place, name) != name:
+                found[name] = first[place]
         return found
 
 
