@@ -48,6 +48,12 @@ _READ_AT_START = (
     *("ATEN", "CUDA", "KMP", "LD_", "MKL", "OMP", "ONEDNN", "PYTHON", "PYTORCH", "TORCH"),
     "REPRO_AUDIT_ENGINE",
 )
+# Of these, what is read when it is used; an isolated run has places of its own.
+_READ_LATER = {
+    *("CUDA_CACHE_PATH", "TORCHINDUCTOR_CACHE_DIR", "TORCH_EXTENSIONS_DIR", "TORCH_HOME"),
+    # A fork sets its threads itself.
+    "OMP_NUM_THREADS",
+}
 # As this process was started; importing torch adds to it.
 _AT_START = dict(
     entry.split("=", 1) for entry in Path("/proc/self/environ").read_text().split("\0") if entry
@@ -143,11 +149,11 @@ def _start_faithfully(
 
 
 def _read_at_start(environment: dict[str, str]) -> dict[str, str]:
-    """What of an environment counts when a process starts; a fork sets its threads itself."""
+    """What of an environment counts when a process starts."""
     return {
         name: value
         for name, value in environment.items()
-        if name.startswith(_READ_AT_START) and name != "OMP_NUM_THREADS"
+        if name.startswith(_READ_AT_START) and name not in _READ_LATER
     }
 
 

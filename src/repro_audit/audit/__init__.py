@@ -6,6 +6,7 @@ from repro_audit.audit.loop import run_audit
 from repro_audit.audit.matrix import MatrixRequest, run_matrix
 from repro_audit.audit.recording import given_from, kept_of, record_run
 from repro_audit.audit.request import AuditRequest, InterruptedAuditError, Progress
+from repro_audit.audit.resuming import ResumeRequest, run_resume
 from repro_audit.audit.verifying import VerifyRequest, verify
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "InterruptedAuditError",
     "MatrixRequest",
     "Progress",
+    "ResumeRequest",
     "VerifyRequest",
     "compare_checkpoints",
     "compare_traces",
@@ -21,5 +23,6 @@ __all__ = [
     "record_run",
     "run_audit",
     "run_matrix",
+    "run_resume",
     "verify",
 ]

@@ -74,6 +74,8 @@ class Session:
         self._finished: list[Finished] = []
         # What to tell of the runs beside what they say themselves.
         self.notes: list[Warn] = []
+        # Where the next runs run, if not as the request says.
+        self.workspace: isolate.Workspace | None = None
         self._traces = contextlib.ExitStack()
 
     def __enter__(self) -> Session:
@@ -249,7 +251,7 @@ class Session:
         request = self.request
         self._progress.start(plan.run, self._done + 1, max(self.total, self._done + 1))
         try:
-            with isolate.workspace(enabled=request.isolate) as place:
+            with self._workspace() as place:
                 outcome = launch.run(
                     plan,
                     directory=self.directory,
@@ -265,6 +267,11 @@ class Session:
         self._count(pass_, 1, 0, outcome.seconds)
         self._check(plan, outcome)
         return outcome
+
+    def _workspace(self) -> contextlib.AbstractContextManager[isolate.Workspace]:
+        if self.workspace is not None:
+            return contextlib.nullcontext(self.workspace)
+        return isolate.workspace(enabled=self.request.isolate)
 
     def _launch_both(
         self, one: Plan, other: Plan, pass_: str

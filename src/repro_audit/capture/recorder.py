@@ -39,20 +39,22 @@ class Recorder(Events):
     """Records one run of a program into `sink`, from `start()` to `stop()`.
 
     Call sites below one of the directories `bases` are shown relative to it.
-    Steps are counted by what the program does; without `automatic`, by `end_step()` alone.
-    `steps` ends the program after that many steps (a `SystemExit` raised where the step ends, so
-    that `finally` blocks run). At level `modules` events are what modules return, and its
+    Steps are counted by what the program does; without `automatic`, by `end_step()` alone. `steps`
+    ends the program after that many steps (a `SystemExit` raised where the step ends, so that
+    `finally` blocks run), `cut` as an optimizer is about to make that step (from 0): what comes
+    between two steps, such as saving, has then been done. With `beginnings` weights and generator
+    states are recorded whenever a root module is called, and before each optimizer step what the
+    optimizer keeps, and its options. At level `modules` events are what modules return, and its
     gradients; operators are events in an `interval` alone. `optimizer_ops` fingerprints what every
     operator inside an optimizer's step writes, not only the parameters afterwards. `capture` names
     events whose inputs are fingerprinted and whose outputs are kept. `poison` fills `empty*`
     memory. `ledger` records each draw from Python's and NumPy's global generators; with `by_line`
-    each line draws from a generator of its own.
-    `samples` elements of each output are kept, and all within `budget` bytes, with `starting_only`
-    of what the run starts from alone; `given` puts a recording's values in place of the run's own.
-    `on_progress(steps, events)` is called at each step and every few thousand events, `on_fork` in
-    a fork of this process, which otherwise records no more. A sink in lock-step with another
-    replica's ends the program, as the limit on steps does, where the two come apart; `on_halt` is
-    called before that.
+    each line draws from a generator of its own. `samples` elements of each output are kept, and all
+    within `budget` bytes, with `starting_only` of what the run starts from alone; `given` puts a
+    recording's values in place of the run's own. `on_progress(steps, events)` is called at each
+    step and every few thousand events, `on_fork` in a fork of this process, which otherwise records
+    no more. A sink in lock-step with another replica's ends the program, as the limit on steps
+    does, where the two come apart; `on_halt` is called before that.
     Not reentrant; one recorder a process.
     """
 
@@ -66,6 +68,8 @@ class Recorder(Events):
         level: Level = "ops",
         interval: Interval | None = None,
         optimizer_ops: bool = False,
+        beginnings: bool = False,
+        cut: int | None = None,
         capture: tuple[SiteKey, ...] = (),
         poison: int | None = None,
         ledger: bool = False,
@@ -98,6 +102,7 @@ class Recorder(Events):
         # Set at the end of the process.
         self.still: Stillness | None = None
         self.optimizer_ops = optimizer_ops
+        self.beginnings = beginnings
         self.operators: dict[Any, Operator] = {}
         self.locator = Locator(bases, sink.code)
         # Roots that a thread other than the main one ran, with that thread's name.
@@ -111,7 +116,7 @@ class Recorder(Events):
         self._generators = Generators(self)
         self.draws = Draws(self, ledger=ledger, by_line=by_line)
         self.passed_by = Unseen()
-        self._steps = Steps(self, limit=steps, automatic=automatic)
+        self._steps = Steps(self, limit=steps, cut=cut, automatic=automatic)
         self.weights = Weights(self)
         self.states = States(self)
         self._loaders = Loaders(self)

@@ -11,6 +11,7 @@ import torch
 from torch.optim.optimizer import Optimizer
 
 from repro_audit.capture.dispatch import unseen_by_dynamo
+from repro_audit.capture.generators import digest_of
 from repro_audit.capture.modules import FirstSeen
 from repro_audit.capture.outside import leaves
 from repro_audit.capture.replaced import Replaced
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from repro_audit.capture.dispatch import OpMode
     from repro_audit.capture.recorder import Recorder
 
+_Named = tuple[str | None, torch.Tensor | bytes]
+
 
 class States:
     """Records the tensors that an optimizer keeps for its parameters, as one event.
@@ -28,7 +31,7 @@ class States:
     gradient before or in a parameter after. So they are read after an optimizer's first step, its
     second, fourth, eighth and so on, or after each where the operators inside are looked at too;
     where the program asks for them to save them; and at the end, of optimizers that are still
-    there.
+    there. A recorder of `beginnings` has them read before each step instead, with the options.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -53,8 +56,15 @@ class States:
         """An optimizer has made a step."""
         self._optimizers.see(optimizer, mode.name)
         count = self._steps[optimizer] = self._steps.get(optimizer, 0) + 1
-        if self._recorder.optimizer_ops or count & (count - 1) == 0:
+        due = count & (count - 1) == 0 and not self._recorder.beginnings
+        if self._recorder.optimizer_ops or due:
             self._record(optimizer, mode, code)
+
+    def begins(self, optimizer: Optimizer, mode: OpMode, code: int | None) -> None:
+        """An optimizer is about to make a step: record what it has, even where that is nothing."""
+        self._record(optimizer, mode, code, counted=True)
+        op = f"options:{type(optimizer).__name__}"
+        self._recorder.add(KIND_STATE, OPTIMIZER, op, _options(optimizer), code=code)
 
     def end(self) -> None:
         """Record what the optimizers that are still there end with."""
@@ -74,19 +84,43 @@ class States:
         unseen_by_dynamo(state_dict)
         return state_dict
 
-    def _record(self, optimizer: Optimizer, mode: OpMode, code: int | None) -> None:
+    def _record(
+        self, optimizer: Optimizer, mode: OpMode, code: int | None, *, counted: bool = False
+    ) -> None:
         kept = _kept(optimizer, mode)
-        outputs: list[tuple[str | None, torch.Tensor | bytes]] = [
+        outputs: list[_Named] = [
             (name, value)
             for owner, state in sorted(kept.items())
             for name, value in leaves(state, owner)
             # Numbers may tell the time, or where something is; what is learnt is in tensors.
             if isinstance(value, torch.Tensor)
         ]
+        if counted:
+            many = len(outputs)
+            outputs.insert(0, (f"tensors={many}", digest_of(many)))
         if outputs:
             op = f"state:{type(optimizer).__name__}"
             with self._recorder.readings.together():
                 self._recorder.add(KIND_STATE, OPTIMIZER, op, outputs, code=code)
+
+
+def _options(optimizer: Optimizer) -> list[_Named]:
+    """What an optimizer was told, group by group; a plain value shows in its name."""
+    options: list[_Named] = []
+    for at, group in enumerate(optimizer.param_groups):
+        for key, value in group.items():
+            name = f"group{at}.{key}"
+            if isinstance(value, torch.Tensor):
+                options.append((name, value))
+            elif key != "params" and _is_plain(value):
+                options.append((f"{name}={value!r}", digest_of(value)))
+    return options
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _kept(optimizer: Any, mode: OpMode) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import sys
 import warnings
 import weakref
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import nn
@@ -46,13 +46,17 @@ class Steps:
 
     Each thread counts its own (`pace.Pace`). Without any optimizer, a step begins with each forward
     of the first root module in the main thread. The limit on steps ends the program where the main
-    thread reaches it, another thread where it does.
+    thread reaches it, another thread where it does; `cut` where the main thread's optimizer is
+    about to make that step.
     """
 
-    def __init__(self, recorder: Recorder, *, limit: int | None, automatic: bool) -> None:
+    def __init__(
+        self, recorder: Recorder, *, limit: int | None, cut: int | None, automatic: bool
+    ) -> None:
         self._recorder = recorder
         self._modules = ModuleEvents(recorder)
         self.limit = limit
+        self._cut = cut
         self._automatic = automatic
         self.limit_reached = False
         self._handles: list[Any] = []
@@ -158,9 +162,11 @@ class Steps:
         # Which of several threads is first is chance; the end of the run records all roots anyway.
         if mode.name:
             recorder.roots.see(root, mode.name)
-        elif root not in self._weighed:
+        elif recorder.beginnings or root not in self._weighed:
             self._weighed.add(root)
             recorder.weights.take(mode.names.tensors(root), code)
+            if recorder.beginnings:
+                recorder.generator_states()
         # `.numpy()` writes and foreign memory are invisible to the dispatcher; here they show.
         arguments, keywords = inputs
         named = [*leaves(arguments), *leaves(keywords)]
@@ -186,6 +192,11 @@ class Steps:
         mode = recorder.mode()
         if mode is None or not recorder.active:
             return
+        if not mode.optimizing:
+            if self._cut is not None and mode.step >= self._cut and not mode.name:
+                self._end_program()
+            if recorder.beginnings:
+                recorder.states.begins(optimizer, mode, recorder.locator.number(sys._getframe(1)))
         mode.optimizing += 1
         mode.owner = ""
         # `args` begins with the optimizer itself.
@@ -232,8 +243,12 @@ class Steps:
         if self.limit is None or mode.step < self.limit:
             return
         if not mode.name:
-            self.limit_reached = True
-            recorder.stop()
+            self._end_program()
+        raise StepLimitExit(0)
+
+    def _end_program(self) -> NoReturn:
+        self.limit_reached = True
+        self._recorder.stop()
         raise StepLimitExit(0)
 
 

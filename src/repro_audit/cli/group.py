@@ -21,6 +21,7 @@ from repro_audit.cli.fingerprint import fingerprint
 from repro_audit.cli.matrix import matrix
 from repro_audit.cli.record import record
 from repro_audit.cli.report import report
+from repro_audit.cli.resume import resume
 from repro_audit.cli.run import run
 from repro_audit.cli.verify import verify
 from repro_audit.errors import (
@@ -146,5 +147,5 @@ def main() -> None:
     """
 
 
-for command in (run, record, compare, verify, matrix, fingerprint, report, doctor):
+for command in (run, record, compare, verify, matrix, resume, fingerprint, report, doctor):
     main.add_command(command)

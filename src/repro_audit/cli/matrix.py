@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from repro_audit.cli import output as out
-from repro_audit.cli.program import ProgramCommand, program_options, request_of
+from repro_audit.cli.program import ProgramCommand, level_option, program_options, request_of
 from repro_audit.cli.progress import progress
 from repro_audit.errors import UsageError
 
@@ -28,6 +28,7 @@ hash-seed; of model files and classes also batch, dtype, compile.
 """,
 )
 @program_options
+@level_option
 @click.option(
     "--vary",
     multiple=True,

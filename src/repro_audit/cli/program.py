@@ -118,6 +118,16 @@ timeout_option = click.option(
 )
 
 
+level_option = click.option(
+    "--level",
+    type=click.Choice(["ops", "modules"]),
+    default="ops",
+    show_default=True,
+    help="Fingerprint every op, or modules first and then the ops of the interval in which "
+    "they part: cheaper for long runs.",
+)
+
+
 def program_options(command: _F) -> _F:
     """The target, and the options that say under which conditions it runs."""
     decorators = (
@@ -149,14 +159,6 @@ def program_options(command: _F) -> _F:
             show_default=True,
             metavar="N",
             help="The seed of all generators.",
-        ),
-        click.option(
-            "--level",
-            type=click.Choice(["ops", "modules"]),
-            default="ops",
-            show_default=True,
-            help="Fingerprint every op, or modules first and then the ops of the interval in which "
-            "they part: cheaper for long runs.",
         ),
     )
     for decorate in reversed(decorators):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repro_audit.cli.output import ensure_writable, say
-from repro_audit.cli.program import ProgramCommand, program_options, request_of
+from repro_audit.cli.program import ProgramCommand, level_option, program_options, request_of
 from repro_audit.cli.progress import progress
 from repro_audit.errors import UsageError
 
@@ -39,6 +39,7 @@ Example:
 """,
 )
 @program_options
+@level_option
 @click.option(
     "-o",
     "--output",

@@ -9,7 +9,7 @@ import click
 
 from repro_audit.cli import output as out
 from repro_audit.cli.bisect import skipping
-from repro_audit.cli.program import ProgramCommand, program_options, request_of
+from repro_audit.cli.program import ProgramCommand, level_option, program_options, request_of
 from repro_audit.cli.progress import progress
 from repro_audit.errors import EXIT_DIVERGENT, EXIT_IDENTICAL, EXIT_SKIP, UsageError
 
@@ -29,6 +29,7 @@ Examples:
 """,
 )
 @program_options
+@level_option
 @click.option(
     "--runs",
     type=click.IntRange(1),

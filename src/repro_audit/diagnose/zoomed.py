@@ -37,8 +37,11 @@ class Zoomed:
 def look(a: Trace, b: Trace, key: SiteKey) -> Zoomed | None:
     """Compare the kept tensors of the event `key`; None if one of the runs does not have it."""
     i, j = a.find(key), b.find(key)
-    if i is None or j is None:
-        return None
+    return None if i is None or j is None else look_at(a, i, b, j)
+
+
+def look_at(a: Trace, i: int, b: Trace, j: int) -> Zoomed:
+    """Compare the kept tensors of an event of `a` with those of one of `b`."""
     mine, other = a.event(i), b.event(j)
     inputs = _inputs_identical(mine.inputs, other.inputs)
     states = _generators_identical(a, i, b, j)

@@ -46,6 +46,7 @@ from repro_audit.model.drift import (
 )
 from repro_audit.model.matrix import Axis, AxisAnswer, Cell, Matrix
 from repro_audit.model.overview import HeatMap, Overview, SiteExtent
+from repro_audit.model.resumed import Restored, Resumption
 from repro_audit.model.values import (
     CauseClass,
     ChannelDivergence,
@@ -112,6 +113,8 @@ __all__ = [
     "Plan",
     "Replay",
     "Reproducer",
+    "Restored",
+    "Resumption",
     "RunInfo",
     "SelfCheck",
     "Sighting",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from repro_audit.model.drift import Drift, OwnErrors, Start
 from repro_audit.model.overview import Overview
+from repro_audit.model.resumed import Resumption
 from repro_audit.model.values import CauseClass, Json, SiteKey, TensorSpec, UlpDivergence, Verdict
 
 if TYPE_CHECKING:
@@ -188,6 +189,7 @@ class Pass:
         "start",
         "witness",
         "timing",
+        "resume",
     ]
     runs: int
     seconds: float
@@ -313,3 +315,4 @@ class Audit:
     reason: str | None = None
     words: tuple[str, ...] = ()
     matrix: Matrix | None = None
+    resumption: Resumption | None = None

@@ -191,7 +191,9 @@ class Plan:
     """All a child process needs to know to be one run: written as JSON, read by the child.
 
     `poison` is the byte that `empty*` memory is filled with. `pins` are conditions to hold fixed,
-    by the names of `control.pins`. `ledger` records each draw from the global generators.
+    by the names of `control.pins`. `beginnings` records what weights, generators and optimizers
+    begin each use with, `cut` ends the program as it is about to make that step (from 0). `ledger`
+    records each draw from the global generators.
     `lockstep` is the descriptor of the line to the referee of two runs in lock-step. `samples` are
     the elements that are kept of each output, `budget` the bytes of outputs that are kept whole,
     with `starting_only` of what the run starts from alone. `held` are values of axes, such as
@@ -232,6 +234,8 @@ class Plan:
     dtype: str | None = None
     compile: str | None = None
     stopwatch: str | None = None
+    beginnings: bool = False
+    cut: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

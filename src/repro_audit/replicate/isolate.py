@@ -68,16 +68,81 @@ def workspace(*, enabled: bool = True, limit: int = LIMIT) -> Iterator[Workspace
     files = _checked(source, limit)
     folder = _make_folder()
     try:
-        copy = folder / "work"
-        try:
-            _copy(source, files, copy)
-        except OSError as error:
-            raise UsageError(
-                f"{source} cannot be copied: {error}. Leave --isolate out, or mend that."
-            ) from error
-        yield Workspace(copy, _environment(source, folder, copy))
+        yield _filled(source, files, folder)
     finally:
         _remove(folder)
+
+
+class Turns:
+    """One place where runs run in turn: each in a copy of its own, or where another left off.
+
+    A context: at its end the place is removed. Copies are made, and errors raised, as `workspace`
+    does.
+    """
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._source = Path.cwd()
+        self._limit = limit
+
+    def __enter__(self) -> Turns:
+        self._folder = _make_folder()
+        self._kept = self._folder.with_name(f"{self._folder.name}-kept")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for folder in (self._folder, self._kept):
+            if folder.exists():
+                _remove(folder)
+
+    @property
+    def directory(self) -> Path:
+        """Where runs run."""
+        return self._folder / "work"
+
+    def fresh(self) -> Workspace:
+        """A copy of the working directory, and empty caches."""
+        self._clear()
+        return _filled(self._source, _checked(self._source, self._limit), self._folder)
+
+    def keep(self) -> None:
+        """Keep what the last run left, for `again`. Raises UsageError where there is no room."""
+        self._copy_all(self._folder, self._kept)
+
+    def again(self) -> Workspace:
+        """What was kept."""
+        self._clear()
+        self._folder.rmdir()
+        self._copy_all(self._kept, self._folder)
+        return self.left()
+
+    def left(self) -> Workspace:
+        """What the last run left."""
+        return Workspace(self.directory, _environment(self._source, self._folder, self.directory))
+
+    def _clear(self) -> None:
+        _remove(self._folder)
+        self._folder.mkdir(mode=0o700)
+
+    def _copy_all(self, source: Path, copy: Path) -> None:
+        try:
+            shutil.copytree(source, copy, symlinks=True)
+        except (OSError, shutil.Error) as error:
+            raise UsageError(
+                f"what the program left cannot be copied to {copy}: {error}. "
+                "Make room there, or set TMPDIR to where there is some."
+            ) from error
+
+
+def _filled(source: Path, files: list[os.DirEntry[str]], folder: Path) -> Workspace:
+    copy = folder / "work"
+    try:
+        _copy(source, files, copy)
+    except OSError as error:
+        raise UsageError(
+            f"{source} cannot be copied: {error}. Mend that, or leave --isolate out where it "
+            "was given."
+        ) from error
+    return Workspace(copy, _environment(source, folder, copy))
 
 
 def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -103,7 +168,7 @@ def _checked(source: Path, limit: int) -> list[os.DirEntry[str]]:
         size += entry.stat(follow_symlinks=False).st_size
         if size > limit:
             raise UsageError(
-                f"{source} holds more than the {limit / 2**30:.1f} GiB that --isolate copies for "
+                f"{source} holds more than the {limit / 2**30:.1f} GiB that are copied for "
                 "each run. Start from the program's own directory, and let it reach its data by a "
                 "symbolic link."
             )
@@ -127,10 +192,10 @@ def _make_folder() -> Path:
             continue
         except OSError as error:
             raise UsageError(
-                f"--isolate cannot make {folder}: {error.strerror}. Set TMPDIR elsewhere."
+                f"cannot make {folder}: {error.strerror}. Set TMPDIR elsewhere."
             ) from error
         return folder
-    raise UsageError(f"--isolate finds no free name {folder}. Remove those that are left over.")
+    raise UsageError(f"no name is free but for {folder}. Remove those that are left over.")
 
 
 def _copy(source: Path, files: list[os.DirEntry[str]], copy: Path) -> None:
@@ -164,7 +229,7 @@ def _environment(source: Path, folder: Path, copy: Path) -> dict[str, str]:
     for variable, name in _DOWNLOADS.items():
         environment.setdefault(variable, str(Path(shared, name)))
     for variable, name in _CACHES.items():
-        (folder / name).mkdir()
+        (folder / name).mkdir(exist_ok=True)
         environment[variable] = str(folder / name)
     environment["PWD"] = str(copy)
     environment.update(_python_path(environment, source, copy))

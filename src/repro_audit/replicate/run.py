@@ -304,6 +304,8 @@ class Run:
             level=plan.level,
             interval=self._interval(),
             optimizer_ops=plan.optimizer_ops,
+            beginnings=plan.beginnings,
+            cut=None if self.member.worker else plan.cut,
             capture=self._wanted(),
             poison=plan.poison,
             ledger=plan.ledger,

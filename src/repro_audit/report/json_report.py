@@ -143,6 +143,7 @@ def _audit(audit: Audit) -> dict[str, Json]:
         ],
         "unseen": [{"what": unseen.what, "count": unseen.count} for unseen in audit.unseen],
         "matrix": _matrix(audit.matrix),
+        "resumption": to_plain(audit.resumption),
     }
 
 

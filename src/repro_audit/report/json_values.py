@@ -34,6 +34,7 @@ from repro_audit.model import (
     Pass,
     Replay,
     Reproducer,
+    Resumption,
     RunInfo,
     SelfCheck,
     Sighting,
@@ -112,6 +113,9 @@ def audit_from(document: Mapping[str, Json]) -> Audit:
         reason=_optional(_text, document["reason"]),
         words=_texts(document.get("words", [])),
         matrix=_optional(_matrix, document.get("matrix")),
+        resumption=_optional(
+            lambda known: from_plain(Resumption, known), document.get("resumption")
+        ),
     )
 
 

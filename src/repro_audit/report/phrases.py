@@ -133,8 +133,8 @@ def op_name(op: str) -> str:
     kind, colon, name = op.partition(":")
     if kind == "inputs":
         return f"inputs of {printable(name)}"
-    if kind == "state":
-        return f"state of {printable(name)}"
+    if kind in {"state", "options"}:
+        return f"{kind} of {printable(name)}"
     if colon and kind in {"param", "seed", "rng", "draw"}:
         return printable(name)
     parts = op.split(".")
@@ -180,7 +180,7 @@ def what_differs(origin: Origin) -> str:
     """The subject of the difference: whose value it is, and what is known of its inputs."""
     if origin.key.op.startswith("param:"):
         return "its value differs"
-    if origin.key.op.startswith("state:"):
+    if origin.key.op.startswith(("state:", "options:")):
         return f"{printable(origin.output_name)} differs"
     if origin.key.phase == "data":
         noun = "input" if origin.key.op.startswith("inputs:") else "batch"

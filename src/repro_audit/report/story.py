@@ -31,6 +31,8 @@ _LABELS = {
     "leans": "Leans",
     "values": "Measured by",
     "own": "Own error",
+    "resumed": "Resumed",
+    "state": "Restored state",
     "nearer": "Nearer",
     "runs": "What it took",
     "unseen": "Not observed",
@@ -176,6 +178,11 @@ def _began(audit: Audit) -> str:
     many = {2: "two", 3: "three"}.get(runs, phrases.number(runs))
     if audit.command == "verify":
         return "A recorded program was run again here, and compared with the recording. "
+    if audit.command == "resume":
+        return (
+            "The program was run straight through; then its first part alone, and again where that "
+            "had left off. The resumed run was compared with the straight one. "
+        )
     if audit.command == "compare":
         began = f"{many.capitalize()} recordings of a program were compared. "
         if runs > 2 and audit.overview is not None:

@@ -17,6 +17,7 @@ from repro_audit.report.drifted import render_drift
 from repro_audit.report.matrix_text import render_matrix, subject_of
 from repro_audit.report.page import Page, Sheet, glued
 from repro_audit.report.phrases import printable
+from repro_audit.report.resumed import render_resumption
 
 _ELSEWHERE_SHOWN = 3
 _MANIFESTS_SHOWN = 8
@@ -73,6 +74,8 @@ def _findings(audit: Audit, page: Sheet, *, tables: bool) -> None:
         _confirmation(audit, page)
         _honest_close(audit, page)
     render_drift(audit, page)
+    if audit.resumption is not None:
+        render_resumption(audit.resumption, page)
     _explanation(audit, page)
     _reproducer(audit.reproducer, page)
     _self_check(audit.self_check, page)
@@ -162,6 +165,10 @@ def _headline(audit: Audit, page: Sheet) -> None:
 
 
 def _agreement(audit: Audit) -> str:
+    if audit.resumption is not None:
+        compared = phrases.count(audit.resumption.compared, "step")
+        events = phrases.count(audit.events.compared, "event")
+        return f"resumed as if never interrupted, {compared}, {events}"
     runs = audit.observed.runs
     what = phrases.count(runs, "trace" if audit.command == "compare" else "run")
     said = [what if audit.command == "compare" else f"{runs} of {what}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from array import array
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from repro_audit.errors import TraceError
 from repro_audit.model import Event, EventKind, Json, SiteKey, TensorSpec
@@ -18,6 +20,8 @@ from repro_audit.trace import seal
 from repro_audit.trace.columns import Signatures
 from repro_audit.trace.file import TraceFile
 from repro_audit.trace.folders import folder_of, processes_of
+
+_COLUMNS = ("kind", "step", "phase", "thread", "site", "call_index", "flags")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,8 @@ class Trace:
             self.site = array("q", map(lambda n, s: sites[n] + s, self._file, self.site))
         self._merged: list[dict[int, int] | None] = [None] * len(files)
         self._signatures: Signatures | None = None
+        # Of a part, the trace that it is one of, and where in that each of its events is.
+        self._whole: tuple[Trace, npt.NDArray[np.int64]] | None = None
 
     @classmethod
     def open(cls, path: Path, *, partial: bool = False) -> Trace:
@@ -96,6 +102,37 @@ class Trace:
                 for file in files:
                     file.close()
         return trace
+
+    def part(self, wanted: npt.NDArray[np.bool_], *, later: int = 0) -> Trace:
+        """The events for which an array says so, as a trace whose steps are `later` more.
+
+        Calls are numbered from 0 again. The files are the whole's, which closes them. Of a thread,
+        what is left out must be what comes first or last.
+        """
+        part = copy.copy(self)
+        places = np.flatnonzero(wanted)
+        for name in (*_COLUMNS, "_file", "_at"):
+            setattr(part, name, _picked(getattr(self, name), places))
+        part.step = array("q", (np.frombuffer(part.step, np.int64) + later).tobytes())
+        calls = np.frombuffer(part.call_index, np.int64).copy()
+        named = (part.thread, part.step, part.phase, part.site)
+        columns = [np.frombuffer(column, np.int64) for column in named]
+        _, group = np.unique(np.stack(columns), axis=1, return_inverse=True)
+        least = np.full(len(calls), np.iinfo(np.int64).max)
+        np.minimum.at(least, group.ravel(), calls)
+        part.call_index = array("q", (calls - least[group.ravel()]).tobytes())
+        part._merged = [None] * len(self.files)
+        whole = self.signatures
+        part._signatures = Signatures(whole.values[places], whole.present[places])
+        part._whole = self, places
+        return part
+
+    def whole_key(self, i: int) -> SiteKey:
+        """What names event `i` in a run, though this is but a part of its trace."""
+        if self._whole is None:
+            return self.key(i)
+        whole, places = self._whole
+        return whole.whole_key(int(places[i]))
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -265,7 +302,7 @@ class Trace:
 
     def _index(self, number: int, at: int | None) -> int | None:
         """Where in this trace the event is that is `at` in a file."""
-        if at is None or len(self.files) == 1:
+        if at is None or (len(self.files) == 1 and self._whole is None):
             return at
         found = self._merged[number]
         if found is None:
@@ -274,7 +311,12 @@ class Trace:
                 for i, (owner, place) in enumerate(zip(self._file, self._at, strict=True))
                 if owner == number
             }
-        return found[at]
+        # An event that a part has need not have its cause.
+        return found.get(at) if self._whole is not None else found[at]
+
+
+def _picked(column: array[int], places: npt.NDArray[np.int64]) -> array[int]:
+    return array("q", np.frombuffer(column, np.int64)[places].tobytes())
 
 
 def _member(path: Path) -> TraceFile:

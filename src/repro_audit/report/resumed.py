@@ -1,0 +1,68 @@
+"""The part of the text report on a resumed run: where it goes on, and with which state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePath
+
+from repro_audit.model import Restored, Resumption
+from repro_audit.report import phrases
+from repro_audit.report.page import Sheet, glued
+from repro_audit.report.phrases import printable
+
+
+def render_resumption(resumption: Resumption, page: Sheet) -> None:
+    """Where the resumed run goes on, from what, and which state is the straight run's."""
+    page.labelled("resumed", _from(resumption))
+    said = [glued(printable(one)) for one in _states(resumption.state)]
+    page.labelled("state", ", ".join(said))
+
+
+def _from(resumption: Resumption) -> str:
+    said = f"at step {resumption.step} of {resumption.straight}"
+    if resumption.read:
+        said += f" from {printable(_files(resumption.read))}"
+    else:
+        said += "; it was not seen to read anything that the first part left"
+    said += f"; the first part had made {phrases.count(resumption.ended, 'step')}"
+    end = resumption.step + resumption.resumed
+    if resumption.compared == resumption.resumed and end <= resumption.straight:
+        return said
+    if end != resumption.straight:
+        said += f"; it goes on to step {end}, the straight run to step {resumption.straight}"
+    return said
+
+
+def _files(paths: tuple[str, ...]) -> str:
+    """A file by its name, several by how many there are and the directory that they are in."""
+    if len(paths) == 1:
+        return paths[0]
+    places = {str(PurePath(path).parent) for path in paths}
+    within = places.pop() if len(places) == 1 else ""
+    said = f"{phrases.number(len(paths))} files"
+    return f"{said} of {within}" if within not in {"", "."} else f"{said}, {paths[0]} among them"
+
+
+def _states(state: tuple[Restored, ...]) -> Iterator[str]:
+    for item in state:
+        if item.used and item.compared:
+            yield f"{_name(item)} {_compared(item)}"
+    unused = [item.name for item in state if not item.used]
+    if unused:
+        yield f"{phrases.listing(unused)} not drawn from"
+
+
+def _name(item: Restored) -> str:
+    if item.what == "generator":
+        return f"{item.name} generator"
+    if item.what in {"optimizer", "options"}:
+        return item.name + (" options" if item.what == "options" else "")
+    return item.what
+
+
+def _compared(item: Restored) -> str:
+    if not item.differing:
+        return "same"
+    if item.compared == 1:
+        return "differs"
+    return f"{phrases.number(item.differing)} of {phrases.number(item.compared)} differ"
