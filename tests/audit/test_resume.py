@@ -269,3 +269,66 @@ def test_what_lies_outside_the_directory_is_no_first_part(resumed, audit, tmp_pa
     found = audit("resume", "resumable.py", "--at", "5")
     assert found.code == 2
     assert "the first part made 0 steps by itself, not 5. The first part read" in found.stderr
+
+
+RANKS = """
+import os
+import subprocess
+import sys
+import uuid
+import torch
+import torch.distributed as dist
+from torch import nn
+
+rank, store, other = int(os.environ.get("RANK", 0)), os.environ.get("STORE"), None
+if store is None:
+    store = os.path.abspath(uuid.uuid4().hex)
+    changes = {"RANK": "1", "STORE": store}
+    other = subprocess.Popen([sys.executable, __file__], env={**os.environ, **changes})
+dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=2)
+torch.manual_seed(rank)
+model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.1), nn.Linear(8, 1))
+model = nn.parallel.DistributedDataParallel(model)
+optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+start = 0
+if os.path.exists("0.pt"):
+    saved = torch.load(f"{rank if os.path.exists('1.pt') else 0}.pt", weights_only=True)
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    torch.set_rng_state(saved["generator"])
+    start = saved["step"]
+for step in range(start, 4):
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(2 * step + rank))
+    optimizer.zero_grad()
+    model(x).square().sum().backward()
+    optimizer.step()
+    if rank < SAVING:
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        torch.save({**state, "generator": torch.get_rng_state(), "step": step + 1}, f"{rank}.pt")
+    dist.barrier()
+if other is not None:
+    assert other.wait() == 0
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("saving", [1, 2])
+def test_the_rank_is_named_whose_generator_was_not_restored(
+    audit, tmp_path: Path, saving: int
+) -> None:
+    (tmp_path / "train.py").write_text(RANKS.replace("SAVING", str(saving)))
+    found = audit("resume", "train.py", "--at", "2", "--format", "json")
+    assert found.stdout, found.stderr
+    report = json.loads(found.stdout)
+    (torch_generator,) = [s for s in report["resumption"]["state"] if s["name"] == "torch"]
+    assert (torch_generator["compared"], report["resumption"]["step"]) == (2, 2)
+    if saving == 2:
+        assert found.code == 0
+        return
+    assert found.code == 1
+    assert report["first_divergence"]["rank"] == 1
+    assert report["first_divergence"]["op"] == "aten.bernoulli_.float"
+    assert torch_generator["names"] == ["rank 1"]
+    assert report["cause"]["evidence"] == [
+        "torch's generator is not in the state that the straight run had: rank 1"
+    ]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from repro_audit.errors import UsageError
-from repro_audit.replicate.isolate import Workspace, workspace
+from repro_audit.replicate.isolate import Turns, Workspace, workspace
 
 
 @pytest.fixture
@@ -137,4 +137,45 @@ def test_removes_what_a_program_made_read_only(source: Path, tmp_path: Path) -> 
 def test_is_removed_when_the_run_fails(source: Path, tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), workspace():
         raise ZeroDivisionError
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_runs_in_turn_go_on_where_one_left_off(source: Path, tmp_path: Path) -> None:
+    with Turns() as turns:
+        place = turns.fresh()
+        assert place.cwd == turns.directory
+        (turns.directory / "straight.pt").write_text("1")
+        assert turns.fresh() == place
+        assert listed(turns.directory) == {"train.py", "package", "package/data.txt"}
+        (turns.directory / "last.pt").write_text("first")
+        (turns.directory / "link").symlink_to("last.pt")
+        os.utime(turns.directory / "last.pt", (1e9, 1e9))
+        turns.keep()
+        assert turns.left() == place
+        (turns.directory / "last.pt").write_text("resumed")
+        (turns.directory / "more.pt").write_text("2")
+        assert turns.again() == place
+        assert "more.pt" not in listed(turns.directory)
+        assert (turns.directory / "link").read_text() == "first"
+        assert (turns.directory / "last.pt").stat().st_mtime == 1e9
+        assert turns.again() == place
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert listed(source) == {"train.py", "package", "package/data.txt"}
+
+
+def test_a_program_may_leave_directories_that_cannot_be_written(
+    source: Path, tmp_path: Path
+) -> None:
+    with Turns() as turns:
+        turns.fresh()
+        (turns.directory / "package").chmod(0o500)
+        turns.keep()
+        turns.again()
+        turns.fresh()
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_what_is_too_large_is_refused_with_a_way_out(source: Path, tmp_path: Path) -> None:
+    with Turns(limit=3) as turns, pytest.raises(UsageError, match="by a symbolic link"):
+        turns.fresh()
     assert list((tmp_path / "tmp").iterdir()) == []

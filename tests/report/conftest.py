@@ -35,6 +35,7 @@ from repro_audit.model import (
 from .matrices import matrix_audits
 from .overviews import overview_audits
 from .recordings import recorded_audits
+from .resumptions import resumed_audits
 
 INF = float("inf")
 HOSTILE = "[red]boom[/red] \x1b[31m\u202e\ue000 :smile: {x}%s\n\x00\udc80</script>"
@@ -424,6 +425,7 @@ def explained_audits(
 AUDITS |= recorded_audits(DIVERGENT)
 AUDITS |= overview_audits(DIVERGENT, IDENTICAL, HOSTILE)
 AUDITS |= matrix_audits(DIVERGENT, HOSTILE)
+AUDITS |= resumed_audits(IDENTICAL, DIVERGENT)
 AUDITS |= explained_audits(DIVERGENT, IDENTICAL, _at("aten.mm.default"), ULP)
 
 

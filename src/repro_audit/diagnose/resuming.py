@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from repro_audit.diagnose.align import Alignment, Pairs, align, column, threads_of
+from repro_audit.diagnose.align import Alignment, Pairs, align, column, threads_of, told_apart
 from repro_audit.model import Output, Restored
 from repro_audit.model.codes import (
     BACKWARD,
@@ -23,6 +23,7 @@ from repro_audit.model.codes import (
 from repro_audit.trace import Trace
 
 _NAMED = 100
+_COPY = "aten.copy_.default"
 
 _Mask = npt.NDArray[np.bool_]
 # What a step begins with: signatures by process, module and op.
@@ -158,14 +159,39 @@ def aligned(straight: Trace, resumed: Trace, step: int) -> Alignment:
     """Which event is which, of two parts that `going_on` made.
 
     In the first step one run may do what the other does not: caches and buffers are made when they
-    are first used.
+    are first used. DistributedDataParallel copies gradients into its buckets in another order the
+    first time, and makes others the second time: outside modules, what is copied, or has no values,
+    may then be something else, and copies come in another order.
     """
     found = align(straight, resumed)
+    mine, other = _bookkeeping(straight, step), _bookkeeping(resumed, step)
+    known, unlike = told_apart(straight, resumed, found.pairs)
+    moved = known & unlike & mine[found.pairs.mine] & other[found.pairs.other]
+    for at in np.unique(column(straight.step)[found.pairs.mine[moved]]):
+        here = moved & (column(straight.step)[found.pairs.mine] == at)
+        if _results(straight, found.pairs.mine[here]) != _results(resumed, found.pairs.other[here]):
+            moved &= ~here
     return Alignment(
-        found.pairs,
-        [i for i in found.only_a if straight.step[i] > step],
-        [j for j in found.only_b if resumed.step[j] > step],
+        found.pairs.where(~moved),
+        [i for i in found.only_a if straight.step[i] > step and not mine[i]],
+        [j for j in found.only_b if resumed.step[j] > step and not other[j]],
     )
+
+
+def _bookkeeping(trace: Trace, step: int) -> _Mask:
+    """Of each event whether it is a copy, or has no values, outside modules, in the first two steps
+    from `step` on.
+    """
+    outside, copies = (np.zeros(max(trace.sites, default=0) + 1, np.bool_) for _ in range(2))
+    for site, (module, op) in trace.sites.items():
+        outside[site], copies[site] = not module, op == _COPY
+    number = column(trace.site)
+    bare = copies[number] | ~trace.signatures.present
+    return bare & outside[number] & (column(trace.step) <= step + 1)
+
+
+def _results(trace: Trace, events: npt.NDArray[np.int64]) -> Counter[bytes | None]:
+    return Counter(map(trace.signature, events.tolist()))
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from repro_audit.model import Restored, Resumption
 from repro_audit.report import phrases
 from repro_audit.report.page import Sheet, glued
-from repro_audit.report.phrases import printable
+from repro_audit.report.phrases import number, printable
 
 
 def render_resumption(resumption: Resumption, page: Sheet) -> None:
@@ -19,17 +19,18 @@ def render_resumption(resumption: Resumption, page: Sheet) -> None:
 
 
 def _from(resumption: Resumption) -> str:
-    said = f"at step {resumption.step} of {resumption.straight}"
+    straight = resumption.straight
+    said = f"at step {number(resumption.step)} of {number(straight)}"
     if resumption.read:
         said += f" from {printable(_files(resumption.read))}"
     else:
         said += "; it was not seen to read anything that the first part left"
     said += f"; the first part had made {phrases.count(resumption.ended, 'step')}"
     end = resumption.step + resumption.resumed
-    if resumption.compared == resumption.resumed and end <= resumption.straight:
+    if resumption.compared == resumption.resumed and end <= straight:
         return said
-    if end != resumption.straight:
-        said += f"; it goes on to step {end}, the straight run to step {resumption.straight}"
+    if end != straight:
+        said += f"; it goes on to step {number(end)}, the straight run to step {number(straight)}"
     return said
 
 
@@ -39,7 +40,7 @@ def _files(paths: tuple[str, ...]) -> str:
         return paths[0]
     places = {str(PurePath(path).parent) for path in paths}
     within = places.pop() if len(places) == 1 else ""
-    said = f"{phrases.number(len(paths))} files"
+    said = f"{number(len(paths))} files"
     return f"{said} of {within}" if within not in {"", "."} else f"{said}, {paths[0]} among them"
 
 
@@ -65,4 +66,4 @@ def _compared(item: Restored) -> str:
         return "same"
     if item.compared == 1:
         return "differs"
-    return f"{phrases.number(item.differing)} of {phrases.number(item.compared)} differ"
+    return f"{number(item.differing)} of {number(item.compared)} differ"
