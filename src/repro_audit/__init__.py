@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from repro_audit.audit.recording import record
     from repro_audit.control.seeds import seed_everything
     from repro_audit.engine import compare, fingerprint
+    from repro_audit.errors import ReplicaDriftError
+    from repro_audit.integrations.replicas import check_replicas
     from repro_audit.model import Fingerprint, UlpDivergence
     from repro_audit.report.notebook import load_report
 
@@ -19,8 +21,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Fingerprint",
+    "ReplicaDriftError",
     "UlpDivergence",
     "__version__",
+    "check_replicas",
     "compare",
     "fingerprint",
     "load_report",
@@ -30,7 +34,9 @@ __all__ = [
 
 _HOMES = {
     "Fingerprint": "repro_audit.model",
+    "ReplicaDriftError": "repro_audit.errors",
     "UlpDivergence": "repro_audit.model",
+    "check_replicas": "repro_audit.integrations.replicas",
     "compare": "repro_audit.engine",
     "fingerprint": "repro_audit.engine",
     "load_report": "repro_audit.report.notebook",

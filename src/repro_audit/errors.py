@@ -66,6 +66,20 @@ class TraceError(InconclusiveError):
     """A trace file is missing, truncated, of another version, or not a trace."""
 
 
+class ReplicaDriftError(ReproAuditError):
+    """Ranks that are to hold the same tensors do not.
+
+    `tensors` are the names of those that differ, `ranks` those that hold others than most.
+    """
+
+    exit_code = EXIT_DIVERGENT
+
+    def __init__(self, message: str, tensors: tuple[str, ...], ranks: tuple[int, ...]) -> None:
+        super().__init__(message)
+        self.tensors = tensors
+        self.ranks = ranks
+
+
 class SkippedError(ReproAuditError):
     """Under `git bisect run`: this commit could not be audited, for the reason that is told."""
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from repro_audit.audit.session import Finished
 from repro_audit.diagnose.align import column
+from repro_audit.diagnose.replicas import replica_drift
 from repro_audit.model import Unseen, Warn
 from repro_audit.model.codes import TAINTED
 from repro_audit.trace import Trace, TraceFile
@@ -53,6 +54,7 @@ def warnings_of(runs: Sequence[Finished], *, printed_identical: bool | None) -> 
         unobserved.update(file.closing.get("unobserved", {}))
     for reason, times in sorted(unobserved.items()):
         found.append(Warn("RA102", f"not observed, {times:,} times: {reason}"))
+    found += _drifted(runs[0].trace)
     unheard = max(run.processes.unheard for run in runs)
     if unheard:
         said = f"Python processes that the program started, not observed: {unheard:,}"
@@ -66,6 +68,22 @@ def warnings_of(runs: Sequence[Finished], *, printed_identical: bool | None) -> 
         said = "did not come to their end, and were compared as far as all runs came"
         found.append(Warn("RA109", f"{said}: {names}{more}"))
     return found
+
+
+def _drifted(trace: Trace) -> Iterator[Warn]:
+    drift = replica_drift(trace)
+    if drift is None:
+        return
+    names = ", ".join(drift.names[:_NAMED])
+    more = f" and {len(drift.names) - _NAMED:,} more" if len(drift.names) > _NAMED else ""
+    ranks = ", ".join(map(str, drift.ranks[:_NAMED]))
+    others = f" and {len(drift.ranks) - _NAMED:,} more" if len(drift.ranks) > _NAMED else ""
+    which = f"rank {ranks} has" if len(drift.ranks) == 1 else f"ranks {ranks}{others} have"
+    yield Warn(
+        "RA115",
+        f"replica-drift: after step {drift.step} {which} another {names}{more}, which had been the "
+        "same on all ranks; look at what one rank alone does there",
+    )
 
 
 def unseen_in(trace: Trace) -> tuple[Unseen, ...]:

@@ -381,10 +381,15 @@ class Run:
     def _progress(self) -> Callable[[int, int], None]:
         from repro_audit.replicate.progress import Progress
 
-        return self._note_rank if self.member.name else Progress(self.plan.progress)
+        progress = None if self.member.name else Progress(self.plan.progress)
 
-    def _note_rank(self, steps: int, events: int) -> None:
-        self._rank = _rank_now() if self._rank is None else self._rank
+        def note(steps: int, events: int) -> None:
+            # A process group may be gone at the end.
+            self._rank = _rank_now() if self._rank is None else self._rank
+            if progress is not None:
+                progress(steps, events)
+
+        return note
 
     def _thread(self) -> str:
         """Name of the calling thread."""

@@ -1,0 +1,1 @@
+"""Calls for programs that train: what they ask of repro-audit while they run."""
