@@ -8,6 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
+
+import repro_audit
+
 _CLEAN = """
 import torch
 torch.manual_seed(0)
@@ -29,10 +34,12 @@ print(total.sum().item())
 """
 
 
-def _audit(place: Path, program: str, *options: str) -> tuple[int, dict[str, Any]]:
+def _audit(
+    place: Path, program: str, *options: str, command: str = "run"
+) -> tuple[int, dict[str, Any]]:
     (place / "program.py").write_text(program)
     done = subprocess.run(
-        [sys.executable, "-m", "repro_audit", "program.py", "--format", "json", *options],
+        [sys.executable, "-m", "repro_audit", command, "program.py", "--format", "json", *options],
         cwd=place,
         capture_output=True,
         text=True,
@@ -171,3 +178,61 @@ def test_a_program_whose_device_fails_has_failed(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 3, done.stderr
+
+
+_RESUMES = """
+import os
+import sys
+import torch
+torch.manual_seed(0)
+net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Dropout(0.1), torch.nn.Linear(64, 8))
+optimizer = torch.optim.AdamW(net.cuda().parameters(), lr=1e-3)
+start = 0
+if os.path.exists("last.pt"):
+    saved = torch.load("last.pt", weights_only=True)
+    net.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    start = saved["step"]
+    if "--all" in sys.argv:
+        torch.cuda.set_rng_state_all([state.cpu() for state in saved["generators"]])
+for step in range(start, 5):
+    x = torch.randn(128, 64, generator=torch.Generator().manual_seed(step)).cuda()
+    optimizer.zero_grad()
+    net(x).square().mean().backward()
+    optimizer.step()
+    torch.save(
+        {
+            "model": net.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "generators": torch.cuda.get_rng_state_all(),
+            "step": step + 1,
+        },
+        "last.pt",
+    )
+"""
+
+
+@pytest.mark.parametrize("restores", [False, True])
+def test_a_device_s_generator_that_was_not_restored_is_named(
+    tmp_path: Path, restores: bool
+) -> None:
+    options = ["--at", "3", *(["--", "--all"] if restores else [])]
+    code, report = _audit(tmp_path, _RESUMES, *options, command="resume")
+    (generator,) = [
+        item for item in report["resumption"]["state"] if item["name"] == "torch.cuda:0"
+    ]
+    assert (code, generator["differing"]) == ((0, 0) if restores else (1, 1))
+    if not restores:
+        assert "dropout" in report["first_divergence"]["op"]
+        assert report["cause"]["class"] == "unrestored-state"
+
+
+def test_ranks_on_a_device_are_compared(tmp_path: Path) -> None:
+    store = f"file://{tmp_path}/store"
+    torch.cuda.set_device(0)
+    torch.distributed.init_process_group("nccl", store, rank=0, world_size=1)
+    try:
+        net = torch.nn.Linear(64, 64).cuda()
+        assert repro_audit.check_replicas(net) == 2
+    finally:
+        torch.distributed.destroy_process_group()

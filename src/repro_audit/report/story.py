@@ -140,6 +140,8 @@ def verdict_of(audit: Audit) -> Verdict:
         return Verdict("Disturbed", "bad", "!", "The audit disturbed the program", said)
     if audit.matrix is not None:
         return _of_matrix(audit, audit.matrix)
+    if audit.command == "resume":
+        return _of_resumed(audit)
     both = "recordings" if audit.command == "compare" else "runs"
     began = _began(audit)
     if audit.verdict == "identical":
@@ -172,17 +174,30 @@ def verdict_of(audit: Audit) -> Verdict:
     return Verdict("Inconclusive", "unsure", "?", "There is no answer", said)
 
 
+def _of_resumed(audit: Audit) -> Verdict:
+    began = (
+        "The program was run straight through; then its first part alone, and again where that "
+        "had left off. "
+    )
+    if audit.verdict == "identical":
+        said = f"{began}From there on, every tensor came out as in the straight run, bit by bit."
+        return Verdict("Identical", "good", "✓", "The resumed run goes on as if never ended", said)
+    if audit.verdict == "divergent":
+        said = (
+            f"{began}What it did from there on is not what the straight run did. This is where "
+            "they part first; what differs later may follow from it."
+        )
+        return Verdict("Divergent", "bad", "✗", "The resumed run differs", said)
+    said = f"{began}What came of it does not tell whether it resumes as it should."
+    return Verdict("Inconclusive", "unsure", "?", "There is no answer", said)
+
+
 def _began(audit: Audit) -> str:
     """How the audit came by what it compares."""
     runs = audit.observed.runs
     many = {2: "two", 3: "three"}.get(runs, phrases.number(runs))
     if audit.command == "verify":
         return "A recorded program was run again here, and compared with the recording. "
-    if audit.command == "resume":
-        return (
-            "The program was run straight through; then its first part alone, and again where that "
-            "had left off. The resumed run was compared with the straight one. "
-        )
     if audit.command == "compare":
         began = f"{many.capitalize()} recordings of a program were compared. "
         if runs > 2 and audit.overview is not None:
