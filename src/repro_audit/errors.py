@@ -80,6 +80,16 @@ class ReplicaDriftError(ReproAuditError):
         self.ranks = ranks
 
 
+class NotReproducibleError(ReproAuditError, AssertionError):
+    """A function did not do the same again; the message is the report, `audit` what it is of."""
+
+    exit_code = EXIT_DIVERGENT
+
+    def __init__(self, message: str, audit: object) -> None:
+        super().__init__(message)
+        self.audit = audit
+
+
 class SkippedError(ReproAuditError):
     """Under `git bisect run`: this commit could not be audited, for the reason that is told."""
 

@@ -140,7 +140,10 @@ def kept_of(capture: Capture, budget: int) -> tuple[int, int]:
 
 
 class Recording:
-    """A recording under way; a context. The file appears whole at its end, also after an error."""
+    """A recording under way; a context. The file appears whole at its end, also after an error.
+
+    Where it is `automatic` steps are counted by what the program does, as in an audit.
+    """
 
     _running = False
 
@@ -154,6 +157,7 @@ class Recording:
         samples: int,
         budget: int,
         force: bool,
+        automatic: bool = False,
     ) -> None:
         if path.exists() and not force:
             raise UsageError(f"{path} exists; force=True overwrites it")
@@ -172,6 +176,7 @@ class Recording:
             samples=samples,
             budget=budget,
         )
+        self._automatic = automatic
         self._recorder: Any = None
         self._writer: Any = None
 
@@ -185,7 +190,7 @@ class Recording:
         self._recorder = Recorder(
             self._writer,
             bases=(str(Path.cwd()),),
-            automatic=False,
+            automatic=self._automatic,
             level=self._plan.level,
             samples=self._plan.samples,
             budget=self._plan.budget,
@@ -214,7 +219,7 @@ class Recording:
             manifest=collect(self._plan, engine.info()),
             closing={
                 "events": self._recorder.events,
-                "steps": self._recorder.step,
+                "steps": self._recorder.steps if self._automatic else self._recorder.step,
                 "outcome": "finished" if kind is None else "raised",
                 "exit_code": 0 if kind is None else 1,
                 "error": None if kind is None else f"{kind.__name__}: {error}",

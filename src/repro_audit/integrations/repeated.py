@@ -1,0 +1,159 @@
+"""A function called again and again from the same seeds: does it do the same?"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from repro_audit.audit.comparing import compared
+from repro_audit.audit.recording import SAMPLES, Recording
+from repro_audit.control.seeds import seed_everything
+from repro_audit.errors import InconclusiveError, NotReproducibleError, UsageError
+from repro_audit.model import Audit, Cause, Level, RunInfo, Tolerance
+from repro_audit.report.terminal import render_text
+from repro_audit.trace import Trace
+
+# Columns of a report in an error's message.
+_WIDTH = 100
+
+
+def check_reproducible(
+    function: Callable[[], object],
+    *,
+    runs: int = 2,
+    seed: int = 0,
+    level: Level = "ops",
+    baseline: str | os.PathLike[str] | None = None,
+    tolerance: Tolerance | None = None,
+) -> Audit:
+    """Call `function` so many times, each from the same seeds; raise where a tensor differs.
+
+    ```
+    def train():
+        model = Net()
+        for batch in batches():
+            step(model, batch)
+
+    repro_audit.check_reproducible(train)
+    ```
+    All calls are made in this process, one after the other: what outlives a call (a model made
+    outside, a cache) is another call's beginning, and the hash seed is the same, so that an order
+    of sets is not seen to vary; `repro-audit run` starts processes. The states of Python's, NumPy's
+    and torch's generators are put back afterwards.
+
+    `baseline` is a recording (`record_baseline`) that the first call must also agree with, bit by
+    bit or within `tolerance`. Costs what the calls do, some microseconds an op, and one read of
+    what each op writes; at `level` modules, of what modules return. Returns the comparison.
+
+    Raises NotReproducibleError, an AssertionError whose message is the report, where they differ;
+    InconclusiveError where nothing was computed; UsageError for fewer than two runs without a
+    baseline, a baseline that is not there, or within another recording.
+    """
+    if runs < (1 if baseline is not None else 2):
+        raise UsageError("one run compares with nothing: runs=2 at least, or a baseline")
+    if baseline is not None and not Path(baseline).is_file():
+        raise UsageError(
+            f"there is no baseline {os.fspath(baseline)}; repro_audit.record_baseline() writes one"
+        )
+    name = getattr(function, "__qualname__", type(function).__name__)
+    with tempfile.TemporaryDirectory(prefix="repro-audit-") as folder, _generators_put_back():
+        traces = [Path(folder, f"run-{n}") for n in range(1, runs + 1)]
+        for trace in traces:
+            _record(function, trace, seed, level)
+        audit = _in_turn(_compared(name, traces)) if runs > 1 else None
+        if baseline is not None and (audit is None or audit.verdict == "identical"):
+            audit = _compared(name, [Path(baseline), traces[0]], tolerance)
+    assert audit is not None
+    if audit.verdict == "inconclusive":
+        raise InconclusiveError(f"{name} computed nothing that could be compared")
+    if audit.verdict not in {"identical", "within-tolerance"}:
+        raise NotReproducibleError(f"{name}\n{render_text(audit, _WIDTH)}", audit)
+    return audit
+
+
+def record_baseline(
+    function: Callable[[], object],
+    path: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    level: Level = "ops",
+    force: bool = False,
+) -> None:
+    """Call `function` once from these seeds and leave a recording of it at `path`.
+
+    To be committed, and given to `check_reproducible`. Raises UsageError where `path` exists and
+    `force` is not given.
+    """
+    with _generators_put_back():
+        _record(function, Path(path), seed, level, force=force)
+
+
+def _record(
+    function: Callable[[], object], path: Path, seed: int, level: Level, *, force: bool = False
+) -> None:
+    recording = Recording(
+        path,
+        model=None,
+        optimizer=None,
+        level=level,
+        samples=SAMPLES,
+        budget=0,
+        force=force,
+        automatic=True,
+    )
+    seed_everything(seed)
+    with recording:
+        function()
+
+
+def _in_turn(audit: Audit) -> Audit:
+    """The comparison of calls in one process, where another cause is likelier than elsewhere."""
+    if audit.cause is None or audit.cause.cls != "unknown":
+        return audit
+    cause = Cause(
+        "unknown",
+        "likely",
+        ("nothing recorded points at a cause; what is made outside the function outlives a call",),
+        ("make models, optimizers, generators and caches inside it",),
+    )
+    return replace(audit, cause=cause)
+
+
+def _compared(name: str, paths: Sequence[Path], tolerance: Tolerance | None = None) -> Audit:
+    """The comparison of recordings, by the names of their files, as one of runs."""
+    with contextlib.ExitStack() as opened:
+        traces = [opened.enter_context(contextlib.closing(Trace.open(path))) for path in paths]
+        runs = [
+            RunInfo(path.name, path.name, {**trace.manifest, "steps": trace.steps})
+            for path, trace in zip(paths, traces, strict=True)
+        ]
+        audit = compared(runs, traces, tolerance or Tolerance())
+    return replace(audit, command="check", target=name)
+
+
+@contextlib.contextmanager
+def _generators_put_back() -> Iterator[None]:
+    import torch
+
+    numpy: Any = sys.modules.get("numpy.random")
+    python = random.getstate()
+    legacy = numpy.get_state() if numpy is not None else None
+    host = torch.get_rng_state()
+    on_devices = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = torch.cuda.get_rng_state_all() if on_devices else []
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        if numpy is not None:
+            numpy.set_state(legacy)
+        torch.set_rng_state(host)
+        if devices:
+            torch.cuda.set_rng_state_all(devices)

@@ -1,0 +1,120 @@
+"""A function called twice: what it is told of, and what it leaves as it was."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import repro_audit as ra
+from repro_audit.errors import InconclusiveError, UsageError
+from repro_audit.model import Tolerance
+
+
+def train(steps: int = 2, scale: float = 1.0) -> None:
+    net = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.1), nn.Linear(8, 1))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1)
+    for _ in range(steps):
+        x = torch.randn(16, 8) * random.random() + torch.from_numpy(np.random.rand(8)).float()
+        optimizer.zero_grad()
+        (net(x) * scale).square().mean().backward()
+        optimizer.step()
+
+
+def test_what_is_seeded_alike_is_identical() -> None:
+    audit = ra.check_reproducible(train)
+    assert (audit.verdict, audit.target, audit.command) == ("identical", "train", "check")
+    assert [run.name for run in audit.runs] == ["run-1", "run-2"]
+    assert audit.runs[0].manifest["steps"] == 2
+    assert audit.events.compared > 60
+
+
+def test_what_goes_on_from_the_last_call_is_named() -> None:
+    net = nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+
+    def step() -> None:
+        net(torch.ones(2, 4)).sum().backward()
+        optimizer.step()
+
+    with pytest.raises(ra.NotReproducibleError) as caught:
+        ra.check_reproducible(step)
+    text = str(caught.value)
+    assert text.splitlines()[0].endswith("step")
+    assert "DIVERGENT  step 0 · weights · " in text
+    assert "what is made outside the function outlives a call" in " ".join(text.split())
+    assert "/tmp" not in text
+    assert caught.value.audit.origin.key.op == "param:weight"
+    assert isinstance(caught.value, AssertionError)
+
+
+def test_the_op_is_named_that_differs() -> None:
+    calls = itertools.count()
+
+    def draw() -> None:
+        torch.randn(3).mul(2.0 + next(calls) % 3)
+
+    with pytest.raises(ra.NotReproducibleError, match=r"aten\.mul .*test_repeated\.py"):
+        ra.check_reproducible(draw, runs=3)
+
+
+def test_generators_are_put_back() -> None:
+    def states() -> list[object]:
+        return [
+            torch.get_rng_state().tolist(),
+            random.getstate(),
+            np.random.get_state()[1].tolist(),
+        ]
+
+    before = states()
+    ra.check_reproducible(train, seed=7)
+    assert states() == before
+
+
+def test_another_seed_is_another_run(tmp_path: Path) -> None:
+    place = tmp_path / "train.audit"
+    ra.record_baseline(train, place, seed=1)
+    with pytest.raises(ra.NotReproducibleError):
+        ra.check_reproducible(train, baseline=place)
+    assert ra.check_reproducible(train, baseline=place, seed=1, runs=1).verdict == "identical"
+
+
+def test_a_baseline_is_compared_within_a_tolerance(tmp_path: Path) -> None:
+    place = tmp_path / "train.audit"
+    ra.record_baseline(lambda: train(1), place)
+    near = 1 + 2**-23
+    with pytest.raises(ra.NotReproducibleError, match=r"aten\.mul"):
+        ra.check_reproducible(lambda: train(1, near), baseline=place)
+    audit = ra.check_reproducible(
+        lambda: train(1, near), baseline=place, tolerance=Tolerance(ulp=1 << 20)
+    )
+    assert audit.verdict == "within-tolerance"
+    assert [run.name for run in audit.runs] == ["train.audit", "run-1"]
+
+
+def test_modules_alone_may_be_looked_at() -> None:
+    ops, modules = (ra.check_reproducible(train, level=level) for level in ("ops", "modules"))
+    assert modules.events.compared < ops.events.compared
+
+
+def test_an_exception_is_the_function_s_own() -> None:
+    with pytest.raises(ZeroDivisionError):
+        ra.check_reproducible(lambda: torch.ones(1) / 0 + 1 // 0)
+    assert ra.check_reproducible(train).verdict == "identical"
+
+
+def test_bad_input_has_a_way_out(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="runs=2 at least"):
+        ra.check_reproducible(train, runs=1)
+    with pytest.raises(UsageError, match=r"record_baseline\(\) writes one"):
+        ra.check_reproducible(train, baseline=tmp_path / "none.audit")
+    with pytest.raises(InconclusiveError, match="computed nothing"):
+        ra.check_reproducible(lambda: None)
+    ra.record_baseline(train, tmp_path / "a.audit")
+    with pytest.raises(UsageError, match="exists"):
+        ra.record_baseline(train, tmp_path / "a.audit")
