@@ -10,27 +10,25 @@ from typing import Any
 
 from repro_audit import engine
 from repro_audit.audit import directories
+from repro_audit.audit.repeating import Both, look_closer
 from repro_audit.audit.request import AuditRequest, Progress
 from repro_audit.audit.session import Finished, Session, no_events
 from repro_audit.audit.source import with_source
 from repro_audit.audit.unobserved import unseen_in, warnings_of
 from repro_audit.diagnose import manifests
-from repro_audit.diagnose.align import Alignment, column
-from repro_audit.diagnose.origin import Divergence, compare
+from repro_audit.diagnose.origin import compare
 from repro_audit.diagnose.overview import overview
-from repro_audit.diagnose.resuming import aligned, goes_on_at, going_on, restored
-from repro_audit.diagnose.unrestored import made_by, unrestored
-from repro_audit.diagnose.zoomed import Zoomed, look_at
-from repro_audit.errors import InterruptedRunError, ReproAuditError, UsageError
+from repro_audit.diagnose.restored import restored
+from repro_audit.diagnose.resuming import Aligned, aligned, goes_on_at, going_on
+from repro_audit.diagnose.unrestored import unrestored
+from repro_audit.errors import UsageError
 from repro_audit.model import (
     Audit,
     Cause,
     EventCounts,
     ManifestDifference,
     Observed,
-    Origin,
     Resumption,
-    SiteKey,
     Verdict,
     Warn,
 )
@@ -66,19 +64,8 @@ class _Runs:
     resumed: Finished
     a: Trace
     b: Trace
-    alignment: Alignment
+    found: Aligned
     resumption: Resumption
-
-
-@dataclass(frozen=True, slots=True)
-class _Told:
-    """What two further runs say of a divergence; `reason` is why it says nothing of resuming."""
-
-    origin: Origin
-    zoomed: Zoomed | None = None
-    made: str | None = None
-    warnings: tuple[Warn, ...] = ()
-    reason: str | None = None
 
 
 def run_resume(request: ResumeRequest, progress: Progress) -> Audit:
@@ -110,6 +97,16 @@ def _audit(request: ResumeRequest, session: Session, turns: Turns) -> Audit:
     program, directory = session.request, session.directory
     session.workspace = turns.fresh()
     straight = session.observed("straight", "resume", beginnings=True)
+    idle = _first_known(straight.trace, "idle")
+    if idle:
+        # Steps were counted as if they waited for optimizers that never step.
+        session.workspace = turns.fresh()
+        session.total += 1
+        straight = session.observed("straight-paced", "resume", beginnings=True, idle=tuple(idle))
+    session.as_before = {
+        "idle": tuple(idle),
+        "roots": tuple(map(tuple, _first_known(straight.trace, "roots"))),
+    }
     audit = Audit(
         command="resume",
         target=program.target.label,
@@ -144,8 +141,9 @@ def _audit(request: ResumeRequest, session: Session, turns: Turns) -> Audit:
         raise _ended_early(request, interrupted)
     warnings = [*_stale(interrupted), *warnings_of([straight], printed_identical=None)]
     audit = replace(audit, runs=_told_of(straight, interrupted), warnings=tuple(warnings))
-    early = _until(straight.trace, ended), _until(interrupted.trace, ended)
-    found, counts, _ = compare(*early)
+    # The end of a run is no part of a step; a step that a forward ends may not have ended.
+    last = ended if request.at is not None else ended - 1
+    found, counts, _ = compare(straight.trace.until(last), interrupted.trace.until(last))
     if found is not None:
         why = (
             f"`repro-audit run {program.target.label}` says why the program does not repeat itself"
@@ -167,21 +165,22 @@ def _audit(request: ResumeRequest, session: Session, turns: Turns) -> Audit:
         "resumed",
         "resume",
         beginnings=True,
-        since=since,
         steps=None if program.steps is None else max(program.steps - ended, 1),
         **_with(program, request.again),
     )
     audit = replace(audit, runs=_told_of(straight, interrupted, resumed))
     read = _read(resumed, turns.directory)
+    warnings += _outside(read, turns.directory)
+    audit = replace(audit, warnings=tuple(warnings))
     if not resumed.trace.steps:
         reason = "the resumed run made no step: it seems to have found its work done"
         return replace(audit, reason=reason, passes=session.passes)
-    step = goes_on_at(straight.trace, resumed.trace, ended)
-    if step == 0 and ended:
-        if not read:
-            raise _anew(request, left)
-        # It read what the first part had left, but not the weights.
-        step = ended
+    found_at = goes_on_at(straight.trace, resumed.trace, ended)
+    whole = program.steps is not None or resumed.trace.steps >= straight.trace.steps
+    if found_at.anew and ended and whole and not read:
+        raise _anew(request, left)
+    # Where it begins as at the beginning, it went on without the weights.
+    step = ended if found_at.anew or not found_at.step else found_at.step
     runs = _parted(program, straight, interrupted, resumed, step, read)
     return _answer(request, session, turns, runs, audit)
 
@@ -197,8 +196,9 @@ def _told_of(*runs: Finished) -> tuple[Any, ...]:
     )
 
 
-def _until(trace: Trace, step: int) -> Trace:
-    return trace.part(column(trace.step) < step)
+def _first_known(trace: Trace, what: str) -> list[Any]:
+    """What the first process says in its closing record that has something to say."""
+    return next((found for file in trace.files if (found := file.closing.get(what))), [])
 
 
 def _ended_early(request: ResumeRequest, interrupted: Finished) -> UsageError:
@@ -208,6 +208,17 @@ def _ended_early(request: ResumeRequest, interrupted: Finished) -> UsageError:
     for warning in _stale(interrupted):
         return UsageError(f"{said}. {warning.message[0].upper()}{warning.message[1:]}")
     return UsageError(f"{said}; let it make some that can be resumed")
+
+
+def _outside(read: tuple[str, ...], directory: Path) -> Iterator[Warn]:
+    for path in read:
+        if Path(path).is_absolute():
+            yield Warn(
+                "RA101",
+                f"the resumed run read {path}, which the straight run may have left: let the "
+                "program write below the directory it is started in, of which each run has a copy",
+            )
+            return
 
 
 def _stale(interrupted: Finished) -> Iterator[Warn]:
@@ -265,9 +276,11 @@ def _parted(
     read: tuple[str, ...],
 ) -> _Runs:
     made, more = straight.trace.steps, resumed.trace.steps
-    until = None if program.steps is None else min(made, step + more)
+    # Where a limit, and not the program, ended the resumed run, that is where it is compared to.
+    limited = program.steps is not None and resumed.limited
+    until = min(made, step + more) if limited else program.steps
     a, b = going_on(straight.trace, resumed.trace, step, until)
-    alignment = aligned(a, b, step)
+    found = aligned(a, b, step)
     resumption = Resumption(
         step=step,
         ended=interrupted.trace.steps,
@@ -275,15 +288,18 @@ def _parted(
         resumed=more,
         compared=min(made - step, more),
         read=read,
-        state=restored(a, b, alignment.pairs, step),
+        state=restored(a, b, found.alignment.pairs, step),
+        more=len(found.more),
+        limited=limited,
     )
-    return _Runs(straight, interrupted, resumed, a, b, alignment, resumption)
+    return _Runs(straight, interrupted, resumed, a, b, found, resumption)
 
 
 def _answer(
     request: ResumeRequest, session: Session, turns: Turns, runs: _Runs, audit: Audit
 ) -> Audit:
-    divergence, counts, _ = compare(runs.a, runs.b, alignment=runs.alignment)
+    divergence, counts, _ = compare(runs.a, runs.b, alignment=runs.found.alignment)
+    counts = replace(counts, unaligned=len(runs.found.more))
     names = runs.straight.info.name, runs.resumed.info.name
     verdict: Verdict = "identical" if divergence is None else "divergent"
     reason = None
@@ -295,15 +311,20 @@ def _answer(
         reason=reason,
         events=counts,
         observed=Observed(2, 1 + (divergence is not None), int(divergence is not None), 1),
-        overview=overview(runs.a, runs.b, runs.alignment, names),
+        overview=overview(runs.a, runs.b, runs.found.alignment, names),
         resumption=runs.resumption,
         manifest_differences=_manifests(runs),
     )
     if divergence is not None and counts.compared:
-        told = _look_closer(request, session, turns, runs, divergence)
+        again = _with(session.request, request.again)["target"]
+        outside = next((path for path in runs.resumption.read if Path(path).is_absolute()), None)
+        both = Both(
+            runs.straight, runs.resumed, runs.a, runs.b, runs.resumption.step, again, outside
+        )
+        told = look_closer(session, turns, both, divergence)
         cause: Cause | None = None
         if told.reason is None:
-            cause = unrestored(divergence, told.zoomed, runs.resumption, told.made)
+            cause = unrestored(divergence, told.zoomed, runs.resumption, told.made, runs.found.more)
         audit = replace(
             audit,
             verdict="divergent" if told.reason is None else "inconclusive",
@@ -321,75 +342,3 @@ def _manifests(runs: _Runs) -> tuple[ManifestDifference, ...]:
         {run.info.name: run.info.manifest for run in (runs.straight, runs.resumed)},
         but=("asked.steps", "target.arguments"),
     )
-
-
-def _look_closer(
-    request: ResumeRequest, session: Session, turns: Turns, runs: _Runs, divergence: Divergence
-) -> _Told:
-    """Both again up to the origin: do they repeat themselves, and what was the origin given?"""
-    try:
-        return _again(request, session, turns, runs, divergence)
-    except InterruptedRunError:
-        raise
-    except ReproAuditError as error:
-        warning = Warn("RA105", f"looking closer did not end well: {error.in_a_line}")
-        return _Told(divergence.origin, warnings=(warning,))
-
-
-def _again(
-    request: ResumeRequest, session: Session, turns: Turns, runs: _Runs, divergence: Divergence
-) -> _Told:
-    program, origin, step = session.request, divergence.origin, runs.resumption.step
-    i, j = divergence.i, divergence.j
-    last = origin.key.step + 1
-    session.workspace = turns.fresh()
-    mine = None if i is None else runs.a.whole_key(i)
-    one = session.observed("straight-again", "tensors", **_closer(mine, program.steps, last))
-    session.workspace = turns.again()
-    other = None if j is None else runs.b.whole_key(j)
-    two = session.observed(
-        "resumed-again",
-        "tensors",
-        **_closer(other, None, last - step),
-        **_with(program, request.again),
-    )
-    pairs = ((runs.straight, one, mine, last), (runs.resumed, two, other, last - step))
-    for before, again, key, steps in pairs:
-        if _varies(before.trace, again.trace, key, steps):
-            said = f"the {before.info.name} run does not repeat itself before the runs part"
-            way_out = f"`repro-audit run {program.target.label}` says why"
-            return _Told(origin, reason=f"{said}, so nothing is said of resuming; {way_out}")
-    if mine is None or other is None or origin.kind == "structural":
-        return _Told(origin)
-    x, y = one.trace.find(mine), two.trace.find(other)
-    if x is None or y is None:
-        return _Told(origin)
-    seen = look_at(one.trace, x, two.trace, y)
-    if not seen.differs:
-        return _Told(origin)
-    refined = replace(
-        origin,
-        inputs_identical=seen.inputs_identical,
-        output=seen.output,
-        spec=seen.spec,
-        ulp=seen.ulp,
-        ulp_runs=(one.info.name, two.info.name),
-    )
-    return _Told(refined, seen, made_by(one.trace, x, two.trace, y))
-
-
-def _closer(key: SiteKey | None, steps: int | None, last: int) -> dict[str, Any]:
-    return {
-        "beginnings": True,
-        "capture": () if key is None else (key,),
-        "steps": last if steps is None else min(steps, last),
-    }
-
-
-def _varies(before: Trace, again: Trace, key: SiteKey | None, steps: int) -> bool:
-    """True if two runs alike part before the event of that name, or at it."""
-    found, _, _ = compare(_until(before, steps), _until(again, steps))
-    if found is None:
-        return False
-    at = None if key is None else found.a.find(key)
-    return at is None or found.i is None or found.i <= at

@@ -46,6 +46,11 @@ class Finished:
     processes: Census
 
     @property
+    def limited(self) -> bool:
+        """True if the limit on its steps ended it, in one of its processes at least."""
+        return any(file.closing.get("outcome") == "stopped" for file in self.trace.files)
+
+    @property
     def apart(self) -> bool:
         """True if it ended where it came apart from the other one in lock-step."""
         return came_apart(self.trace)
@@ -74,6 +79,8 @@ class Session:
         self._finished: list[Finished] = []
         # What to tell of the runs beside what they say themselves.
         self.notes: list[Warn] = []
+        # Of plans, what further runs take from the first.
+        self.as_before: dict[str, Any] = {}
         # Where the next runs run, if not as the request says.
         self.workspace: isolate.Workspace | None = None
         self._traces = contextlib.ExitStack()
@@ -104,7 +111,7 @@ class Session:
             given=request.given,
             since=self._began if self._done else None,
         )
-        return replace(plan, **changes)
+        return replace(plan, **{**self.as_before, **changes})
 
     @property
     def passes(self) -> tuple[Pass, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import weakref
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from torch.fx import GraphModule
@@ -25,14 +27,19 @@ class ModuleNames:
     lives.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, given: Iterable[tuple[str, str]] = ()) -> None:
+        # What roots of a shape are called, in order, as in another run.
+        self._given: dict[str, list[str]] = {}
+        for shape, prefix in given:
+            self._given.setdefault(shape, []).append(prefix)
+        self._first = not any("" in prefixes for prefixes in self._given.values())
+        self._called: dict[str, str] = {}
         self._roots: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
         self._modules: dict[int, tuple[weakref.ref[nn.Module], str]] = {}
         self._owners: dict[int, tuple[weakref.ref[Tensor], str, str]] = {}
         self._events: dict[int, tuple[weakref.ref[Tensor], int]] = {}
         self._classes: dict[str, int] = {}
         self._graphs: weakref.WeakSet[nn.Module] = weakref.WeakSet()
-        self._first = True
 
     def enter_root(self, root: nn.Module) -> str:
         """Path of a module entered with nothing above it; names its tree on first sight."""
@@ -44,7 +51,10 @@ class ModuleNames:
             # A part of a tree that is already named, called by itself.
             return known
         parts = [module for module in root.modules() if module in self._roots]
-        if "" in [self._give_up(part) for part in parts]:
+        shape = _shape(root)
+        if self._given.get(shape):
+            prefix = self._given[shape].pop(0)
+        elif "" in [self._give_up(part) for part in parts]:
             prefix = ""
         elif self._first and next(root.children(), None) is not None:
             prefix = ""
@@ -52,6 +62,7 @@ class ModuleNames:
         else:
             prefix = self._distinct(type(root).__name__)
         self._roots[root] = prefix
+        self._called[prefix] = shape
         self._name_tree(root, prefix)
         return prefix
 
@@ -81,6 +92,10 @@ class ModuleNames:
     def roots(self) -> list[nn.Module]:
         """The roots that are still there, by name."""
         return sorted(self._roots, key=lambda root: self._roots[root])
+
+    def called(self) -> list[tuple[str, str]]:
+        """(shape of its tree, prefix) of each root that was named, for `given` of another run."""
+        return [(shape, prefix) for prefix, shape in self._called.items()]
 
     def owner(self, tensor: Tensor) -> tuple[str, str] | None:
         """(module path, name) of a parameter or buffer of a named tree."""
@@ -164,6 +179,17 @@ class FirstSeen(Generic[_T]):
     def in_order(self) -> list[_T]:
         """All that is still there."""
         return sorted(self._places, key=lambda thing: self._places[thing])
+
+
+def _shape(root: nn.Module) -> str:
+    """Equal for roots of one class whose trees hold parameters of the same names and shapes."""
+    told = [type(root).__qualname__]
+    told += (f"{name} {type(module).__qualname__}" for name, module in root.named_modules())
+    told += (
+        f"{name} {'' if is_lazy(parameter) else tuple(parameter.shape)}"
+        for name, parameter in root.named_parameters()
+    )
+    return hashlib.blake2b("\n".join(told).encode(), digest_size=8).hexdigest()
 
 
 def _join(prefix: str, path: str) -> str:

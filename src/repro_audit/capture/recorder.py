@@ -44,7 +44,9 @@ class Recorder(Events):
     `finally` blocks run), `cut` as an optimizer is about to make that step (from 0): what comes
     between two steps, such as saving, has then been done. With `beginnings` weights and generator
     states are recorded whenever a root module is called, and before each optimizer step what the
-    optimizer keeps, and its options. At level `modules` events are what modules return, and its
+    optimizer keeps, and its options. `idle` are optimizers that no step waits for, by the order in
+    which they are made, `roots` what root modules are called, as another run's `idle` and
+    `called_roots` tell. At level `modules` events are what modules return, and its
     gradients; operators are events in an `interval` alone. `optimizer_ops` fingerprints what every
     operator inside an optimizer's step writes, not only the parameters afterwards. `capture` names
     events whose inputs are fingerprinted and whose outputs are kept. `poison` fills `empty*`
@@ -70,6 +72,8 @@ class Recorder(Events):
         optimizer_ops: bool = False,
         beginnings: bool = False,
         cut: int | None = None,
+        idle: tuple[int, ...] = (),
+        roots: tuple[tuple[str, str], ...] = (),
         capture: tuple[SiteKey, ...] = (),
         poison: int | None = None,
         ledger: bool = False,
@@ -103,6 +107,7 @@ class Recorder(Events):
         self.still: Stillness | None = None
         self.optimizer_ops = optimizer_ops
         self.beginnings = beginnings
+        self.roots_given = roots
         self.operators: dict[Any, Operator] = {}
         self.locator = Locator(bases, sink.code)
         # Roots that a thread other than the main one ran, with that thread's name.
@@ -116,7 +121,7 @@ class Recorder(Events):
         self._generators = Generators(self)
         self.draws = Draws(self, ledger=ledger, by_line=by_line)
         self.passed_by = Unseen()
-        self._steps = Steps(self, limit=steps, cut=cut, automatic=automatic)
+        self._steps = Steps(self, limit=steps, cut=cut, idle=idle, automatic=automatic)
         self.weights = Weights(self)
         self.states = States(self)
         self._loaders = Loaders(self)
@@ -220,6 +225,16 @@ class Recorder(Events):
     def unseen(self) -> dict[str, int]:
         """How much was recorded without its values, or not at all, by what it was."""
         return self.passed_by.counts(self.operators.values())
+
+    @property
+    def idle(self) -> list[int]:
+        """Optimizers that made no step, by the order in which they were made."""
+        return self._steps.idle()
+
+    @property
+    def called_roots(self) -> list[tuple[str, str]]:
+        """What root modules of the main thread were called, by the shapes of their trees."""
+        return self.main.names.called()
 
     @property
     def undrawn(self) -> list[int]:

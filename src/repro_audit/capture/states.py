@@ -88,10 +88,12 @@ class States:
         self, optimizer: Optimizer, mode: OpMode, code: int | None, *, counted: bool = False
     ) -> None:
         kept = _kept(optimizer, mode)
+        # Before a model is first called its parameters have no names: their places tell as much.
+        ordered = kept.items() if counted else sorted(kept.items())
         outputs: list[_Named] = [
             (name, value)
-            for owner, state in sorted(kept.items())
-            for name, value in leaves(state, owner)
+            for owner, state in ordered
+            for name, value in sorted(leaves(state, owner), key=lambda leaf: leaf[0] or "")
             # Numbers may tell the time, or where something is; what is learnt is in tensors.
             if isinstance(value, torch.Tensor)
         ]
@@ -113,7 +115,8 @@ def _options(optimizer: Optimizer) -> list[_Named]:
             if isinstance(value, torch.Tensor):
                 options.append((name, value))
             elif key != "params" and _is_plain(value):
-                options.append((f"{name}={value!r}", digest_of(value)))
+                plain = _plain(value)
+                options.append((f"{name}={plain!r}", digest_of(plain)))
     return options
 
 
@@ -123,17 +126,32 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
+def _plain(value: Any) -> Any:
+    """A value as it is once saved and loaded, in whichever format: JSON has lists alone."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    if isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool)):
+        # NumPy's floats are floats.
+        return float(value)
+    return value
+
+
 def _kept(optimizer: Any, mode: OpMode) -> dict[str, Any]:
-    """What an optimizer keeps for each parameter, by the names of those."""
+    """What an optimizer keeps for each parameter, by the names of those, in their order."""
     # Of a subclass that stands for another optimizer it may be a property.
     state = vars(optimizer).get("state")
     if not isinstance(state, Mapping):
         return {}
+    places = {id(tensor): at for at, (tensor, _) in enumerate(parameters_of(optimizer, mode))}
     named = {id(tensor): owner for tensor, owner in parameters_of(optimizer, mode)}
-    return {
-        ".".join(filter(None, named.get(id(key), ("", f"entry{at}")))): value
+    found = {
+        ".".join(filter(None, named.get(id(key), ("", f"entry{at}")))): (
+            places.get(id(key), len(places)),
+            value,
+        )
         for at, (key, value) in enumerate(state.items())
     }
+    return {name: value for name, (_, value) in sorted(found.items(), key=lambda x: x[1][0])}
 
 
 def parameters_of(optimizer: Any, mode: OpMode) -> list[tuple[torch.Tensor, tuple[str, str]]]:

@@ -51,12 +51,22 @@ class Steps:
     """
 
     def __init__(
-        self, recorder: Recorder, *, limit: int | None, cut: int | None, automatic: bool
+        self,
+        recorder: Recorder,
+        *,
+        limit: int | None,
+        cut: int | None,
+        idle: tuple[int, ...],
+        automatic: bool,
     ) -> None:
         self._recorder = recorder
         self._modules = ModuleEvents(recorder)
         self.limit = limit
         self._cut = cut
+        self._idle = idle
+        # Which optimizers have stepped, in the order in which they were made.
+        self._stepped: list[bool] = []
+        self._numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self._automatic = automatic
         self.limit_reached = False
         self._handles: list[Any] = []
@@ -86,6 +96,12 @@ class Steps:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+    def idle(self) -> list[int]:
+        """Optimizers that made no step, where others did."""
+        if not any(self._stepped):
+            return []
+        return [number for number, stepped in enumerate(self._stepped) if not stepped]
 
     def ended(self) -> int:
         """Steps ended so far, counting one that was begun by a root's forward."""
@@ -178,8 +194,12 @@ class Steps:
         def observed_init(optimizer: Any, *args: Any, **kwargs: Any) -> None:
             init(optimizer, *args, **kwargs)
             mode = self._recorder.mode()
+            number = self._numbers.setdefault(optimizer, len(self._stepped))
+            if number == len(self._stepped):
+                self._stepped.append(False)
             if mode is not None:
-                mode.pace.add(optimizer)
+                if number not in self._idle:
+                    mode.pace.add(optimizer)
                 self._recorder.states.constructed(optimizer, mode)
             self._constructed = True
 
@@ -224,6 +244,9 @@ class Steps:
         ordered = sorted(named, key=lambda item: item[0])
         recorder.weights.take(((*owner, tensor) for owner, tensor in ordered), code)
         self._constructed = True
+        number = self._numbers.get(optimizer)
+        if number is not None:
+            self._stepped[number] = True
         if mode.optimizing:
             # Within another's step, or within its own: a subclass that calls its parent's.
             mode.pace.within(optimizer)

@@ -48,7 +48,7 @@ def computed_before(found: Divergence) -> Cause | None:
     makers = []
     for trace, event in ((found.a, found.i), (found.b, found.j)):
         outputs = trace.event(event or 0).outputs
-        if at is None or at >= len(outputs) or not _telling(outputs[at]):
+        if at is None or at >= len(outputs) or not telling(outputs[at]):
             return None
         makers.append(trace.maker(event or 0, outputs[at].digest or b""))
     if None not in makers:
@@ -67,7 +67,7 @@ def computed_before(found: Divergence) -> Cause | None:
     return None
 
 
-def _telling(output: Output) -> bool:
-    """False for values that come again by chance."""
+def telling(output: Output) -> bool:
+    """False for values that come again by chance: of a few numbers, or of integers."""
     numbers = math.prod(output.spec.shape)
     return output.spec.dtype.startswith(("float", "bfloat", "complex")) and numbers >= _FEW

@@ -1,184 +1,245 @@
-"""Does a resumed run go on as the straight one did? Where it goes on, and with which state."""
+"""Does a resumed run go on as the straight one did? Where it goes on, and which event is which."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 import numpy as np
-import numpy.typing as npt
 
-from repro_audit.diagnose.align import Alignment, Pairs, align, column, threads_of, told_apart
-from repro_audit.model import Output, Restored
-from repro_audit.model.codes import (
-    BACKWARD,
-    KIND_BATCH,
-    KIND_PARAM,
-    KIND_RNG,
-    KIND_STATE,
-    OPTIMIZER,
-    WEIGHTS,
-)
+from repro_audit.diagnose.align import Alignment, Pairs, align, column, told_apart
+from repro_audit.diagnose.trainers import Mask, Named, Pass, Trainer, trainers
+from repro_audit.model.codes import BACKWARD, KIND_BATCH, KIND_PARAM, KIND_STATE
 from repro_audit.trace import Trace
 
-_NAMED = 100
 _COPY = "aten.copy_.default"
+_SEED = "aten.random_.default"
+# Of fewer events than this share the straight run's step has a counterpart: shapes may tell apart.
+_MATCHED = 0.5
 
-_Mask = npt.NDArray[np.bool_]
-# What a step begins with: signatures by process, module and op.
-_Begin = dict[tuple[str, str, str], bytes]
-
-
-class _Trainer:
-    """A process whose main thread goes backward: its events, and where each step begins to."""
-
-    def __init__(self, trace: Trace, process: str) -> None:
-        self.trace = trace
-        self.process = process
-        self.mask: _Mask = np.isin(column(trace.thread), threads_of(trace)[process, ""])
-        events = np.flatnonzero(self.mask & (column(trace.phase) == BACKWARD))
-        steps, first = np.unique(column(trace.step)[events], return_index=True)
-        self.backward = dict(zip(steps.tolist(), events[first].tolist(), strict=True))
-
-    def before_backward(self, step: int, *, states: bool = False) -> list[int]:
-        """The events of a step up to there, generators' states among them or not."""
-        first = self.backward.get(step, len(self.trace))
-        wanted = self.mask & (column(self.trace.step) == step)
-        if not states:
-            wanted &= column(self.trace.kind) != KIND_RNG
-        wanted[first:] = False
-        return np.flatnonzero(wanted).tolist()
+_Pair = tuple[int, int]
 
 
-def _trainers(trace: Trace) -> list[_Trainer]:
-    """In the order of their names: the program's own, and those that it started."""
-    processes = sorted(process for process, thread in threads_of(trace) if not thread)
-    found = [_Trainer(trace, process) for process in processes]
-    return [trainer for trainer in found if trainer.backward]
+@dataclass(frozen=True, slots=True)
+class GoesOn:
+    """The step of the straight run that a resumed run goes on at; `anew`: it is at its beginning.
 
-
-def goes_on_at(straight: Trace, resumed: Trace, ended: int) -> int:
-    """The steps that the straight run had made with the weights that the resumed one begins with.
-
-    Both are recorded with their `beginnings`. Weights that never change tell nothing; where none
-    that the resumed run begins with is the straight run's at any step, what comes in from outside
-    tells, and else it is taken to be at `ended`, where the first part was.
+    It may be: what it begins with is the straight run's beginning, or nothing tells otherwise.
     """
-    for kind in (KIND_PARAM, KIND_BATCH):
-        begins = _begins(straight, kind)
-        mine = {
-            name: value
-            for name, value in _begins(resumed, kind).get(0, {}).items()
-            if len({values.get(name) for values in begins.values()}) > 1
-        }
-        matches = Counter(
-            {
-                step: sum(values.get(name) == value for name, value in mine.items())
-                for step, values in begins.items()
-            }
-        )
-        most = max(matches.values(), default=0)
-        if most:
-            # Of steps that tell the same, the one that is nearest to where it was ended.
-            return max(
-                (step for step in matches if matches[step] == most),
-                key=lambda step: (step <= ended, step if step <= ended else -step),
+
+    step: int
+    anew: bool
+
+
+def goes_on_at(straight: Trace, resumed: Trace, ended: int) -> GoesOn:
+    """Where a resumed run goes on, both recorded with their `beginnings`.
+
+    Where the straight run had the weights that the resumed one begins with. A weight that is what
+    it was at the very beginning tells nothing. Of places with as many, what comes in from
+    outside decides, then what is nearest to `ended`, where the first part was. Where weights are
+    not seen, as of a model that is no module, what optimizers keep and leave tells.
+    """
+    mine, other = trainers(straight), trainers(resumed)
+    both = [process for process in mine if process in other]
+    if not both:
+        return GoesOn(ended, anew=False)
+    places: dict[_Pair, tuple[int, int]] = {}
+    for process in both:
+        first, begins = mine[process].passes[0], other[process].passes[0]
+        for place in mine[process].passes:
+            weights, batches = places.get((place.step, place.number), (0, 0))
+            places[place.step, place.number] = (
+                weights + _alike(place.weights, begins.weights, first.weights),
+                batches + _alike(place.batches, begins.batches),
             )
-    return ended
+    anew = places[0, 0][1] == max(batches for _, batches in places.values()) and all(
+        _as_at_first(mine[process].passes[0], other[process].passes[0]) for process in both
+    )
+    if not any(mine[process].passes[0].weights for process in both):
+        kept = {step: _kept_alike(straight, resumed, step) for step in range(straight.steps)}
+        if max(kept.values(), default=0):
+            return GoesOn(
+                _nearest([s for s in kept if kept[s] == max(kept.values())], ended), False
+            )
+    best = max(places.values())
+    if best == (0, 0):
+        return GoesOn(ended, anew)
+    return GoesOn(_nearest([step for step, n in places if places[step, n] == best], ended), anew)
 
 
-def _begins(trace: Trace, kind: int) -> dict[int, _Begin]:
-    """What each step begins with: values of one kind as they last were before its backward."""
-    found: dict[int, _Begin] = {}
-    for trainer in _trainers(trace):
-        for i in np.flatnonzero(trainer.mask & (column(trace.kind) == kind)).tolist():
-            step = trace.step[i]
-            signature = trace.signature(i)
-            if signature is not None and i < trainer.backward.get(step, -1):
-                found.setdefault(step, {})[trainer.process, *trace.site_name(i)] = signature
+def _alike(one: Named, other: Named, but: Named | None = None) -> int:
+    """How many values are the same, and not those of `but`."""
+    return sum(
+        one.get(name) == value and (but is None or but.get(name) != value)
+        for name, value in other.items()
+    )
+
+
+def _as_at_first(first: Pass, begins: Pass) -> bool:
+    return all(first.weights.get(name) == value for name, value in begins.weights.items())
+
+
+def _kept_alike(straight: Trace, resumed: Trace, step: int) -> int:
+    """What optimizers keep, are told and leave in the resumed run's first step, as in this one."""
+    one, other = _kept(straight, step), _kept(resumed, 0)
+    return sum(one.get(name) == value for name, value in other.items())
+
+
+def _kept(trace: Trace, step: int) -> dict[tuple[str, str, str], bytes | None]:
+    kinds = column(trace.kind)
+    wanted = (column(trace.step) == step) & ((kinds == KIND_STATE) | (kinds == KIND_PARAM))
+    found: dict[tuple[str, str, str], bytes | None] = {}
+    for i in np.flatnonzero(wanted).tolist():
+        found.setdefault((trace.owner(i).process, *trace.site_name(i)), trace.signature(i))
     return found
+
+
+def _nearest(steps: Sequence[int], ended: int) -> int:
+    return max(steps, key=lambda step: (step <= ended, step if step <= ended else -step))
 
 
 def going_on(straight: Trace, resumed: Trace, step: int, until: int | None) -> tuple[Trace, Trace]:
     """Of both runs what is to be the same: from the loop's first event in `step` on.
 
     What the resumed run did before is its own, and what the straight run did after the step before:
-    built and loaded the one, evaluated and saved the other. The loop begins where the model is
-    called whose loss goes backward first, and before that as far as both do the same at the same
-    lines. Steps from `until` on are left out. Steps of the resumed run's part are numbered as the
-    straight run's.
+    built and loaded the one, evaluated and saved the other. The loop begins where both do the same
+    at the same lines, up to the first backward that both have. Steps from `until` on are left out.
+    Steps of the resumed run's part are numbered as the straight run's.
     """
-    mine, other = ({t.process: t for t in _trainers(trace)} for trace in (straight, resumed))
+    mine, other = trainers(straight), trainers(resumed)
     both = {p: _loops_begin(mine[p], other[p], step) for p in mine if p in other}
     parts = []
     for which, (trace, first, later) in enumerate(((straight, step, 0), (resumed, 0, step))):
         steps = column(trace.step)
         wanted = steps >= first
-        processes = np.array([both.get(thread.process, (0, 0))[which] for thread in trace.threads])
-        begin = processes[column(trace.thread)] if len(trace) else processes[:0]
-        wanted &= (steps > first) | (np.arange(len(trace)) >= begin)
+        begins = np.array([both.get(thread.process, (0, 0))[which] for thread in trace.threads])
+        if len(trace):
+            at = np.arange(len(trace)) >= begins[column(trace.thread)]
+            wanted &= (steps > first) | at
         if until is not None:
             wanted &= steps + later < until
         parts.append(trace.part(wanted, later=later))
     return parts[0], parts[1]
 
 
-def _loops_begin(one: _Trainer, two: _Trainer, step: int) -> tuple[int, int]:
-    mine, other = one.before_backward(step), two.before_backward(0)
-    x, y = _called(one.trace, mine), _called(two.trace, other)
-    while x and y and _alike(one.trace, mine[x - 1], two.trace, other[y - 1]):
-        x, y = x - 1, y - 1
-    return (
-        mine[x] if x < len(mine) else one.backward.get(step, len(one.trace)),
-        other[y] if y < len(other) else two.backward.get(0, len(two.trace)),
-    )
-
-
-def _called(trace: Trace, events: Sequence[int]) -> int:
-    """Where among them the last model is called: its weights are recorded there, one by one."""
-    weights = [at for at, event in enumerate(events) if trace.kind[event] == KIND_PARAM]
-    if not weights:
-        return len(events)
-    at = weights[-1]
-    while at and trace.kind[events[at - 1]] == KIND_PARAM:
+def _loops_begin(one: Trainer, two: Trainer, step: int) -> _Pair:
+    """Where both runs' loops begin their first common step."""
+    mine, other = one.events(step), two.events(0)
+    pairs = _matched(one.trace, mine, two.trace, other)
+    phase = one.trace.phase
+    backward = next((at for at, (x, _) in enumerate(pairs) if phase[mine[x]] == BACKWARD), None)
+    if backward is None:
+        return one.backward.get(step, len(one.trace)), two.backward.get(0, len(two.trace))
+    at = backward
+    # The straight run does nothing in between that the resumed one does not.
+    while at and pairs[at - 1][0] == pairs[at][0] - 1:
         at -= 1
-    return at
+    return mine[pairs[at][0]], other[pairs[at][1]]
 
 
-def _alike(one: Trace, i: int, other: Trace, j: int) -> bool:
-    """True for the same at the same line."""
-    if (one.kind[i], one.phase[i]) != (other.kind[j], other.phase[j]):
-        return False
-    if one.site_name(i) != other.site_name(j):
-        return False
-    return one.event(i).call_site == other.event(j).call_site
+def _matched(a: Trace, mine: Sequence[int], b: Trace, other: Sequence[int]) -> list[_Pair]:
+    """Which event of a step is which, by what it is, at which line, and what it makes."""
+    found: list[_Pair] = []
+    for shapes in (True, False):
+        one, two = a.marks(mine, shapes=shapes), b.marks(other, shapes=shapes)
+        found = list(_common(one, two))
+        if len(found) >= _MATCHED * len(mine):
+            break
+    return found
 
 
-def aligned(straight: Trace, resumed: Trace, step: int) -> Alignment:
-    """Which event is which, of two parts that `going_on` made.
+def _common(one: Sequence[object], two: Sequence[object]) -> Iterator[_Pair]:
+    tail = 0
+    while tail < min(len(one), len(two)) and one[-1 - tail] == two[-1 - tail]:
+        tail += 1
+    x, y = len(one) - tail, len(two) - tail
+    matcher = SequenceMatcher(None, one[:x], two[:y], autojunk=False)
+    for i, j, size in (*matcher.get_matching_blocks(), (x, y, tail)):
+        yield from zip(range(i, i + size), range(j, j + size), strict=True)
 
-    In the first step one run may do what the other does not: caches and buffers are made when they
-    are first used. DistributedDataParallel copies gradients into its buckets in another order the
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """Which event is which; `more`, which are in neither list, the resumed run alone has."""
+
+    alignment: Alignment
+    more: tuple[int, ...]
+
+
+def aligned(straight: Trace, resumed: Trace, step: int) -> Aligned:
+    """Align two parts that `going_on` made.
+
+    The resumed run may do more than the straight one: what is made when it is first used, and kept,
+    is made anew. DistributedDataParallel copies gradients into its buckets in another order the
     first time, and makes others the second time: outside modules, what is copied, or has no values,
-    may then be something else, and copies come in another order.
+    may then be something else, and copies come in another order. What the resumed run does in steps
+    that the straight one did not make is no such thing.
     """
-    found = align(straight, resumed)
+    found = _with_first_step(straight, resumed, align(straight, resumed), step)
     mine, other = _bookkeeping(straight, step), _bookkeeping(resumed, step)
+    steps = column(straight.step)[found.pairs.mine]
     known, unlike = told_apart(straight, resumed, found.pairs)
     moved = known & unlike & mine[found.pairs.mine] & other[found.pairs.other]
-    for at in np.unique(column(straight.step)[found.pairs.mine[moved]]):
-        here = moved & (column(straight.step)[found.pairs.mine] == at)
-        if _results(straight, found.pairs.mine[here]) != _results(resumed, found.pairs.other[here]):
+    for at in np.unique(steps[moved]):
+        here = moved & (steps == at)
+        one, two = found.pairs.mine[here].tolist(), found.pairs.other[here].tolist()
+        if Counter(map(straight.signature, one)) != Counter(map(resumed.signature, two)):
             moved &= ~here
-    return Alignment(
-        found.pairs.where(~moved),
-        [i for i in found.only_a if straight.step[i] > step and not mine[i]],
-        [j for j in found.only_b if resumed.step[j] > step and not other[j]],
+    # Operators without values may have other names, before a model is first called.
+    present = straight.signatures.present
+    over = step + resumed.steps > straight.steps
+    moved |= _idle_seeds(straight, resumed, found.pairs, known & unlike)
+    last = straight.steps if over else np.iinfo(np.int64).max
+    return Aligned(
+        Alignment(
+            found.pairs.where(~moved),
+            [i for i in found.only_a if not mine[i] and (present[i] or straight.step[i] > step)],
+            [j for j in found.only_b if resumed.step[j] >= last and not other[j]],
+        ),
+        tuple(j for j in found.only_b if resumed.step[j] < last and not other[j]),
     )
 
 
-def _bookkeeping(trace: Trace, step: int) -> _Mask:
+def _idle_seeds(a: Trace, b: Trace, pairs: Pairs, unlike: Mask) -> Mask:
+    """Of each pair whether it is a loader's draw of a seed of which nothing came: the same data."""
+    if (unlike & (column(a.kind)[pairs.mine] == KIND_BATCH)).any():
+        return np.zeros(len(pairs), np.bool_)
+    sites = np.zeros(max(a.sites, default=0) + 1, np.bool_)
+    sites[[site for site, (module, op) in a.sites.items() if not module and op == _SEED]] = True
+    found = unlike & sites[column(a.site)[pairs.mine]]
+    for at in np.flatnonzero(found):
+        output = a.event(int(pairs.mine[at])).outputs[0]
+        found[at] = (output.spec.dtype, output.spec.shape) == ("int64", ())
+    return found
+
+
+def _with_first_step(a: Trace, b: Trace, found: Alignment, step: int) -> Alignment:
+    """The alignment, where that of the first step is by lines and shapes too."""
+    ours, theirs = trainers(a), trainers(b)
+    mine, other = np.zeros(len(a), np.bool_), np.zeros(len(b), np.bool_)
+    pairs: list[_Pair] = []
+    for process in ours:
+        if process not in theirs:
+            continue
+        one, two = ours[process].events(step), theirs[process].events(step)
+        mine[one], other[two] = True, True
+        pairs += [(one[x], two[y]) for x, y in _matched(a, one, b, two)]
+    kept = found.pairs.where(~(mine[found.pairs.mine] | other[found.pairs.other]))
+    paired = np.array(pairs, np.int64).reshape(-1, 2)
+    alone = np.setdiff1d(np.flatnonzero(mine), paired[:, 0])
+    more = np.setdiff1d(np.flatnonzero(other), paired[:, 1])
+    return Alignment(
+        Pairs(
+            np.concatenate([paired[:, 0], kept.mine]), np.concatenate([paired[:, 1], kept.other])
+        ),
+        [i for i in found.only_a if not mine[i] and a.step[i] > step] + alone.tolist(),
+        [j for j in found.only_b if not other[j] and b.step[j] > step] + more.tolist(),
+    )
+
+
+def _bookkeeping(trace: Trace, step: int) -> Mask:
     """Of each event whether it is a copy, or has no values, outside modules, in the first two steps
     from `step` on.
     """
@@ -188,138 +249,3 @@ def _bookkeeping(trace: Trace, step: int) -> _Mask:
     number = column(trace.site)
     bare = copies[number] | ~trace.signatures.present
     return bare & outside[number] & (column(trace.step) <= step + 1)
-
-
-def _results(trace: Trace, events: npt.NDArray[np.int64]) -> Counter[bytes | None]:
-    return Counter(map(trace.signature, events.tolist()))
-
-
-@dataclass(slots=True)
-class _Items:
-    """Items of one kind of state by name, and what is told of those that differ."""
-
-    what: str
-    name: str
-    seen: dict[str, str | None] = field(default_factory=dict)
-    used: bool = True
-
-    def add(self, item: str, told: str | None) -> None:
-        """One more item; `told` where it differs. Of several of one name one that does counts."""
-        self.seen[item] = self.seen.get(item) or told
-
-    def restored(self) -> Restored:
-        """All of them."""
-        differing = [told for told in self.seen.values() if told is not None]
-        names = tuple(differing[:_NAMED])
-        return Restored(
-            self.what,  # type: ignore[arg-type]
-            self.name,
-            len(self.seen),
-            len(differing),
-            names,
-            self.used,
-        )
-
-
-def restored(straight: Trace, resumed: Trace, pairs: Pairs, step: int) -> tuple[Restored, ...]:
-    """What the resumed run began with, kind by kind, in the order of use; of `going_on`'s parts."""
-    trainers, others = _trainers(straight), {t.process: t for t in _trainers(resumed)}
-    weights, data = _Items("weights", ""), _Items("data", "")
-    found: dict[tuple[str, str], _Items] = {("weights", ""): weights, ("data", ""): data}
-    steps, kinds = column(straight.step)[pairs.mine], column(straight.kind)[pairs.mine]
-    phases = column(straight.phase)[pairs.mine]
-    for trainer in trainers:
-        place = _place(straight, trainer) if len(trainers) > 1 else ""
-        backward = trainer.backward.get(step, len(straight))
-        own = trainer.mask[pairs.mine] & (steps == step)
-        entering = own & (pairs.mine < backward) & (kinds == KIND_PARAM) & (phases == WEIGHTS)
-        _add(weights, straight, resumed, pairs.where(entering), _parameter, place)
-        _add(data, straight, resumed, pairs.where(own & (kinds == KIND_BATCH)), _batch, place)
-        if trainer.process in others:
-            _add_generators(found, trainer, others[trainer.process], step, place)
-        for i, j in pairs.where(own & (kinds == KIND_STATE) & (phases == OPTIMIZER)):
-            what, _, name = straight.site_name(i)[1].partition(":")
-            what = "optimizer" if what == "state" else what
-            items = found.setdefault((what, name), _Items(what, name))
-            _add_outputs(items, straight.event(i).outputs, resumed.event(j).outputs, place)
-    return tuple(items.restored() for items in found.values())
-
-
-def _place(trace: Trace, trainer: _Trainer) -> str:
-    first = int(np.argmax(trainer.mask))
-    return f"rank {trace.rank(first)} "
-
-
-def _add(
-    items: _Items,
-    straight: Trace,
-    resumed: Trace,
-    pairs: Pairs,
-    named: Callable[[Trace, int], str],
-    place: str,
-) -> None:
-    for i, j in pairs:
-        mine, other = straight.signature(i), resumed.signature(j)
-        if mine is not None and other is not None:
-            name = place + named(straight, i)
-            items.add(name, name if mine != other else None)
-
-
-def _parameter(trace: Trace, i: int) -> str:
-    module, op = trace.site_name(i)
-    return ".".join(filter(None, (module, op.removeprefix("param:"))))
-
-
-def _batch(trace: Trace, i: int) -> str:
-    return f"{trace.site_name(i)[1]}/{trace.call_index[i]}"
-
-
-def _add_outputs(
-    items: _Items, mine: Sequence[Output], other: Sequence[Output], place: str
-) -> None:
-    """What an optimizer has, item by item: each has a name, and a plain value shows in it."""
-    one, two = ({o.name.partition("=")[0]: o for o in outputs} for outputs in (mine, other))
-    for name in {**one, **two}:
-        x, y = one.get(name), two.get(name)
-        alike = x is not None and y is not None and x.bits == y.bits
-        items.add(place + name, None if alike else place + _told(x, y))
-
-
-def _told(x: Output | None, y: Output | None) -> str:
-    if x is None or y is None:
-        there = x or y
-        assert there is not None
-        return f"{there.name} ({'straight' if y is None else 'resumed'} only)"
-    if x.name == y.name:
-        return x.name
-    return f"{y.name}, not {x.name.partition('=')[2]}"
-
-
-def _add_generators(
-    found: dict[tuple[str, str], _Items], one: _Trainer, two: _Trainer, step: int, place: str
-) -> None:
-    """The global generators as they were where the loss goes backward, or last before."""
-    mine, other = _states(one, step), _states(two, step)
-    for name in mine:
-        if name in other:
-            items = found.setdefault(("generator", name), _Items("generator", name, used=False))
-            items.used |= _drawn_from(one, name)
-            differs = mine[name] != other[name]
-            items.add(place or name, (place.strip() or name) if differs else None)
-
-
-def _states(trainer: _Trainer, step: int) -> dict[str, bytes | None]:
-    trace, states = trainer.trace, {}
-    for i in trainer.before_backward(step, states=True):
-        op = trace.site_name(i)[1]
-        if op.startswith("rng:"):
-            states[op.removeprefix("rng:")] = trace.signature(i)
-    return states
-
-
-def _drawn_from(trainer: _Trainer, name: str) -> bool:
-    """True if a generator has several states in a part."""
-    trace = trainer.trace
-    events = np.flatnonzero(trainer.mask & (column(trace.kind) == KIND_RNG)).tolist()
-    states = {trace.signature(i) for i in events if trace.site_name(i)[1] == f"rng:{name}"}
-    return len(states) > 1

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from repro_audit.diagnose.causes import classify
+from collections.abc import Sequence
+
+from repro_audit.diagnose.causes import Case, classify
+from repro_audit.diagnose.entered import telling
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.zoomed import Zoomed
 from repro_audit.model import Cause, Restored, Resumption
-from repro_audit.model.codes import KIND_PARAM
+from repro_audit.model.codes import DATA, KIND_PARAM, RANDOM
 from repro_audit.trace import Trace
 
 _SHOWN = 3
@@ -18,9 +21,11 @@ _SET_STATE = {
 }
 _OF_CUDA = ("torch.cuda.get_rng_state_all()", "torch.cuda.set_rng_state_all()")
 _SCHEDULE = "save scheduler.state_dict(), and load it after the optimizer's"
+_OWN = "restore what the program keeps itself: GradScaler, averages, counters, caches"
 _REMEDIES = {
     "weights": "save and load all of model.state_dict(), buffers too",
-    "data": "skip the batches that are done, or save a StatefulDataLoader's state_dict()",
+    "data": "skip the batches that are done, and restore generators of the program's own; or save "
+    "a StatefulDataLoader's state_dict()",
     "optimizer": "save optimizer.state_dict(), and load it",
     "options": _SCHEDULE,
 }
@@ -29,52 +34,84 @@ _ORDER = ("weights", "generator", "data", "optimizer", "options")
 
 
 def unrestored(
-    divergence: Divergence, zoomed: Zoomed | None, resumption: Resumption, made: str | None
+    divergence: Divergence,
+    zoomed: Zoomed | None,
+    resumption: Resumption,
+    made: str | None,
+    more: Sequence[int],
 ) -> Cause:
     """The likeliest cause of a divergence of a resumed run.
 
-    What was not restored, where it may explain the origin; else what explains a divergence of any
-    two runs; else that it is something that was not recorded. `made` says what made the input of
-    the origin that differs.
+    What was not restored, where it explains the origin; else what explains a divergence of any two
+    runs; else that it is something that was not recorded. `made` says what made the value that the
+    straight run has there; `more` are events that the resumed run alone has.
     """
     wrong = [item for item in resumption.state if not item.restored]
     wrong.sort(key=lambda item: _ORDER.index(item.what))
-    late = _uses_optimizers(divergence, resumption.step)
-    if any(late or item.what not in {"optimizer", "options"} for item in wrong):
-        return _cause(wrong)
+    case = Case(divergence, zoomed)
+    explaining = [item for item in wrong if _explains(item, case, resumption.step, made)]
+    others = [item for item in wrong if item not in explaining]
+    if explaining:
+        return _cause([*explaining, *others])
     if divergence.origin.kind == "structural":
         end = resumption.step + resumption.resumed
-        if end != resumption.straight and resumption.compared in {
-            resumption.resumed,
-            resumption.straight - resumption.step,
-        }:
+        if end > resumption.straight or divergence.origin.key.step >= end:
             said = f"it goes on to step {end}, the straight run to step {resumption.straight}"
         else:
             said = "it takes another path, with the state that was recorded as it was"
         return _cause(wrong, said, "restore the program's own counters: of steps, epochs, batches")
     if divergence.origin.key.op.startswith("options:"):
         name = divergence.origin.key.op.partition(":")[2]
-        return _cause(
-            wrong, f"{name}'s options begin the same and then change otherwise", _SCHEDULE
-        )
+        said = f"{name}'s options begin the same and then change otherwise"
+        return _cause(wrong, said, _SCHEDULE)
     cause = classify(divergence, zoomed)
     if cause.cls in {"nondeterministic-op", "uninitialized-memory"}:
         return cause
-    return _cause(
-        wrong,
-        made or "weights, data and generators are as they were: something else carries over",
-        "restore what the program keeps itself: GradScaler, averages, counters, caches",
-    )
+    said = made or "what was recorded of the state does not explain it: something else carries over"
+    return _cause(wrong, said, _OWN, _before(divergence, more))
+
+
+def _explains(item: Restored, case: Case, step: int, made: str | None) -> bool:
+    """True if what was not restored may be why the runs part where they do."""
+    key, i = case.divergence.origin.key, case.divergence.i
+    entering = i is not None and case.divergence.a.kind[i] == KIND_PARAM and key.phase == "weights"
+    if item.what == "weights":
+        return entering or made is None
+    if item.what in {"optimizer", "options"}:
+        return key.step > step or key.phase == "optimizer" or entering
+    drawn = bool(case.flags & RANDOM) or key.op.startswith("seed:")
+    came_in = key.phase == "data" or key.op.startswith("inputs:")
+    if item.what == "generator":
+        return drawn or (made is None and not entering)
+    return made is None and (came_in or not (drawn or entering))
+
+
+def _before(divergence: Divergence, more: Sequence[int]) -> str:
+    """What the resumed run alone did before the origin."""
+    j = divergence.j
+    alone = [at for at in more if j is not None and at < j]
+    if not alone:
+        return ""
+    event = divergence.b.event(alone[0])
+    line = f" at {event.call_site}" if event.call_site else ""
+    op = event.key.op.removesuffix(".default")
+    return f"before that it does {len(alone):,} more than the straight run, first {op}{line}"
 
 
 def made_by(straight: Trace, i: int, resumed: Trace, j: int) -> str | None:
-    """What gave the straight run the first input of an event that differs; None if unknown."""
-    mine, other = straight.event(i).inputs or (), resumed.event(j).inputs or ()
+    """What gave the straight run the first value of an event that differs; None if unknown.
+
+    Of an operator an input; of what enters a module that itself. A value of a few numbers may have
+    the bits of another one.
+    """
+    one, two = straight.event(i), resumed.event(j)
+    enters = one.key.op.startswith("inputs:")
+    mine, other = (one.outputs, two.outputs) if enters else (one.inputs or (), two.inputs or ())
     for x, y in zip(mine, other, strict=False):
-        if x.bits == y.bits:
+        if (x.spec, x.digest) == (y.spec, y.digest):
             continue
-        maker = None if x.digest is None else straight.maker(i, x.digest)
-        if maker is None:
+        maker = straight.maker(i, x.digest) if x.digest is not None and telling(x) else None
+        if maker is None or straight.phase[maker] == DATA:
             return None
         event = straight.event(maker)
         line = f" at {event.call_site}" if event.call_site else ""
@@ -84,8 +121,8 @@ def made_by(straight: Trace, i: int, resumed: Trace, j: int) -> str | None:
     return None
 
 
-def _cause(wrong: list[Restored], evidence: str = "", remedy: str = "") -> Cause:
-    said = [evidence, *map(_evidence, wrong)]
+def _cause(wrong: list[Restored], evidence: str = "", remedy: str = "", also: str = "") -> Cause:
+    said = [evidence, also, *map(_evidence, wrong)]
     cures = [remedy, *map(_remedy, wrong)]
     return Cause(
         "unrestored-state",
@@ -93,15 +130,6 @@ def _cause(wrong: list[Restored], evidence: str = "", remedy: str = "") -> Cause
         tuple(filter(None, said)),
         tuple(filter(None, dict.fromkeys(cures))),
     )
-
-
-def _uses_optimizers(divergence: Divergence, step: int) -> bool:
-    """True where what an optimizer has may have played a part."""
-    key = divergence.origin.key
-    if key.step > step or key.phase == "optimizer":
-        return True
-    i = divergence.i
-    return key.phase == "weights" and i is not None and divergence.a.kind[i] == KIND_PARAM
 
 
 def _evidence(item: Restored) -> str:
@@ -129,7 +157,7 @@ def _shown(item: Restored) -> str:
 def _remedy(item: Restored) -> str:
     if item.what == "generator":
         get, put = _OF_CUDA if "." in item.name else _SET_STATE[item.name]
-        return f"save {get}, and give it to {put}"
+        return f"save {get}, and give it to {put} when it resumes"
     return _REMEDIES[item.what]
 
 

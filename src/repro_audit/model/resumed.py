@@ -36,7 +36,9 @@ class Resumption:
 
     The first part was ended as it was about to make step `ended` (from 0). The resumed run read the
     files `read`, which the first part had written, and went on at `step`. Of steps, `straight` made
-    so many in all, `resumed` so many from `step` on, and `compared` were compared.
+    so many in all, `resumed` so many from `step` on, and `compared` were compared. `more` events,
+    none of which differs from anything, the resumed run has alone: what is made once is made anew.
+    It was `limited` to fewer steps than it would have made.
     """
 
     step: int
@@ -46,3 +48,5 @@ class Resumption:
     compared: int
     read: tuple[str, ...]
     state: tuple[Restored, ...]
+    more: int = 0
+    limited: bool = False

@@ -192,7 +192,8 @@ class Plan:
 
     `poison` is the byte that `empty*` memory is filled with. `pins` are conditions to hold fixed,
     by the names of `control.pins`. `beginnings` records what weights, generators and optimizers
-    begin each use with, `cut` ends the program as it is about to make that step (from 0). `ledger`
+    begin each use with, `cut` ends the program as it is about to make that step (from 0). No step
+    waits for the optimizers `idle`; `roots` are names of root modules by what they are. `ledger`
     records each draw from the global generators.
     `lockstep` is the descriptor of the line to the referee of two runs in lock-step. `samples` are
     the elements that are kept of each output, `budget` the bytes of outputs that are kept whole,
@@ -236,6 +237,8 @@ class Plan:
     stopwatch: str | None = None
     beginnings: bool = False
     cut: int | None = None
+    idle: tuple[int, ...] = ()
+    roots: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

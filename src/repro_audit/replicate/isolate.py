@@ -125,12 +125,19 @@ class Turns:
 
     def _copy_all(self, source: Path, copy: Path) -> None:
         try:
-            shutil.copytree(source, copy, symlinks=True)
+            shutil.copytree(source, copy, symlinks=True, ignore=_neither)
         except (OSError, shutil.Error) as error:
             raise UsageError(
                 f"what the program left cannot be copied to {copy}: {error}. "
                 "Make room there, or set TMPDIR to where there is some."
             ) from error
+
+
+def _neither(folder: str, names: list[str]) -> list[str]:
+    """What is neither file, directory nor link: a socket, a pipe."""
+    paths = {name: Path(folder, name) for name in names}
+    kept = (Path.is_symlink, Path.is_file, Path.is_dir)
+    return [name for name, path in paths.items() if not any(kind(path) for kind in kept)]
 
 
 def _filled(source: Path, files: list[os.DirEntry[str]], folder: Path) -> Workspace:

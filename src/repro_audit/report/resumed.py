@@ -24,12 +24,13 @@ def _from(resumption: Resumption) -> str:
     if resumption.read:
         said += f" from {printable(_files(resumption.read))}"
     else:
-        said += "; it was not seen to read anything that the first part left"
+        said += ", from a file that was not seen to be read"
     said += f"; the first part had made {phrases.count(resumption.ended, 'step')}"
     end = resumption.step + resumption.resumed
-    if resumption.compared == resumption.resumed and end <= straight:
-        return said
-    if end != straight:
+    if resumption.more:
+        alone = phrases.count(resumption.more, "event")
+        said += f"; {alone} it has alone, as what is made once is made anew"
+    if end > straight or (end < straight and not resumption.limited):
         said += f"; it goes on to step {number(end)}, the straight run to step {number(straight)}"
     return said
 
@@ -48,9 +49,13 @@ def _states(state: tuple[Restored, ...]) -> Iterator[str]:
     for item in state:
         if item.used and item.compared:
             yield f"{_name(item)} {_compared(item)}"
-    unused = [item.name for item in state if not item.used]
-    if unused:
-        yield f"{phrases.listing(unused)} not drawn from"
+    unused = [item for item in state if not item.used]
+    for item in unused:
+        if item.differing:
+            yield f"{_name(item)} {_compared(item)}, not drawn from in these steps"
+    same = [item.name for item in unused if not item.differing]
+    if same:
+        yield f"{phrases.listing(same)} not drawn from"
 
 
 def _name(item: Restored) -> str:

@@ -118,6 +118,20 @@ class TraceFile:
         ).fetchone()
         return code, cause
 
+    def marks(self, first: int, last: int) -> dict[int, tuple[str | None, TensorSpec | None]]:
+        """(call site, what its first output is) of the events between two ids, both included."""
+        rows = self._connection.execute(
+            "SELECT event.id, location, output.spec FROM event "
+            "LEFT JOIN code ON code.id = event.code "
+            "LEFT JOIN output ON output.event = event.id AND output.position = 0 "
+            "WHERE event.id BETWEEN ? AND ?",
+            (first, last),
+        )
+        return {
+            number: (code, None if spec is None else self.specs[spec])
+            for number, code, spec in rows
+        }
+
     def tensors(self, table: str, number: int) -> tuple[Output, ...]:
         """The outputs or inputs of the event with this id."""
         rows = self._connection.execute(

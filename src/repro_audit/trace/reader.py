@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from repro_audit.errors import TraceError
 from repro_audit.model import Event, EventKind, Json, SiteKey, TensorSpec
-from repro_audit.model.codes import KINDS, PHASES, RANDOM, RECOMPUTE, TAINTED
+from repro_audit.model.codes import HELD, KINDS, PHASES, RANDOM, RECOMPUTE, TAINTED
 from repro_audit.trace import seal
 from repro_audit.trace.columns import Signatures
 from repro_audit.trace.file import TraceFile
@@ -127,6 +127,19 @@ class Trace:
         part._whole = self, places
         return part
 
+    def until(self, step: int) -> Trace:
+        """The steps before one, without what a run's end records of weights and optimizers."""
+        wanted = np.frombuffer(self.step, np.int64) < step
+        held = np.flatnonzero(wanted & np.isin(np.frombuffer(self.kind, np.int64), list(HELD)))
+        # That has no line.
+        at = [i for i in held.tolist() if self._line(i) is None]
+        wanted[at] = False
+        return self.part(wanted)
+
+    def _line(self, i: int) -> str | None:
+        file, number = self._found(i)
+        return file.source(number)[0]
+
     def whole_key(self, i: int) -> SiteKey:
         """What names event `i` in a run, though this is but a part of its trace."""
         if self._whole is None:
@@ -191,6 +204,23 @@ class Trace:
             random=bool(flags & RANDOM),
             recompute=bool(flags & RECOMPUTE),
         )
+
+    def marks(self, events: Sequence[int], *, shapes: bool) -> list[tuple[Any, ...]]:
+        """What each of these events of one process is, at which line, and what it gives first.
+
+        Equal for what is the same in two runs; with `shapes` dtypes and shapes are part of it.
+        """
+        if not events:
+            return []
+        file, _ = self._found(events[0])
+        numbers = [file.ids[self._at[i]] for i in events]
+        known = file.marks(min(numbers), max(numbers))
+        marks = []
+        for i, number in zip(events, numbers, strict=True):
+            code, spec = known[number]
+            given = (spec.dtype, spec.shape) if shapes and spec is not None else None
+            marks.append((self.kind[i], self.phase[i], self.site_name(i), code, given))
+        return marks
 
     def owner(self, i: int) -> Thread:
         """The thread that event `i` belongs to."""

@@ -1,0 +1,403 @@
+"""Programs that resume in their own way: none is accused that restores all, none gets away."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HEAD = """
+import os
+import sys
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+torch.manual_seed(0)
+start = 0
+saved = torch.load("c.pt", weights_only=False) if os.path.exists("c.pt") else None
+
+
+def inputs(step, rows=8):
+    return torch.randn(rows, 4, generator=torch.Generator().manual_seed(step))
+
+
+def save(step, **state):
+    torch.save({**state, "step": step + 1}, "c.pt")
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A program, with what it is told, and what is to be said of it."""
+
+    name: str
+    program: str
+    at: int = 4
+    words: tuple[str, ...] = ()
+    step: int | None = None
+    verdict: str = "identical"
+    op: str = ""
+    said: str = ""
+    more: bool = False
+    state: dict[str, int] = field(default_factory=dict)
+
+
+CLOSURE = """
+model = nn.Linear(4, 1)
+optimizer = torch.optim.{optimizer}(model.parameters(), lr=0.01)
+if saved:
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    start = saved["step"]
+for step in range(start, 7):
+    def closure():
+        optimizer.zero_grad()
+        loss = model(inputs(step)).square().mean()
+        loss.backward()
+        return loss
+    optimizer.step(closure)
+    save(step, model=model.state_dict(), optimizer=optimizer.state_dict())
+"""
+CACHE = """
+model = nn.Linear(4, 4)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+data, known = [inputs(n, 2) for n in range(3)], {}
+
+
+def item(n):
+    if n not in known:
+        known[n] = data[n] * 2
+    return known[n]
+
+
+if saved:
+    model.load_state_dict(saved["model"])
+    start = saved["step"]
+for step in range(start, 9):
+    optimizer.zero_grad()
+    model(item(step % 3)).square().mean().backward()
+    optimizer.step()
+    save(step, model=model.state_dict())
+"""
+LAZY = """
+model = nn.Linear(4, 4)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+criterion = nn.MSELoss()
+criterion.register_buffer("weight", torch.ones(4))
+scale = None
+if saved:
+    state = saved["model"]
+    if "forget" in sys.argv:
+        del state["bias"]
+    model.load_state_dict(state, strict=False)
+    start = saved["step"]
+for step in range(start, 7):
+    x = inputs(step)
+    if scale is None:
+        scale = torch.ones(4) * 0.5
+    optimizer.zero_grad()
+    criterion(model(x * scale), x).backward()
+    optimizer.step()
+    save(step, model=model.state_dict())
+"""
+GAN = """
+generator, critic = nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+both = [torch.optim.Adam(m.parameters(), lr=0.01) for m in (critic, generator)]
+if saved:
+    generator.load_state_dict(saved["generator"])
+    if "forget" not in sys.argv:
+        critic.load_state_dict(saved["critic"])
+    for optimizer, state in zip(both, saved["both"]):
+        optimizer.load_state_dict(state)
+    start = saved["step"]
+for step in range(start, 10):
+    x = inputs(step)
+    both[0].zero_grad()
+    (critic(generator(x).detach()).mean() - critic(x).mean()).backward()
+    both[0].step()
+    if step % CRITIC == CRITIC - 1:
+        both[1].zero_grad()
+        (-critic(generator(x)).mean()).backward()
+        both[1].step()
+    if step % 2 == 1:
+        states = [optimizer.state_dict() for optimizer in both]
+        save(step, generator=generator.state_dict(), critic=critic.state_dict(), both=states)
+"""
+ACCUMULATION = """
+model = nn.Linear(4, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+if saved:
+    model.load_state_dict(saved["model"])
+    for parameter, grad in zip(model.parameters(), saved["grads"]):
+        parameter.grad = grad
+    start = saved["step"]
+for step in range(start, 16):
+    model(inputs(step)).square().mean().backward()
+    if step % 2 == 1:
+        optimizer.step()
+        optimizer.zero_grad()
+    if step % 3 == 2:
+        save(step, model=model.state_dict(), grads=[p.grad for p in model.parameters()])
+"""
+FUNCTIONAL = """
+weight = torch.randn(4, 1, requires_grad=True)
+optimizer = torch.optim.Adam([weight], lr=0.01)
+if saved:
+    with torch.no_grad():
+        weight.copy_(saved["weight"])
+    optimizer.load_state_dict(saved["optimizer"])
+    start = saved["step"]
+for step in range(start, 9):
+    optimizer.zero_grad()
+    (inputs(step) @ weight).square().mean().backward()
+    optimizer.step()
+    if step % 2 == 1:
+        save(step, weight=weight.detach(), optimizer=optimizer.state_dict())
+"""
+IDLE = """
+model, other = nn.Linear(4, 1), nn.Linear(4, 1)
+idle = torch.optim.SGD(other.parameters(), lr=0.1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+if saved:
+    model.load_state_dict(saved["model"])
+    start = saved["step"]
+for step in range(start, 16):
+    optimizer.zero_grad()
+    model(inputs(step)).square().mean().backward()
+    optimizer.step()
+    save(step, model=model.state_dict())
+"""
+ROOTS = """
+def net():
+    return nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+
+
+encoder, decoder = net(), nn.Sequential(nn.Linear(4, 1), nn.Identity())
+optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=0.01)
+if saved:
+    encoder.load_state_dict(saved["encoder"])
+    decoder.load_state_dict(saved["decoder"])
+    optimizer.load_state_dict(saved["optimizer"])
+    start = saved["step"]
+else:
+    decoder(torch.zeros(1, 4))
+for step in range(start, 7):
+    optimizer.zero_grad()
+    decoder(encoder(inputs(step))).square().mean().backward()
+    optimizer.step()
+    states = {"encoder": encoder.state_dict(), "decoder": decoder.state_dict()}
+    save(step, **states, optimizer=optimizer.state_dict())
+"""
+SEED = """
+from torch.utils.data import DataLoader
+
+model = nn.Linear(4, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+average = model.weight.detach().clone()
+if saved:
+    model.load_state_dict(saved["model"])
+    if "forget" not in sys.argv:
+        average = saved["average"]
+    start = saved["step"]
+for epoch in range(start, 4):
+    for x in DataLoader(inputs(1, 16), batch_size=8):
+        optimizer.zero_grad()
+        (model(x).square().mean() + (model.weight - average).square().sum()).backward()
+        optimizer.step()
+        with torch.no_grad():
+            average.lerp_(model.weight, 0.1)
+    save(epoch, model=model.state_dict(), average=average)
+"""
+HIDDEN = """
+model = nn.LSTM(4, 4)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+hidden = (torch.zeros(1, 1, 4), torch.zeros(1, 1, 4))
+if saved:
+    model.load_state_dict(saved["model"])
+    if "forget" not in sys.argv:
+        hidden = saved["hidden"]
+    start = saved["step"]
+for step in range(start, 7):
+    optimizer.zero_grad()
+    out, hidden = model(inputs(step)[:, None], tuple(h.detach() for h in hidden))
+    out.square().mean().backward()
+    optimizer.step()
+    save(step, model=model.state_dict(), hidden=tuple(h.detach() for h in hidden))
+"""
+EARLY = """
+model = nn.Linear(4, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+total = 9
+if saved:
+    model.load_state_dict(saved["model"])
+    start = saved["step"]
+    total = start + 1
+for step in range(start, total):
+    optimizer.zero_grad()
+    model(inputs(step)).square().mean().backward()
+    optimizer.step()
+    save(step, model=model.state_dict())
+"""
+SKIPS = """
+model = nn.Linear(4, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+average = model.weight.detach().clone()
+if saved:
+    model.load_state_dict(saved["model"])
+    average, start = saved["average"], saved["step"]
+for step in range(start, 5):
+    optimizer.zero_grad()
+    model(inputs(step)).square().mean().backward()
+    optimizer.step()
+    if step > start or step == 0:
+        with torch.no_grad():
+            average.lerp_(model.weight, 0.1)
+    save(step, model=model.state_dict(), average=average)
+"""
+RANDOM_NAMES = """
+import random
+
+random.seed(0)
+model = nn.Linear(4, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+average = model.weight.detach().clone()
+if saved:
+    model.load_state_dict(saved["model"])
+    if "forget" not in sys.argv:
+        average = saved["average"]
+    start = saved["step"]
+for step in range(start, 8):
+    optimizer.zero_grad()
+    (model(inputs(step)).square().mean() + (model.weight - average).square().sum()).backward()
+    optimizer.step()
+    name = f"picture-{random.randrange(1000)}"
+    with torch.no_grad():
+        average.lerp_(model.weight, 0.1)
+    save(step, model=model.state_dict(), average=average)
+"""
+OPTIONS = """
+import numpy as np
+
+model = nn.Linear(4, 1)
+optimizer = torch.optim.AdamW(model.parameters(), lr=np.float64(0.01))
+if saved:
+    model.load_state_dict(saved["model"])
+    states = {n: dict(reversed(state.items())) for n, state in saved["state"].items()}
+    groups = [{**group, "betas": list(group["betas"]), "lr": 0.01} for group in saved["groups"]]
+    optimizer.load_state_dict({"state": states, "param_groups": groups})
+    start = saved["step"]
+for step in range(start, 7):
+    optimizer.zero_grad()
+    model(inputs(step)).square().mean().backward()
+    optimizer.step()
+    kept = optimizer.state_dict()
+    save(step, model=model.state_dict(), state=kept["state"], groups=kept["param_groups"])
+"""
+SOCKET = """
+import socket
+
+socket.socket(socket.AF_UNIX).bind(f"s{os.getpid()}")
+""" + EARLY.replace("total = start + 1", "pass")
+
+FORGET = ("--", "forget")
+CASES = (
+    Case("a closure", CLOSURE.format(optimizer="Adam")),
+    Case("lbfgs", CLOSURE.format(optimizer="LBFGS")),
+    Case("a cache that fills later", CACHE, at=5, more=True),
+    Case("what is made at first use", LAZY, more=True),
+    Case(
+        "a weight beside what is made at first use",
+        LAZY,
+        words=FORGET,
+        verdict="divergent",
+        op="param:bias",
+        said="1 of 3 weights are not the straight run's: bias",
+        more=True,
+    ),
+    Case("a gan", GAN.replace("CRITIC", "1"), at=5, step=4),
+    Case(
+        "the larger of two models",
+        GAN.replace("CRITIC", "1"),
+        at=5,
+        step=4,
+        words=FORGET,
+        verdict="divergent",
+        op="param:weight",
+        # The last bias of a critic has no gradient: what it begins with is what it ends with.
+        said="3 of 6 weights are not the straight run's",
+        state={"weights": 3},
+    ),
+    Case("saved between a critic's steps", GAN.replace("CRITIC", "3"), at=2),
+    Case("saved within an accumulation", ACCUMULATION, at=5),
+    Case("no module, and an older checkpoint", FUNCTIONAL, at=5, step=4),
+    Case("an optimizer that never steps", IDLE, at=13, step=13),
+    Case("roots in another order", ROOTS),
+    Case("a loader's seed of which nothing comes", SEED, at=5, step=4),
+    Case(
+        "an average beside a loader's seed",
+        SEED,
+        at=5,
+        step=4,
+        words=FORGET,
+        verdict="divergent",
+        op="aten.sub.Tensor",
+        said="the straight run has there what aten.lerp_.Scalar gave",
+    ),
+    Case("a hidden state", HIDDEN),
+    Case(
+        "a hidden state that is forgotten",
+        HIDDEN,
+        words=FORGET,
+        verdict="divergent",
+        op="inputs:LSTM",
+        said="the straight run has there what aten.",
+    ),
+    Case(
+        "it ends early",
+        EARLY,
+        words=("--steps", "8"),
+        verdict="divergent",
+        said="it goes on to step 5, the straight run to step 8",
+    ),
+    Case("its first update is left out", SKIPS, verdict="divergent", op="aten.lerp_.Scalar"),
+    Case("a generator that nothing depends on", RANDOM_NAMES, at=5, state={"generator": 1}),
+    Case(
+        "an average beside such a generator",
+        RANDOM_NAMES,
+        at=5,
+        words=FORGET,
+        verdict="divergent",
+        op="aten.sub.Tensor",
+        said="the straight run has there what aten.lerp_.Scalar gave",
+    ),
+    Case("options of other types", OPTIONS),
+    Case("a socket is left", SOCKET),
+)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_program(audit, tmp_path: Path, case: Case) -> None:
+    (tmp_path / "train.py").write_text(HEAD + textwrap.dedent(case.program))
+    found = audit("resume", "train.py", "--at", str(case.at), "--format", "json", *case.words)
+    assert found.stdout, found.stderr
+    report: dict[str, Any] = json.loads(found.stdout)
+    origin, resumption = report["first_divergence"], report["resumption"]
+    assert report["verdict"] == case.verdict, (report["reason"], origin, report["cause"])
+    assert found.code == (0 if case.verdict == "identical" else 1)
+    if case.step is not None:
+        assert resumption["step"] == case.step
+    assert bool(resumption["more"]) == case.more
+    if case.op:
+        assert origin["op"] == case.op
+    if case.said:
+        assert report["cause"]["evidence"][0].startswith(case.said)
+    differing = {
+        item["what"]: item["differing"] for item in resumption["state"] if item["differing"]
+    }
+    if case.state:
+        assert differing == case.state
