@@ -298,6 +298,56 @@ for step in range(start, 7):
     kept = optimizer.state_dict()
     save(step, model=model.state_dict(), state=kept["state"], groups=kept["param_groups"])
 """
+AHEAD = """
+from torch.utils.data import DataLoader
+
+model = nn.Linear(4, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+if saved:
+    model.load_state_dict(saved["model"])
+    start = saved["step"]
+
+
+def batches():
+    loader = iter(DataLoader(inputs(1, 64), batch_size=8))
+    ahead = next(loader)
+    for number in range(8):
+        batch, ahead = ahead, next(loader, None)
+        if number >= start:
+            yield number, batch
+
+
+for step, x in batches():
+    optimizer.zero_grad()
+    model(x).square().mean().backward()
+    optimizer.step()
+    save(step, model=model.state_dict())
+"""
+TABLE = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(4, 1)
+        self.table = None
+
+    def forward(self, x):
+        rows = len(x)
+        if self.table is None or len(self.table) < rows:
+            self.table = torch.arange(float(rows)).div(10)
+        return self.last(x + self.table[:rows, None])
+
+
+model = Net()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+if saved:
+    model.load_state_dict(saved["model"])
+    start = saved["step"]
+for step in range(start, 8):
+    optimizer.zero_grad()
+    model(inputs(step, [5, 9, 6, 7, 5, 6, 7, 8][step])).square().mean().backward()
+    optimizer.step()
+    save(step, model=model.state_dict())
+"""
 SOCKET = """
 import socket
 
@@ -309,6 +359,7 @@ CASES = (
     Case("a closure", CLOSURE.format(optimizer="Adam")),
     Case("lbfgs", CLOSURE.format(optimizer="LBFGS")),
     Case("a cache that fills later", CACHE, at=5, more=True),
+    Case("a table that grows", TABLE, at=5, more=True),
     Case("what is made at first use", LAZY, more=True),
     Case(
         "a weight beside what is made at first use",
@@ -316,7 +367,7 @@ CASES = (
         words=FORGET,
         verdict="divergent",
         op="param:bias",
-        said="1 of 3 weights are not the straight run's: bias",
+        said="1 of 3 weights are not the straight run's: Linear.bias",
         more=True,
     ),
     Case("a gan", GAN.replace("CRITIC", "1"), at=5, step=4),
@@ -376,6 +427,7 @@ CASES = (
         said="the straight run has there what aten.lerp_.Scalar gave",
     ),
     Case("options of other types", OPTIONS),
+    Case("batches are skipped, and one is fetched ahead", AHEAD, at=5),
     Case("a socket is left", SOCKET),
 )
 

@@ -133,8 +133,9 @@ def _loops_begin(one: Trainer, two: Trainer, step: int) -> _Pair:
     if backward is None:
         return one.backward.get(step, len(one.trace)), two.backward.get(0, len(two.trace))
     at = backward
-    # The straight run does nothing in between that the resumed one does not.
-    while at and pairs[at - 1][0] == pairs[at][0] - 1:
+    present = one.trace.signatures.present
+    # In between the straight run computes nothing that the resumed one does not.
+    while at and not present[mine[pairs[at - 1][0] + 1 : pairs[at][0]]].any():
         at -= 1
     return mine[pairs[at][0]], other[pairs[at][1]]
 
@@ -155,9 +156,11 @@ def _common(one: Sequence[object], two: Sequence[object]) -> Iterator[_Pair]:
     while tail < min(len(one), len(two)) and one[-1 - tail] == two[-1 - tail]:
         tail += 1
     x, y = len(one) - tail, len(two) - tail
-    matcher = SequenceMatcher(None, one[:x], two[:y], autojunk=False)
-    for i, j, size in (*matcher.get_matching_blocks(), (x, y, tail)):
-        yield from zip(range(i, i + size), range(j, j + size), strict=True)
+    # From the end: of batches that are skipped and the one that is taken, the last is meant.
+    matcher = SequenceMatcher(None, one[:x][::-1], two[:y][::-1], autojunk=False)
+    for i, j, size in reversed(matcher.get_matching_blocks()):
+        yield from zip(range(x - i - size, x - i), range(y - j - size, y - j), strict=True)
+    yield from zip(range(x, len(one)), range(y, len(two)), strict=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +190,8 @@ def aligned(straight: Trace, resumed: Trace, step: int) -> Aligned:
         one, two = found.pairs.mine[here].tolist(), found.pairs.other[here].tolist()
         if Counter(map(straight.signature, one)) != Counter(map(resumed.signature, two)):
             moved &= ~here
-    # Operators without values may have other names, before a model is first called.
+    # What has no values differs in none: a view of a table that is longer, an optimizer's operator
+    # that has another name before a model is first called.
     present = straight.signatures.present
     over = step + resumed.steps > straight.steps
     moved |= _idle_seeds(straight, resumed, found.pairs, known & unlike)
@@ -195,7 +199,7 @@ def aligned(straight: Trace, resumed: Trace, step: int) -> Aligned:
     return Aligned(
         Alignment(
             found.pairs.where(~moved),
-            [i for i in found.only_a if not mine[i] and (present[i] or straight.step[i] > step)],
+            [i for i in found.only_a if not mine[i] and present[i]],
             [j for j in found.only_b if resumed.step[j] >= last and not other[j]],
         ),
         tuple(j for j in found.only_b if resumed.step[j] < last and not other[j]),
