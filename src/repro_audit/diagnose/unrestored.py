@@ -60,8 +60,11 @@ def unrestored(
         else:
             said = "it takes another path, with the state that was recorded as it was"
         return _cause(wrong, said, "restore the program's own counters: of steps, epochs, batches")
-    if divergence.origin.key.op.startswith("options:"):
-        name = divergence.origin.key.op.partition(":")[2]
+    kind, _, name = divergence.origin.key.op.partition(":")
+    if kind == "state":
+        said = f"{name} keeps other values: {divergence.origin.output_name}"
+        return _cause(wrong, said, _REMEDIES["optimizer"])
+    if kind == "options":
         said = f"{name}'s options begin the same and then change otherwise"
         return _cause(wrong, said, _SCHEDULE)
     cause = classify(divergence, zoomed)

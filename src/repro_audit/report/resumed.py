@@ -15,7 +15,8 @@ def render_resumption(resumption: Resumption, page: Sheet) -> None:
     """Where the resumed run goes on, from what, and which state is the straight run's."""
     page.labelled("resumed", _from(resumption))
     said = [glued(printable(one)) for one in _states(resumption.state)]
-    page.labelled("state", ", ".join(said))
+    if said:
+        page.labelled("state", ", ".join(said))
 
 
 def _from(resumption: Resumption) -> str:
