@@ -348,6 +348,52 @@ for step in range(start, 8):
     optimizer.step()
     save(step, model=model.state_dict())
 """
+TURNS = """
+models = nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 1))
+both = torch.optim.Adam(models[0].parameters()), torch.optim.SGD(models[1].parameters(), 0.1, 0.9)
+if saved:
+    for one, state in zip((*models, *both), saved["states"]):
+        one.load_state_dict(state)
+    start = saved["step"]
+for step in range(start, 10):
+    optimizer = both[(step + 1) % 2]
+    optimizer.zero_grad()
+    models[(step + 1) % 2](inputs(step)).square().mean().backward()
+    optimizer.step()
+    save(step, states=[one.state_dict() for one in (*models, *both)])
+"""
+WARM = """
+model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+warmup = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.0 if step < 5 else 1.0)
+if saved:
+    for one, state in zip((model, optimizer, warmup), saved["states"]):
+        one.load_state_dict(state)
+    torch.set_rng_state(saved["generator"])
+    start = saved["step"]
+for step in range(start, 9):
+    optimizer.zero_grad()
+    model(inputs(0)).square().mean().backward()
+    optimizer.step()
+    warmup.step()
+    if step % 2 == 1:
+        states = [one.state_dict() for one in (model, optimizer, warmup)]
+        save(step, states=states, generator=torch.get_rng_state())
+"""
+OWN = """
+model = nn.Linear(4, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+noise = torch.Generator().manual_seed(3)
+if saved:
+    model.load_state_dict(saved["model"])
+    start = saved["step"]
+for step in range(start, 7):
+    optimizer.zero_grad()
+    x = inputs(step)
+    model(x + torch.randn(8, 4, generator=noise)).square().mean().backward()
+    optimizer.step()
+    save(step, model=model.state_dict())
+"""
 SOCKET = """
 import socket
 
@@ -428,6 +474,15 @@ CASES = (
     ),
     Case("options of other types", OPTIONS),
     Case("batches are skipped, and one is fetched ahead", AHEAD, at=5),
+    Case("two models in turns", TURNS),
+    Case("weights that do not change yet", WARM, at=3, step=2),
+    Case(
+        "a generator of its own",
+        OWN,
+        verdict="divergent",
+        op="aten.randn.generator",
+        said="it draws from a generator of the program's own, in another state",
+    ),
     Case("a socket is left", SOCKET),
 )
 

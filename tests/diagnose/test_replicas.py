@@ -22,7 +22,12 @@ def write(path: Path, process: str, rank: int | None, steps: Steps) -> None:
     spec = writer.spec("float32", (1,), "cpu")
     sites = [writer.site("", "aten.mm.default"), writer.site("fc", "param:weight")]
     sites.append(writer.site("fc", "param:bias"))
-    index = 0
+    for site in sites[1:] if steps else ():
+        at = len(writer.events)
+        writer.events.append((at, KIND_PARAM, 0, WEIGHTS, 0, site, 0, None, None, 0))
+        writer.outputs.append((at, 0, spec, bytes(16), None))
+        writer.clock.append((at, at))
+    index = len(writer.events)
     for step, values in enumerate(steps):
         for site, value in zip(sites, (0, *values), strict=True):
             kind, phase = (KIND_PARAM, WEIGHTS) if site != sites[0] else (KIND_OP, BACKWARD)
@@ -71,6 +76,10 @@ def test_ranks_that_agree_do_not_drift(drift) -> None:
 
 def test_weights_that_were_never_the_same_are_no_replicas(drift) -> None:
     assert drift([(1, 1), (1, 2)], [(2, 1), (3, 2)]) is None
+
+
+def test_weights_that_begin_alike_and_are_not_learnt_in_common_are_no_replicas(drift) -> None:
+    assert drift([(0, 1), (0, 2), (3, 3)], [(0, 2), (0, 3), (4, 4)]) is None
 
 
 def test_processes_without_a_rank_are_no_replicas(drift) -> None:

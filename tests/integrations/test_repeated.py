@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from torch import nn
 
 import repro_audit as ra
+import repro_audit.errors
 from repro_audit.errors import InconclusiveError, UsageError
 from repro_audit.model import Tolerance
 
@@ -118,3 +121,56 @@ def test_bad_input_has_a_way_out(tmp_path: Path) -> None:
     ra.record_baseline(train, tmp_path / "a.audit")
     with pytest.raises(UsageError, match="exists"):
         ra.record_baseline(train, tmp_path / "a.audit")
+    with pytest.raises(UsageError, match="make it first"):
+        ra.record_baseline(train, tmp_path / "none" / "a.audit")
+    with pytest.raises(UsageError, match="level 'ops'"):
+        ra.check_reproducible(train, baseline=tmp_path / "a.audit", level="modules")
+    with pytest.raises(UsageError, match="is no level"):
+        ra.check_reproducible(train, level="module")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="for a baseline"):
+        ra.check_reproducible(train, tolerance=Tolerance(ulp=1))
+    with pytest.raises(UsageError, match="its body did not run"):
+        ra.check_reproducible(lambda: (torch.ones(1) for _ in range(2)))
+    with pytest.raises(InconclusiveError, match="level='ops'"):
+        ra.check_reproducible(lambda: torch.ones(2) + 1, level="modules")
+
+
+def test_a_baseline_that_is_not_whole_replaces_none(tmp_path: Path) -> None:
+    place = tmp_path / "a.audit"
+
+    def fails() -> None:
+        torch.ones(2).sum()
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        ra.record_baseline(fails, place)
+    with pytest.raises(InconclusiveError, match="computed nothing"):
+        ra.record_baseline(lambda: None, place)
+    assert list(tmp_path.iterdir()) == []
+    ra.record_baseline(train, place)
+    before = place.read_bytes()
+    with pytest.raises(ValueError, match="no"):
+        ra.record_baseline(fails, place, force=True)
+    assert place.read_bytes() == before
+
+
+def test_a_recording_that_cannot_be_written_is_no_longer_under_way(tmp_path: Path) -> None:
+    def removes() -> None:
+        train()
+        for part in tmp_path.iterdir():
+            part.unlink()
+
+    with pytest.raises(ra.errors.ReproAuditError):
+        ra.record_baseline(removes, tmp_path / "a.audit")
+    assert ra.check_reproducible(train).verdict == "identical"
+
+
+def test_the_first_use_draws_nothing_either() -> None:
+    program = (
+        "import random, torch, repro_audit as ra\n"
+        "random.seed(0)\n"
+        "expected = random.getstate()\n"
+        "ra.check_reproducible(lambda: torch.ones(2).sum())\n"
+        "assert random.getstate() == expected\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

@@ -17,7 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 import repro_audit as ra
-from repro_audit.errors import UsageError
+from repro_audit.errors import UnsupportedTensorError, UsageError
 
 RANKS = 3
 
@@ -28,6 +28,8 @@ def told(call: Any) -> Any:
         return call()
     except ra.ReplicaDriftError as error:
         return {"said": str(error), "tensors": error.tensors, "ranks": error.ranks}
+    except UnsupportedTensorError as error:
+        return {"unsupported": str(error)}
     except UsageError as error:
         return {"usage": str(error)}
 
@@ -63,6 +65,17 @@ def check_all(rank: int) -> dict[str, Any]:
     found["sharded"] = told(lambda: ra.check_replicas(halves))
     whole = {"x": distribute_tensor(torch.arange(6.0), mesh, [Replicate()])}
     found["replicated"] = told(lambda: ra.check_replicas(whole))
+    late = torch.optim.AdamW(model.parameters())
+    if rank != 1:
+        late.step()
+    found["never-stepped"] = told(lambda: ra.check_replicas(late))
+    deep = {"model": {"weights": [torch.zeros(2), torch.full((2,), float(rank))]}}
+    found["nested"] = told(lambda: ra.check_replicas(deep))
+    rated = torch.optim.SGD(model.parameters(), lr=torch.tensor(0.1 + rank), foreach=False)
+    found["rate"] = told(lambda: ra.check_replicas(rated))
+    found["collide"] = told(lambda: ra.check_replicas({1: torch.zeros(1), "1": torch.ones(1)}))
+    one = torch.eye(3).to_sparse() if rank == 1 else torch.eye(3)
+    found["sparse"] = told(lambda: ra.check_replicas({"x": one}))
     found["none"] = told(lambda: ra.check_replicas({}))
     return found
 
@@ -119,10 +132,33 @@ def test_where_most_agree_the_others_are_named(seen: list[dict[str, Any]]) -> No
 
 
 def test_tensors_of_another_shape_are_no_replicas(seen: list[dict[str, Any]]) -> None:
-    assert seen[0]["other-shape"]["usage"].startswith(
-        "rank 2 holds tensors of other names, dtypes or shapes than the other ranks"
+    assert seen[0]["other-shape"]["said"].startswith(
+        "rank 2 holds tensors of other names, dtypes or shapes than most of the 3 ranks"
     )
-    assert seen[0]["none"] == 0
+    assert [rank["other-shape"]["tensors"] for rank in seen] == [["a"]] * RANKS
+    assert seen[0]["other-shape"]["ranks"] == [2]
+
+
+def test_a_rank_without_what_others_keep_is_named(seen: list[dict[str, Any]]) -> None:
+    assert seen[0]["never-stepped"]["ranks"] == [1]
+    assert "state.0.exp_avg" in seen[0]["never-stepped"]["tensors"]
+    assert seen[1]["never-stepped"]["tensors"] == []
+
+
+def test_tensors_are_found_however_deep_they_are(seen: list[dict[str, Any]]) -> None:
+    assert seen[0]["nested"]["tensors"] == ["model.weights.1"]
+    assert seen[0]["rate"]["tensors"] == ["group.0.lr"]
+
+
+def test_nothing_is_no_agreement(seen: list[dict[str, Any]]) -> None:
+    assert seen[0]["none"]["usage"].startswith("there is nothing to compare")
+    assert seen[0]["collide"]["usage"] == "two tensors are called 1; name them apart"
+
+
+def test_no_rank_waits_for_one_that_cannot_take_part(seen: list[dict[str, Any]]) -> None:
+    assert "sparse" in seen[1]["sparse"]["unsupported"]
+    for rank in (0, 2):
+        assert seen[rank]["sparse"]["usage"].startswith("rank 1 could not take part")
 
 
 def test_of_distributed_tensors_the_parts_are_compared(seen: list[dict[str, Any]]) -> None:

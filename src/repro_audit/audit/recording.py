@@ -213,8 +213,10 @@ class Recording:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._recorder.stop()
-        Recording._running = False
+        try:
+            self._recorder.stop()
+        finally:
+            Recording._running = False
         self._writer.close(
             manifest=collect(self._plan, engine.info()),
             closing={

@@ -63,7 +63,7 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # The mode that this one is entered on top of, in the same thread.
         self.under: OpMode | None = None
         # Other threads name what they run at the same time: which is first would be chance.
-        self.names = ModuleNames(() if name else recorder.roots_given)
+        self.names = ModuleNames(None if name else recorder.roots_given)
         self.pace = Pace()
         self.optimized: dict[int, tuple[weakref.ref[torch.Tensor], tuple[str, str]]] = {}
         # (module path, entered during backward) of the modules now running, outermost first.

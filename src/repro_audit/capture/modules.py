@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+import torch
 from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
 
@@ -27,10 +28,11 @@ class ModuleNames:
     lives.
     """
 
-    def __init__(self, given: Iterable[tuple[str, str]] = ()) -> None:
-        # What roots of a shape are called, in order, as in another run.
+    def __init__(self, given: Iterable[tuple[str, str]] | None = None) -> None:
+        # What roots of a shape are called, in order, as in another run; None: shapes do not matter.
+        self._shaped = given is not None
         self._given: dict[str, list[str]] = {}
-        for shape, prefix in given:
+        for shape, prefix in given or ():
             self._given.setdefault(shape, []).append(prefix)
         self._first = not any("" in prefixes for prefixes in self._given.values())
         self._called: dict[str, str] = {}
@@ -51,7 +53,7 @@ class ModuleNames:
             # A part of a tree that is already named, called by itself.
             return known
         parts = [module for module in root.modules() if module in self._roots]
-        shape = _shape(root)
+        shape = _shape(root) if self._shaped else ""
         if self._given.get(shape):
             prefix = self._given[shape].pop(0)
         elif "" in [self._give_up(part) for part in parts]:
@@ -185,10 +187,12 @@ def _shape(root: nn.Module) -> str:
     """Equal for roots of one class whose trees hold parameters of the same names and shapes."""
     told = [type(root).__qualname__]
     told += (f"{name} {type(module).__qualname__}" for name, module in root.named_modules())
-    told += (
-        f"{name} {'' if is_lazy(parameter) else tuple(parameter.shape)}"
-        for name, parameter in root.named_parameters()
-    )
+    # Modes of the program are not to see it.
+    with torch._C.DisableTorchFunction():
+        told += (
+            f"{name} {'' if is_lazy(parameter) else tuple(parameter.shape)}"
+            for name, parameter in root.named_parameters()
+        )
     return hashlib.blake2b("\n".join(told).encode(), digest_size=8).hexdigest()
 
 

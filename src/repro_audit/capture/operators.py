@@ -94,6 +94,8 @@ _SCRATCH = {
     "_scaled_dot_product_cudnn_attention": (6, 7),
     "_scaled_dot_product_efficient_attention": (2, 3),
     "_scaled_dot_product_flash_attention": (6, 7),
+    # What a rank is to receive: its own part alone is there.
+    "fsdp.all_gather_copy_in": (1,),
 }
 
 
@@ -176,7 +178,7 @@ class Operator:
             )
         )
         alias = self.empty or (aten and base in _ALIASES)
-        scratch = _SCRATCH.get(base, ()) if aten else ()
+        scratch = _SCRATCH.get(base if aten else f"{namespace}.{base}", ())
         self.scratch = scratch
         fresh = tuple(
             position

@@ -53,5 +53,7 @@ def of(tensor: Tensor) -> list[Tensor] | None:
         return [tensor.values(), offsets, *shapes]
     # torch's own, as jagged and distributed tensors are: a program's own methods are not to run.
     if type(tensor).__module__.startswith("torch.") and is_traceable_wrapper_subclass(tensor):
-        return [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
+        held = (getattr(tensor, name) for name in tensor.__tensor_flatten__()[0])
+        # A mesh of devices is among what a distributed tensor names.
+        return [part for part in held if isinstance(part, torch.Tensor)] or None
     return None

@@ -107,7 +107,7 @@ class Recorder(Events):
         self.still: Stillness | None = None
         self.optimizer_ops = optimizer_ops
         self.beginnings = beginnings
-        self.roots_given = roots
+        self.roots_given = roots if beginnings else None
         self.operators: dict[Any, Operator] = {}
         self.locator = Locator(bases, sink.code)
         # Roots that a thread other than the main one ran, with that thread's name.

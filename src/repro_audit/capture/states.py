@@ -84,16 +84,20 @@ class States:
         unseen_by_dynamo(state_dict)
         return state_dict
 
+    def _in_order(self, kept: list[_Named]) -> list[_Named]:
+        """By name, where what was saved and loaded may stand in another order."""
+        return sorted(kept, key=lambda leaf: leaf[0] or "") if self._recorder.beginnings else kept
+
     def _record(
         self, optimizer: Optimizer, mode: OpMode, code: int | None, *, counted: bool = False
     ) -> None:
         kept = _kept(optimizer, mode)
         # Before a model is first called its parameters have no names: their places tell as much.
-        ordered = kept.items() if counted else sorted(kept.items())
+        ordered = kept.items() if self._recorder.beginnings else sorted(kept.items())
         outputs: list[_Named] = [
             (name, value)
             for owner, state in ordered
-            for name, value in sorted(leaves(state, owner), key=lambda leaf: leaf[0] or "")
+            for name, value in self._in_order(leaves(state, owner))
             # Numbers may tell the time, or where something is; what is learnt is in tensors.
             if isinstance(value, torch.Tensor)
         ]

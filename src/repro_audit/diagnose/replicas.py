@@ -24,7 +24,7 @@ class ReplicaDrift:
 def replica_drift(trace: Trace) -> ReplicaDrift | None:
     """The first step after which weights differ that had been the same on all ranks.
 
-    Weights that ranks never had in common are no replicas: sharded ones, or models of their own.
+    Weights that ranks never learnt in common are no replicas: sharded ones, models of their own.
     None where nothing drifts, or there are no ranks, or buffers stand among the weights, of which
     each rank may have its own: in a trace of beginnings.
     """
@@ -36,6 +36,7 @@ def replica_drift(trace: Trace) -> ReplicaDrift | None:
     for process, rank in ranks.items():
         for step, name, signature in _weights_after(trace, process):
             after.setdefault(step, {}).setdefault(name, {})[rank] = signature
+    begins = {rank: _initial(trace, process) for process, rank in ranks.items()}
     same: set[str] = set()
     for step in sorted(after):
         whole = {n: each for n, each in after[step].items() if len(each) == len(ranks)}
@@ -44,7 +45,12 @@ def replica_drift(trace: Trace) -> ReplicaDrift | None:
         if parted:
             others = {rank for name in parted for rank in _outliers(whole[name])}
             return ReplicaDrift(step, tuple(parted), tuple(sorted(others)))
-        same |= agreed
+        # Parts of their own may begin alike, as zeros.
+        same |= {
+            name
+            for name in agreed
+            if all(value != begins[rank].get(name) for rank, value in whole[name].items())
+        }
     return None
 
 
@@ -60,6 +66,22 @@ def _ranks(trace: Trace) -> dict[str, int]:
     }
 
 
+def _initial(trace: Trace, process: str) -> dict[str, bytes]:
+    """Each weight as a process records it first."""
+    mine = np.isin(column(trace.thread), threads_of(trace).get((process, ""), ()))
+    found: dict[str, bytes] = {}
+    for i in np.flatnonzero(mine & (column(trace.kind) == KIND_PARAM)).tolist():
+        signature = trace.signature(i)
+        if signature is not None:
+            found.setdefault(_name(trace, i), signature)
+    return found
+
+
+def _name(trace: Trace, i: int) -> str:
+    module, op = trace.site_name(i)
+    return ".".join(filter(None, (module, op.removeprefix("param:"))))
+
+
 def _weights_after(trace: Trace, process: str) -> list[tuple[int, str, bytes]]:
     """(step, name, value) of each weight that a process records after a backward of that step."""
     mine = np.isin(column(trace.thread), threads_of(trace).get((process, ""), ()))
@@ -72,9 +94,7 @@ def _weights_after(trace: Trace, process: str) -> list[tuple[int, str, bytes]]:
         signature = trace.signature(i)
         step = trace.step[i]
         if signature is not None and i > began.get(step, len(trace)):
-            module, op = trace.site_name(i)
-            name = ".".join(filter(None, (module, op.removeprefix("param:"))))
-            found.append((step, name, signature))
+            found.append((step, _name(trace, i), signature))
     return found
 
 

@@ -158,25 +158,13 @@ def _told(x: Output | None, y: Output | None) -> str:
 def _add_generators(
     found: dict[tuple[str, str], _Items], one: Trainer, two: Trainer, step: int, place: str
 ) -> None:
-    """The global generators as they were where the loss goes backward, or last before."""
-    mine, other = _states(one, step), _states(two, step)
+    mine, other = one.states(step), two.states(step)
     for name in mine:
         if name in other:
             items = found.setdefault(("generator", name), _Items("generator", name, used=False))
             items.used |= _drawn_from(one, name)
             differs = mine[name] != other[name]
             items.add(place or name, (place.strip() or name) if differs else None)
-
-
-def _states(trainer: Trainer, step: int) -> dict[str, bytes | None]:
-    trace, states = trainer.trace, {}
-    wanted = trainer.mask & (column(trace.step) == step) & (column(trace.kind) == KIND_RNG)
-    wanted[trainer.backward.get(step, len(trace)) :] = False
-    for i in np.flatnonzero(wanted).tolist():
-        op = trace.site_name(i)[1]
-        if op.startswith("rng:"):
-            states[op.removeprefix("rng:")] = trace.signature(i)
-    return states
 
 
 def _drawn_from(trainer: Trainer, name: str) -> bool:

@@ -24,9 +24,9 @@ _Pair = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class GoesOn:
-    """The step of the straight run that a resumed run goes on at; `anew`: it is at its beginning.
+    """The step of the straight run that a resumed run goes on at.
 
-    It may be: what it begins with is the straight run's beginning, or nothing tells otherwise.
+    It begins `anew` where it begins with the straight run's very beginning.
     """
 
     step: int
@@ -38,8 +38,8 @@ def goes_on_at(straight: Trace, resumed: Trace, ended: int) -> GoesOn:
 
     Where the straight run had the weights that the resumed one begins with. A weight that is what
     it was at the very beginning tells nothing. Of places with as many, what comes in from
-    outside decides, then what is nearest to `ended`, where the first part was. Where weights are
-    not seen, as of a model that is no module, what optimizers keep and leave tells.
+    outside decides, then generators and what optimizers keep and leave, which is all that tells
+    where weights are not seen, then what is nearest to `ended`, where the first part was.
     """
     mine, other = trainers(straight), trainers(resumed)
     both = [process for process in mine if process in other]
@@ -47,26 +47,32 @@ def goes_on_at(straight: Trace, resumed: Trace, ended: int) -> GoesOn:
         return GoesOn(ended, anew=False)
     places: dict[_Pair, tuple[int, int]] = {}
     for process in both:
-        first, begins = mine[process].passes[0], other[process].passes[0]
+        at_first, begins = mine[process].passes[0], other[process].passes[0]
         for place in mine[process].passes:
             weights, batches = places.get((place.step, place.number), (0, 0))
             places[place.step, place.number] = (
-                weights + _alike(place.weights, begins.weights, first.weights),
+                weights + _alike(place.weights, begins.weights, at_first.weights),
                 batches + _alike(place.batches, begins.batches),
             )
-    anew = places[0, 0][1] == max(batches for _, batches in places.values()) and all(
-        _as_at_first(mine[process].passes[0], other[process].passes[0]) for process in both
-    )
-    if not any(mine[process].passes[0].weights for process in both):
-        kept = {step: _kept_alike(straight, resumed, step) for step in range(straight.steps)}
-        if max(kept.values(), default=0):
-            return GoesOn(
-                _nearest([s for s in kept if kept[s] == max(kept.values())], ended), False
-            )
+    first = all(_as_at_first(mine[process].passes[0], other[process].passes[0]) for process in both)
     best = max(places.values())
-    if best == (0, 0):
-        return GoesOn(ended, anew)
-    return GoesOn(_nearest([step for step, n in places if places[step, n] == best], ended), anew)
+    steps = sorted({step for step, number in places if places[step, number] == best})
+    if len(steps) > 1:
+        states = [(mine[process], other[process].states(0)) for process in both]
+        alike = {
+            step: (
+                _kept_alike(straight, resumed, step),
+                sum(
+                    trainer.states(step).get(name) == state
+                    for trainer, begins in states
+                    for name, state in begins.items()
+                ),
+            )
+            for step in steps
+        }
+        steps = [step for step in steps if alike[step] == max(alike.values())]
+    step = _nearest(steps, ended)
+    return GoesOn(step, anew=first and step == 0)
 
 
 def _alike(one: Named, other: Named, but: Named | None = None) -> int:
@@ -78,7 +84,9 @@ def _alike(one: Named, other: Named, but: Named | None = None) -> int:
 
 
 def _as_at_first(first: Pass, begins: Pass) -> bool:
-    return all(first.weights.get(name) == value for name, value in begins.weights.items())
+    return bool(begins.weights) and all(
+        first.weights.get(name) == value for name, value in begins.weights.items()
+    )
 
 
 def _kept_alike(straight: Trace, resumed: Trace, step: int) -> int:

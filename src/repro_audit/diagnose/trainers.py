@@ -47,6 +47,17 @@ class Trainer:
         wanted = self.mask & (column(self.trace.step) == step)
         return np.flatnonzero(wanted & (column(self.trace.kind) != KIND_RNG)).tolist()
 
+    def states(self, step: int) -> dict[str, bytes | None]:
+        """The global generators where the step's loss goes backward, or as last seen before."""
+        trace, found = self.trace, {}
+        wanted = self.mask & (column(trace.step) == step) & (column(trace.kind) == KIND_RNG)
+        wanted[self.backward.get(step, len(trace)) :] = False
+        for i in np.flatnonzero(wanted).tolist():
+            op = trace.site_name(i)[1]
+            if op.startswith("rng:"):
+                found[op.removeprefix("rng:")] = trace.signature(i)
+        return found
+
     @cached_property
     def passes(self) -> list[Pass]:
         """Each backward with what comes before it, since the one before or the step's beginning."""

@@ -23,7 +23,7 @@ _OF_CUDA = ("torch.cuda.get_rng_state_all()", "torch.cuda.set_rng_state_all()")
 _SCHEDULE = "save scheduler.state_dict(), and load it after the optimizer's"
 _OWN = "restore what the program keeps itself: GradScaler, averages, counters, caches"
 _REMEDIES = {
-    "weights": "save and load all of model.state_dict(), buffers too",
+    "weights": "save and load all of model.state_dict(), and buffers that are not persistent",
     "data": "skip the batches that are done, and restore generators of the program's own; or save "
     "a StatefulDataLoader's state_dict()",
     "optimizer": "save optimizer.state_dict(), and load it",
@@ -70,6 +70,14 @@ def unrestored(
     cause = classify(divergence, zoomed)
     if cause.cls in {"nondeterministic-op", "uninitialized-memory"}:
         return cause
+    if case.flags & RANDOM:
+        said, cure = "it draws in another size or range than the straight run", _OWN
+        if zoomed is None or zoomed.inputs_identical is not False:
+            said = "it draws from a generator of the program's own, in another state"
+            cure = (
+                "save generator.get_state(), and give it to generator.set_state() when it resumes"
+            )
+        return _cause(wrong, said, cure, _before(divergence, more))
     said = made or "what was recorded of the state does not explain it: something else carries over"
     return _cause(wrong, said, _OWN, _before(divergence, more))
 

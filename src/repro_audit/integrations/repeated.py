@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import random
 import sys
@@ -10,14 +11,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from repro_audit.audit.comparing import compared
 from repro_audit.audit.recording import SAMPLES, Recording
 from repro_audit.control.seeds import seed_everything
 from repro_audit.errors import InconclusiveError, NotReproducibleError, UsageError
 from repro_audit.model import Audit, Cause, Level, RunInfo, Tolerance
-from repro_audit.report.terminal import render_text
+from repro_audit.model.codes import KIND_RNG
 from repro_audit.trace import Trace
 
 # Columns of a report in an error's message.
@@ -54,14 +55,21 @@ def check_reproducible(
 
     Raises NotReproducibleError, an AssertionError whose message is the report, where they differ;
     InconclusiveError where nothing was computed; UsageError for fewer than two runs without a
-    baseline, a baseline that is not there, or within another recording.
+    baseline, a baseline that is not there or of another level, a tolerance without one, a function
+    that returns a generator or a coroutine, an unknown level, or within another recording.
     """
+    if level not in get_args(Level):
+        raise UsageError(f"{level!r} is no level; it is {' or '.join(get_args(Level))}")
+    if tolerance is not None and baseline is None:
+        raise UsageError("a tolerance is for a baseline: calls in one process are alike bit by bit")
     if runs < (1 if baseline is not None else 2):
         raise UsageError("one run compares with nothing: runs=2 at least, or a baseline")
     if baseline is not None and not Path(baseline).is_file():
         raise UsageError(
             f"there is no baseline {os.fspath(baseline)}; repro_audit.record_baseline() writes one"
         )
+    if baseline is not None:
+        _check_level(Path(baseline), level)
     name = getattr(function, "__qualname__", type(function).__name__)
     with tempfile.TemporaryDirectory(prefix="repro-audit-") as folder, _generators_put_back():
         traces = [Path(folder, f"run-{n}") for n in range(1, runs + 1)]
@@ -70,9 +78,11 @@ def check_reproducible(
         audit = _in_turn(_compared(name, traces)) if runs > 1 else None
         if baseline is not None and (audit is None or audit.verdict == "identical"):
             audit = _compared(name, [Path(baseline), traces[0]], tolerance)
-    assert audit is not None
+        assert audit is not None
+        # It draws random numbers when it is imported.
+        from repro_audit.report.terminal import render_text
     if audit.verdict == "inconclusive":
-        raise InconclusiveError(f"{name} computed nothing that could be compared")
+        raise _nothing(name, level)
     if audit.verdict not in {"identical", "within-tolerance"}:
         raise NotReproducibleError(f"{name}\n{render_text(audit, _WIDTH)}", audit)
     return audit
@@ -88,11 +98,26 @@ def record_baseline(
 ) -> None:
     """Call `function` once from these seeds and leave a recording of it at `path`.
 
-    To be committed, and given to `check_reproducible`. Raises UsageError where `path` exists and
-    `force` is not given.
+    To be committed, and given to `check_reproducible`. Where the function raises, or computes
+    nothing (InconclusiveError), what was there stays. Raises UsageError where `path` exists and
+    `force` is not given, or its directory is missing.
     """
-    with _generators_put_back():
-        _record(function, Path(path), seed, level, force=force)
+    place = Path(path)
+    if place.exists() and not force:
+        raise UsageError(f"{place} exists; force=True overwrites it")
+    if not place.parent.is_dir():
+        raise UsageError(f"there is no directory {place.parent}; make it first")
+    # Beside it, and of this process: others may write the same baseline.
+    partial = place.with_name(f"{place.name}.{os.getpid()}")
+    try:
+        with _generators_put_back():
+            _record(function, partial, seed, level, force=True)
+        with contextlib.closing(Trace.open(partial)) as trace:
+            if all(kind == KIND_RNG for kind in trace.kind):
+                raise _nothing(getattr(function, "__qualname__", "it"), level)
+        partial.replace(place)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _record(
@@ -110,12 +135,26 @@ def _record(
     )
     seed_everything(seed)
     with recording:
-        function()
+        result = function()
+    if inspect.isgenerator(result) or inspect.iscoroutine(result) or inspect.isasyncgen(result):
+        raise UsageError("the function returned a generator or a coroutine: its body did not run")
+
+
+def _nothing(name: str, level: Level) -> InconclusiveError:
+    way_out = "" if level == "ops" else "; level='ops' sees what no module computes"
+    return InconclusiveError(f"{name} computed nothing that could be compared{way_out}")
+
+
+def _check_level(baseline: Path, level: Level) -> None:
+    with contextlib.closing(Trace.open(baseline)) as trace:
+        recorded = trace.plan.get("level", level)
+    if recorded != level:
+        raise UsageError(f"{baseline} was recorded at level {recorded!r}; ask for that one")
 
 
 def _in_turn(audit: Audit) -> Audit:
     """The comparison of calls in one process, where another cause is likelier than elsewhere."""
-    if audit.cause is None or audit.cause.cls != "unknown":
+    if audit.cause is None or audit.cause.cls not in {"unknown", "data-order"}:
         return audit
     cause = Cause(
         "unknown",

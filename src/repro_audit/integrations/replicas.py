@@ -32,13 +32,11 @@ def check_replicas(*holders: Any, group: ProcessGroup | None = None, buffers: bo
     they keep), or mappings of names to tensors. Of tensors that are sharded each rank has its
     own part: name the `group` of ranks that hold the same ones; else it is all of them.
 
-    A collective call: all ranks of the group make it, with tensors of the same names. Costs one
-    read of the tensors, 32 bytes a rank where all agree, and 16 bytes a tensor and rank where they
-    do not; on a device it waits for that. Every rank raises the same error, which names the
-    tensors, and the ranks that hold others than most do. Of a DTensor the local part is meant.
-    Raises UsageError where there is no process group,
-    or ranks hold tensors of other names, dtypes or shapes; UnsupportedTensorError as `fingerprint`
-    does.
+    A collective call: all ranks of the group make it. Costs one read of the tensors, 32 bytes a
+    rank where all agree, and 16 bytes a tensor and rank where they do not; on a device it waits for
+    that. Every rank raises, and names the tensors, and the ranks that hold others than most do. Of
+    a DTensor the local part is meant. Raises UsageError where there is no process group, no tensor,
+    or a rank could not take part; that one raises what kept it, as UnsupportedTensorError.
     """
     import torch.distributed as dist
 
@@ -47,34 +45,46 @@ def check_replicas(*holders: Any, group: ProcessGroup | None = None, buffers: bo
             "there is no process group whose ranks could hold replicas; call "
             "torch.distributed.init_process_group() first"
         )
-    named = dict(_named(holders, buffers=buffers))
-    names = sorted(named)
-    digests = b"".join(engine.tensor_digests([named[name] for name in names]))
-    kinds = "\n".join(f"{n}\t{named[n].dtype}\t{tuple(named[n].shape)}" for n in names)
-    whole = b"".join(
-        hashlib.blake2b(d, digest_size=_DIGEST).digest() for d in (kinds.encode(), digests)
-    )
     ranks = dist.get_process_group_ranks(group or dist.group.WORLD)
-    found = _gathered(whole, group, len(ranks))
+    try:
+        named = _all(holders, buffers=buffers)
+        names = sorted(named)
+        kinds = [_hashed(f"{n}\t{named[n].dtype}\t{tuple(named[n].shape)}") for n in names]
+        digests = engine.tensor_digests([named[name] for name in names])
+    except Exception:
+        # The others must not wait for this one.
+        _gathered(bytes(2 * _DIGEST), group, len(ranks))
+        raise
+    found = _gathered(_hashed(b"".join(kinds)) + _hashed(b"".join(digests)), group, len(ranks))
+    failed = [at for at, row in enumerate(found) if row == bytes(2 * _DIGEST)]
+    if failed:
+        raise UsageError(f"{_of(ranks, failed, 'could')} not take part; look at the error there")
     if len({row[:_DIGEST] for row in found}) > 1:
-        other = _outliers([row[:_DIGEST] for row in found])
-        raise UsageError(
-            f"{_of(ranks, other)} tensors of other names, dtypes or shapes than the other ranks; "
-            "replicas have the same ones. Name the group of ranks that do: group=..."
-        )
+        raise _others(names, kinds, ranks, group, [row[:_DIGEST] for row in found])
+    if not names:
+        raise UsageError("there is nothing to compare: no rank holds a tensor in what was given")
     if len(set(found)) > 1:
-        raise _drift(names, ranks, _gathered(digests, group, len(ranks)))
+        raise _drift(names, ranks, _gathered(b"".join(digests), group, len(ranks)))
     return len(names)
 
 
-def _named(holders: Sequence[Any], *, buffers: bool) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor by a name that no other has."""
+def _hashed(value: str | bytes) -> bytes:
+    data = value.encode() if isinstance(value, str) else value
+    return hashlib.blake2b(data, digest_size=_DIGEST).digest()
+
+
+def _all(holders: Sequence[Any], *, buffers: bool) -> dict[str, torch.Tensor]:
+    """Every tensor by its name. Raises UsageError where two have one."""
+    found: dict[str, torch.Tensor] = {}
     for at, holder in enumerate(holders):
         prefix = f"{at}." if len(holders) > 1 else ""
         for name, tensor in _tensors(holder, buffers=buffers):
+            if prefix + name in found:
+                raise UsageError(f"two tensors are called {prefix + name}; name them apart")
             # Of a DTensor a rank holds a part.
             local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-            yield prefix + name, local.detach()
+            found[prefix + name] = local.detach()
+    return found
 
 
 def _tensors(holder: Any, *, buffers: bool) -> Iterator[tuple[str, torch.Tensor]]:
@@ -87,16 +97,59 @@ def _tensors(holder: Any, *, buffers: bool) -> Iterator[tuple[str, torch.Tensor]
     elif isinstance(holder, torch.optim.Optimizer):
         parameters = [p for group in holder.param_groups for p in group["params"]]
         for at, parameter in enumerate(parameters):
-            for key, value in holder.state.get(parameter, {}).items():
-                if isinstance(value, torch.Tensor):
-                    yield f"state.{at}.{key}", value
+            yield from _nested(holder.state.get(parameter, {}), f"state.{at}")
+        for at, group in enumerate(holder.param_groups):
+            told = {key: value for key, value in group.items() if key != "params"}
+            yield from _nested(told, f"group.{at}")
     elif isinstance(holder, Mapping):
-        yield from ((str(name), t) for name, t in holder.items() if isinstance(t, torch.Tensor))
+        yield from _nested(holder, "")
     else:
         raise UsageError(
             f"{type(holder).__name__} holds no tensors that have names; give a module, an "
             "optimizer, or a mapping of names to tensors"
         )
+
+
+def _nested(value: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors in mappings, lists and tuples, with dotted names."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    elif isinstance(value, Mapping | list | tuple):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, item in items:
+            yield from _nested(item, f"{name}.{key}" if name else str(key))
+
+
+def _others(
+    names: Sequence[str],
+    kinds: Sequence[bytes],
+    ranks: Sequence[int],
+    group: ProcessGroup | None,
+    each: Sequence[bytes],
+) -> ReplicaDriftError:
+    """Ranks that hold tensors of other names, dtypes or shapes; of which, as far as known here."""
+    counts = [
+        int.from_bytes(row, "little")
+        for row in _gathered(len(kinds).to_bytes(8, "little"), group, len(ranks))
+    ]
+    padded = b"".join(kinds).ljust(max(counts) * _DIGEST, b"\0")
+    rows = _gathered(padded, group, len(ranks))
+    held = [{row[at : at + _DIGEST] for at in range(0, len(row), _DIGEST)} for row in rows]
+    own = [
+        name for name, kind in zip(names, kinds, strict=True) if any(kind not in h for h in held)
+    ]
+    shown = ", ".join(own[:_SHOWN]) + (f" and {len(own) - _SHOWN:,} more" if own[_SHOWN:] else "")
+    outliers = _outliers(each)
+    said = f" (this one alone, or not all: {shown})" if own else ""
+    return ReplicaDriftError(
+        f"{_of(ranks, outliers, 'hold')} tensors of other names, dtypes or shapes than most of "
+        f"the {len(ranks)} ranks{said}. Replicas have the same ones; of sharded tensors name the "
+        "group of ranks that do: group=...",
+        tensors=tuple(own),
+        ranks=tuple(ranks[at] for at in outliers),
+    )
 
 
 def _gathered(mine: bytes, group: ProcessGroup | None, ranks: int) -> list[bytes]:
@@ -132,7 +185,7 @@ def _drift(names: Sequence[str], ranks: Sequence[int], found: Sequence[bytes]) -
     more = f" and {len(differing) - _SHOWN:,} more" if len(differing) > _SHOWN else ""
     return ReplicaDriftError(
         f"{len(differing):,} of {len(names):,} tensors are not the same on all {len(ranks)} ranks: "
-        f"{_of(ranks, sorted(others))} another {shown}{more}. Save no checkpoint of them; "
+        f"{_of(ranks, sorted(others), 'hold')} another {shown}{more}. Save no checkpoint of them; "
         "`repro-audit run` of a short run tells where ranks part",
         tensors=tuple(differing),
         ranks=tuple(ranks[at] for at in sorted(others)),
@@ -146,7 +199,9 @@ def _outliers(each: Sequence[bytes]) -> list[int]:
     return [at for at, value in enumerate(each) if value != right]
 
 
-def _of(ranks: Sequence[int], others: Sequence[int]) -> str:
+def _of(ranks: Sequence[int], others: Sequence[int], verb: str) -> str:
     shown = ", ".join(str(ranks[at]) for at in others[:_SHOWN])
     more = f" and {len(others) - _SHOWN:,} more" if len(others) > _SHOWN else ""
-    return f"rank {shown} holds" if len(others) == 1 else f"ranks {shown}{more} hold"
+    if len(others) == 1:
+        return f"rank {shown} {verb}{'s' if verb == 'hold' else ''}"
+    return f"ranks {shown}{more} {verb}"
