@@ -238,7 +238,7 @@ def test_one_that_varies_later_is_inconclusive_too(resumed, tmp_path: Path) -> N
         ((), "say where to end the first part: --at STEP, or --first ARGUMENTS"),
         (("--at", "9"), "resumable.py makes 9 steps: --at must be less"),
         (("--at", "5", "--steps", "5"), "--steps 7 at least"),
-        (("--at", "5"), "--again '--resume last.pt'"),
+        (("--at", "5"), "resume resumable.py --at 5 --again '--resume last.pt'"),
         (("--at", "5", "--again", "--lazy"), "though it was given --lazy"),
         (("--at", "2", "--", "--every", "9"), "let it save a checkpoint before --at"),
         (("--at", "5", "--again", "'"), "cannot be split into words"),
@@ -250,6 +250,21 @@ def test_bad_input_has_a_way_out(audit, tmp_path: Path, words: tuple[str, ...], 
     found = audit("resume", "resumable.py", *words)
     assert (found.code, found.stdout) == (2, "")
     assert said in found.stderr
+
+
+def test_a_cache_that_goes_with_the_directory_is_no_checkpoint(resumed, tmp_path: Path) -> None:
+    program = tmp_path / "resumable.py"
+    cached = 'Path(os.environ["XDG_CACHE_HOME"], "kernels")'
+    text = program.read_text() + f"\n{cached}.write_text('compiled')\n"
+    text = text.replace(
+        "start = 0\n", f"start = 0\n{cached}.exists() and {cached}.read_text()\n", 1
+    )
+    program.write_text(text.replace("import random\n", "import os\nimport random\n", 1))
+    code, report = resumed(
+        at=("--first", "--steps 5", *RESUME),
+    )
+    assert (code, report["resumption"]["read"]) == (0, ["last.pt"])
+    assert report["warnings"] == []
 
 
 def test_a_model_file_does_not_resume(audit, tmp_path: Path) -> None:

@@ -10,25 +10,7 @@ from typing import Any
 
 import pytest
 
-HEAD = """
-import os
-import sys
-import torch
-from torch import nn
-from torch.nn import functional as F
-
-torch.manual_seed(0)
-start = 0
-saved = torch.load("c.pt", weights_only=False) if os.path.exists("c.pt") else None
-
-
-def inputs(step, rows=8):
-    return torch.randn(rows, 4, generator=torch.Generator().manual_seed(step))
-
-
-def save(step, **state):
-    torch.save({**state, "step": step + 1}, "c.pt")
-"""
+from . import resume_programs as programs
 
 
 @dataclass(frozen=True)
@@ -47,379 +29,26 @@ class Case:
     state: dict[str, int] = field(default_factory=dict)
 
 
-CLOSURE = """
-model = nn.Linear(4, 1)
-optimizer = torch.optim.{optimizer}(model.parameters(), lr=0.01)
-if saved:
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
-    start = saved["step"]
-for step in range(start, 7):
-    def closure():
-        optimizer.zero_grad()
-        loss = model(inputs(step)).square().mean()
-        loss.backward()
-        return loss
-    optimizer.step(closure)
-    save(step, model=model.state_dict(), optimizer=optimizer.state_dict())
-"""
-CACHE = """
-model = nn.Linear(4, 4)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-data, known = [inputs(n, 2) for n in range(3)], {}
-
-
-def item(n):
-    if n not in known:
-        known[n] = data[n] * 2
-    return known[n]
-
-
-if saved:
-    model.load_state_dict(saved["model"])
-    start = saved["step"]
-for step in range(start, 9):
-    optimizer.zero_grad()
-    model(item(step % 3)).square().mean().backward()
-    optimizer.step()
-    save(step, model=model.state_dict())
-"""
-LAZY = """
-model = nn.Linear(4, 4)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-criterion = nn.MSELoss()
-criterion.register_buffer("weight", torch.ones(4))
-scale = None
-if saved:
-    state = saved["model"]
-    if "forget" in sys.argv:
-        del state["bias"]
-    model.load_state_dict(state, strict=False)
-    start = saved["step"]
-for step in range(start, 7):
-    x = inputs(step)
-    if scale is None:
-        scale = torch.ones(4) * 0.5
-    optimizer.zero_grad()
-    criterion(model(x * scale), x).backward()
-    optimizer.step()
-    save(step, model=model.state_dict())
-"""
-GAN = """
-generator, critic = nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
-both = [torch.optim.Adam(m.parameters(), lr=0.01) for m in (critic, generator)]
-if saved:
-    generator.load_state_dict(saved["generator"])
-    if "forget" not in sys.argv:
-        critic.load_state_dict(saved["critic"])
-    for optimizer, state in zip(both, saved["both"]):
-        optimizer.load_state_dict(state)
-    start = saved["step"]
-for step in range(start, 10):
-    x = inputs(step)
-    both[0].zero_grad()
-    (critic(generator(x).detach()).mean() - critic(x).mean()).backward()
-    both[0].step()
-    if step % CRITIC == CRITIC - 1:
-        both[1].zero_grad()
-        (-critic(generator(x)).mean()).backward()
-        both[1].step()
-    if step % 2 == 1:
-        states = [optimizer.state_dict() for optimizer in both]
-        save(step, generator=generator.state_dict(), critic=critic.state_dict(), both=states)
-"""
-ACCUMULATION = """
-model = nn.Linear(4, 1)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-if saved:
-    model.load_state_dict(saved["model"])
-    for parameter, grad in zip(model.parameters(), saved["grads"]):
-        parameter.grad = grad
-    start = saved["step"]
-for step in range(start, 16):
-    model(inputs(step)).square().mean().backward()
-    if step % 2 == 1:
-        optimizer.step()
-        optimizer.zero_grad()
-    if step % 3 == 2:
-        save(step, model=model.state_dict(), grads=[p.grad for p in model.parameters()])
-"""
-FUNCTIONAL = """
-weight = torch.randn(4, 1, requires_grad=True)
-optimizer = torch.optim.Adam([weight], lr=0.01)
-if saved:
-    with torch.no_grad():
-        weight.copy_(saved["weight"])
-    optimizer.load_state_dict(saved["optimizer"])
-    start = saved["step"]
-for step in range(start, 9):
-    optimizer.zero_grad()
-    (inputs(step) @ weight).square().mean().backward()
-    optimizer.step()
-    if step % 2 == 1:
-        save(step, weight=weight.detach(), optimizer=optimizer.state_dict())
-"""
-IDLE = """
-model, other = nn.Linear(4, 1), nn.Linear(4, 1)
-idle = torch.optim.SGD(other.parameters(), lr=0.1)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-if saved:
-    model.load_state_dict(saved["model"])
-    start = saved["step"]
-for step in range(start, 16):
-    optimizer.zero_grad()
-    model(inputs(step)).square().mean().backward()
-    optimizer.step()
-    save(step, model=model.state_dict())
-"""
-ROOTS = """
-def net():
-    return nn.Sequential(nn.Linear(4, 4), nn.ReLU())
-
-
-encoder, decoder = net(), nn.Sequential(nn.Linear(4, 1), nn.Identity())
-optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=0.01)
-if saved:
-    encoder.load_state_dict(saved["encoder"])
-    decoder.load_state_dict(saved["decoder"])
-    optimizer.load_state_dict(saved["optimizer"])
-    start = saved["step"]
-else:
-    decoder(torch.zeros(1, 4))
-for step in range(start, 7):
-    optimizer.zero_grad()
-    decoder(encoder(inputs(step))).square().mean().backward()
-    optimizer.step()
-    states = {"encoder": encoder.state_dict(), "decoder": decoder.state_dict()}
-    save(step, **states, optimizer=optimizer.state_dict())
-"""
-SEED = """
-from torch.utils.data import DataLoader
-
-model = nn.Linear(4, 1)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-average = model.weight.detach().clone()
-if saved:
-    model.load_state_dict(saved["model"])
-    if "forget" not in sys.argv:
-        average = saved["average"]
-    start = saved["step"]
-for epoch in range(start, 4):
-    for x in DataLoader(inputs(1, 16), batch_size=8):
-        optimizer.zero_grad()
-        (model(x).square().mean() + (model.weight - average).square().sum()).backward()
-        optimizer.step()
-        with torch.no_grad():
-            average.lerp_(model.weight, 0.1)
-    save(epoch, model=model.state_dict(), average=average)
-"""
-HIDDEN = """
-model = nn.LSTM(4, 4)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-hidden = (torch.zeros(1, 1, 4), torch.zeros(1, 1, 4))
-if saved:
-    model.load_state_dict(saved["model"])
-    if "forget" not in sys.argv:
-        hidden = saved["hidden"]
-    start = saved["step"]
-for step in range(start, 7):
-    optimizer.zero_grad()
-    out, hidden = model(inputs(step)[:, None], tuple(h.detach() for h in hidden))
-    out.square().mean().backward()
-    optimizer.step()
-    save(step, model=model.state_dict(), hidden=tuple(h.detach() for h in hidden))
-"""
-EARLY = """
-model = nn.Linear(4, 1)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-total = 9
-if saved:
-    model.load_state_dict(saved["model"])
-    start = saved["step"]
-    total = start + 1
-for step in range(start, total):
-    optimizer.zero_grad()
-    model(inputs(step)).square().mean().backward()
-    optimizer.step()
-    save(step, model=model.state_dict())
-"""
-SKIPS = """
-model = nn.Linear(4, 1)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-average = model.weight.detach().clone()
-if saved:
-    model.load_state_dict(saved["model"])
-    average, start = saved["average"], saved["step"]
-for step in range(start, 5):
-    optimizer.zero_grad()
-    model(inputs(step)).square().mean().backward()
-    optimizer.step()
-    if step > start or step == 0:
-        with torch.no_grad():
-            average.lerp_(model.weight, 0.1)
-    save(step, model=model.state_dict(), average=average)
-"""
-RANDOM_NAMES = """
-import random
-
-random.seed(0)
-model = nn.Linear(4, 1)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-average = model.weight.detach().clone()
-if saved:
-    model.load_state_dict(saved["model"])
-    if "forget" not in sys.argv:
-        average = saved["average"]
-    start = saved["step"]
-for step in range(start, 8):
-    optimizer.zero_grad()
-    (model(inputs(step)).square().mean() + (model.weight - average).square().sum()).backward()
-    optimizer.step()
-    name = f"picture-{random.randrange(1000)}"
-    with torch.no_grad():
-        average.lerp_(model.weight, 0.1)
-    save(step, model=model.state_dict(), average=average)
-"""
-OPTIONS = """
-import numpy as np
-
-model = nn.Linear(4, 1)
-optimizer = torch.optim.AdamW(model.parameters(), lr=np.float64(0.01))
-if saved:
-    model.load_state_dict(saved["model"])
-    states = {n: dict(reversed(state.items())) for n, state in saved["state"].items()}
-    groups = [{**group, "betas": list(group["betas"]), "lr": 0.01} for group in saved["groups"]]
-    optimizer.load_state_dict({"state": states, "param_groups": groups})
-    start = saved["step"]
-for step in range(start, 7):
-    optimizer.zero_grad()
-    model(inputs(step)).square().mean().backward()
-    optimizer.step()
-    kept = optimizer.state_dict()
-    save(step, model=model.state_dict(), state=kept["state"], groups=kept["param_groups"])
-"""
-AHEAD = """
-from torch.utils.data import DataLoader
-
-model = nn.Linear(4, 1)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-if saved:
-    model.load_state_dict(saved["model"])
-    start = saved["step"]
-
-
-def batches():
-    loader = iter(DataLoader(inputs(1, 64), batch_size=8))
-    ahead = next(loader)
-    for number in range(8):
-        batch, ahead = ahead, next(loader, None)
-        if number >= start:
-            yield number, batch
-
-
-for step, x in batches():
-    optimizer.zero_grad()
-    model(x).square().mean().backward()
-    optimizer.step()
-    save(step, model=model.state_dict())
-"""
-TABLE = """
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.last = nn.Linear(4, 1)
-        self.table = None
-
-    def forward(self, x):
-        rows = len(x)
-        if self.table is None or len(self.table) < rows:
-            self.table = torch.arange(float(rows)).div(10)
-        return self.last(x + self.table[:rows, None])
-
-
-model = Net()
-optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-if saved:
-    model.load_state_dict(saved["model"])
-    start = saved["step"]
-for step in range(start, 8):
-    optimizer.zero_grad()
-    model(inputs(step, [5, 9, 6, 7, 5, 6, 7, 8][step])).square().mean().backward()
-    optimizer.step()
-    save(step, model=model.state_dict())
-"""
-TURNS = """
-models = nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 1))
-both = torch.optim.Adam(models[0].parameters()), torch.optim.SGD(models[1].parameters(), 0.1, 0.9)
-if saved:
-    for one, state in zip((*models, *both), saved["states"]):
-        one.load_state_dict(state)
-    start = saved["step"]
-for step in range(start, 10):
-    optimizer = both[(step + 1) % 2]
-    optimizer.zero_grad()
-    models[(step + 1) % 2](inputs(step)).square().mean().backward()
-    optimizer.step()
-    save(step, states=[one.state_dict() for one in (*models, *both)])
-"""
-WARM = """
-model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1))
-optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
-warmup = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.0 if step < 5 else 1.0)
-if saved:
-    for one, state in zip((model, optimizer, warmup), saved["states"]):
-        one.load_state_dict(state)
-    torch.set_rng_state(saved["generator"])
-    start = saved["step"]
-for step in range(start, 9):
-    optimizer.zero_grad()
-    model(inputs(0)).square().mean().backward()
-    optimizer.step()
-    warmup.step()
-    if step % 2 == 1:
-        states = [one.state_dict() for one in (model, optimizer, warmup)]
-        save(step, states=states, generator=torch.get_rng_state())
-"""
-OWN = """
-model = nn.Linear(4, 1)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-noise = torch.Generator().manual_seed(3)
-if saved:
-    model.load_state_dict(saved["model"])
-    start = saved["step"]
-for step in range(start, 7):
-    optimizer.zero_grad()
-    x = inputs(step)
-    model(x + torch.randn(8, 4, generator=noise)).square().mean().backward()
-    optimizer.step()
-    save(step, model=model.state_dict())
-"""
-SOCKET = """
-import socket
-
-socket.socket(socket.AF_UNIX).bind(f"s{os.getpid()}")
-""" + EARLY.replace("total = start + 1", "pass")
-
 FORGET = ("--", "forget")
 CASES = (
-    Case("a closure", CLOSURE.format(optimizer="Adam")),
-    Case("lbfgs", CLOSURE.format(optimizer="LBFGS")),
-    Case("a cache that fills later", CACHE, at=5, more=True),
-    Case("a table that grows", TABLE, at=5, more=True),
-    Case("what is made at first use", LAZY, more=True),
+    Case("a closure", programs.CLOSURE.format(optimizer="Adam")),
+    Case("lbfgs", programs.CLOSURE.format(optimizer="LBFGS")),
+    Case("a cache that fills later", programs.CACHE, at=5, more=True),
+    Case("a table that grows", programs.TABLE, at=5, more=True),
+    Case("what is made at first use", programs.LAZY, more=True),
     Case(
         "a weight beside what is made at first use",
-        LAZY,
+        programs.LAZY,
         words=FORGET,
         verdict="divergent",
         op="param:bias",
         said="1 of 3 weights are not the straight run's: Linear.bias",
         more=True,
     ),
-    Case("a gan", GAN.replace("CRITIC", "1"), at=5, step=4),
+    Case("a gan", programs.GAN.replace("CRITIC", "1"), at=5, step=4),
     Case(
         "the larger of two models",
-        GAN.replace("CRITIC", "1"),
+        programs.GAN.replace("CRITIC", "1"),
         at=5,
         step=4,
         words=FORGET,
@@ -429,15 +58,15 @@ CASES = (
         said="3 of 6 weights are not the straight run's",
         state={"weights": 3},
     ),
-    Case("saved between a critic's steps", GAN.replace("CRITIC", "3"), at=2),
-    Case("saved within an accumulation", ACCUMULATION, at=5),
-    Case("no module, and an older checkpoint", FUNCTIONAL, at=5, step=4),
-    Case("an optimizer that never steps", IDLE, at=13, step=13),
-    Case("roots in another order", ROOTS),
-    Case("a loader's seed of which nothing comes", SEED, at=5, step=4),
+    Case("saved between a critic's steps", programs.GAN.replace("CRITIC", "3"), at=2),
+    Case("saved within an accumulation", programs.ACCUMULATION, at=5),
+    Case("no module, and an older checkpoint", programs.FUNCTIONAL, at=5, step=4),
+    Case("an optimizer that never steps", programs.IDLE, at=13, step=13),
+    Case("roots in another order", programs.ROOTS),
+    Case("a loader's seed of which nothing comes", programs.SEED, at=5, step=4),
     Case(
         "an average beside a loader's seed",
-        SEED,
+        programs.SEED,
         at=5,
         step=4,
         words=FORGET,
@@ -445,10 +74,10 @@ CASES = (
         op="aten.sub.Tensor",
         said="the straight run has there what aten.lerp_.Scalar gave",
     ),
-    Case("a hidden state", HIDDEN),
+    Case("a hidden state", programs.HIDDEN),
     Case(
         "a hidden state that is forgotten",
-        HIDDEN,
+        programs.HIDDEN,
         words=FORGET,
         verdict="divergent",
         op="inputs:LSTM",
@@ -456,40 +85,44 @@ CASES = (
     ),
     Case(
         "it ends early",
-        EARLY,
+        programs.EARLY,
         words=("--steps", "8"),
         verdict="divergent",
         said="it goes on to step 5, the straight run to step 8",
     ),
-    Case("its first update is left out", SKIPS, verdict="divergent", op="aten.lerp_.Scalar"),
-    Case("a generator that nothing depends on", RANDOM_NAMES, at=5, state={"generator": 1}),
+    Case(
+        "its first update is left out", programs.SKIPS, verdict="divergent", op="aten.lerp_.Scalar"
+    ),
+    Case(
+        "a generator that nothing depends on", programs.RANDOM_NAMES, at=5, state={"generator": 1}
+    ),
     Case(
         "an average beside such a generator",
-        RANDOM_NAMES,
+        programs.RANDOM_NAMES,
         at=5,
         words=FORGET,
         verdict="divergent",
         op="aten.sub.Tensor",
         said="the straight run has there what aten.lerp_.Scalar gave",
     ),
-    Case("options of other types", OPTIONS),
-    Case("batches are skipped, and one is fetched ahead", AHEAD, at=5),
-    Case("two models in turns", TURNS),
-    Case("weights that do not change yet", WARM, at=3, step=2),
+    Case("options of other types", programs.OPTIONS),
+    Case("batches are skipped, and one is fetched ahead", programs.AHEAD, at=5),
+    Case("two models in turns", programs.TURNS),
+    Case("weights that do not change yet", programs.WARM, at=3, step=2),
     Case(
         "a generator of its own",
-        OWN,
+        programs.OWN,
         verdict="divergent",
         op="aten.randn.generator",
         said="it draws from a generator of the program's own, in another state",
     ),
-    Case("a socket is left", SOCKET),
+    Case("a socket is left", programs.SOCKET),
 )
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_program(audit, tmp_path: Path, case: Case) -> None:
-    (tmp_path / "train.py").write_text(HEAD + textwrap.dedent(case.program))
+    (tmp_path / "train.py").write_text(programs.HEAD + textwrap.dedent(case.program))
     found = audit("resume", "train.py", "--at", str(case.at), "--format", "json", *case.words)
     assert found.stdout, found.stderr
     report: dict[str, Any] = json.loads(found.stdout)

@@ -13,7 +13,7 @@ from repro_audit.audit.explain import explain, explain_confirmation
 from repro_audit.audit.ledger import drawn_apart
 from repro_audit.audit.reproducing import reproduce
 from repro_audit.audit.request import AuditRequest, InterruptedAuditError, Progress
-from repro_audit.audit.session import Finished, Session, came_apart, no_events
+from repro_audit.audit.session import Finished, Session, came_apart, no_events, told_of
 from repro_audit.audit.source import with_source
 from repro_audit.audit.unobserved import cut_short, unseen_in, warnings_of
 from repro_audit.audit.zoom import Closer, zoom
@@ -166,7 +166,7 @@ def _audit(session: Session, found: list[Audit]) -> Audit:
         audit = replace(audit, self_check=selfcheck.check(session, whole, end_state))
     return replace(
         audit,
-        runs=_with_steps(runs),
+        runs=told_of(*runs),
         passes=session.passes,
         warnings=(*warnings, *session.notes),
     )
@@ -289,7 +289,7 @@ def _inconclusive(
         mode=request.mode,
         verdict="inconclusive",
         engine=engine.name(),
-        runs=_with_steps(runs),
+        runs=told_of(*runs),
         events=_NOTHING,
         observed=Observed(len(runs), 0, 0, 0),
         warnings=tuple(warnings),
@@ -306,10 +306,3 @@ def _printed_identical(runs: Sequence[Finished]) -> bool | None:
 
 def _manifests(runs: Sequence[Finished]) -> dict[str, Mapping[str, Any]]:
     return {run.info.name: run.info.manifest for run in runs}
-
-
-def _with_steps(runs: Sequence[Finished]) -> tuple[Any, ...]:
-    """What reports need of the runs, with the steps that each made, in whichever process."""
-    return tuple(
-        replace(run.info, manifest={**run.info.manifest, "steps": run.trace.steps}) for run in runs
-    )

@@ -17,7 +17,7 @@ from repro_audit.audit.loop import check_device
 from repro_audit.audit.matrix_answers import Comparisons, Sample
 from repro_audit.audit.recording import BUDGET, SAMPLES
 from repro_audit.audit.request import AuditRequest, Progress
-from repro_audit.audit.session import Finished, Session, no_events
+from repro_audit.audit.session import Finished, Session, no_events, told_of
 from repro_audit.audit.unobserved import unseen_in, warnings_of
 from repro_audit.errors import (
     InconclusiveError,
@@ -33,7 +33,6 @@ from repro_audit.model import (
     Given,
     Matrix,
     Observed,
-    RunInfo,
     Verdict,
     Warn,
 )
@@ -127,7 +126,7 @@ class _Laboratory:
             mode=session.request.mode,
             verdict=verdict,
             engine=engine.name(),
-            runs=tuple(_with_steps(run) for sample in self._samples for run in sample.runs),
+            runs=told_of(*(run for sample in self._samples for run in sample.runs)),
             events=_total(cells),
             observed=_observed(cells, self._samples),
             origin=None if first is None else first.origin,
@@ -357,7 +356,3 @@ def _observed(cells: tuple[Cell, ...], samples: list[Sample]) -> Observed:
         differing_pairs=sum(cell.outcome != "identical" for cell in compared),
         pairs=len(compared),
     )
-
-
-def _with_steps(run: Finished) -> RunInfo:
-    return replace(run.info, manifest={**run.info.manifest, "steps": run.trace.steps})

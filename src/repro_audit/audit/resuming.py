@@ -12,7 +12,7 @@ from repro_audit import engine
 from repro_audit.audit import directories
 from repro_audit.audit.repeating import Both, look_closer
 from repro_audit.audit.request import AuditRequest, Progress
-from repro_audit.audit.session import Finished, Session, no_events
+from repro_audit.audit.session import Finished, Session, no_events, told_of
 from repro_audit.audit.source import with_source
 from repro_audit.audit.unobserved import unseen_in, warnings_of
 from repro_audit.diagnose import manifests
@@ -113,7 +113,7 @@ def _audit(request: ResumeRequest, session: Session, turns: Turns) -> Audit:
         mode=program.mode,
         verdict="inconclusive",
         engine=engine.name(),
-        runs=_told_of(straight),
+        runs=told_of(straight),
         events=_NOTHING,
         observed=Observed(1, 0, 0, 0),
         unseen=unseen_in(straight.trace),
@@ -140,7 +140,7 @@ def _audit(request: ResumeRequest, session: Session, turns: Turns) -> Audit:
     if ended < (request.at or 1):
         raise _ended_early(request, interrupted)
     warnings = [*_stale(interrupted), *warnings_of([straight], printed_identical=None)]
-    audit = replace(audit, runs=_told_of(straight, interrupted), warnings=tuple(warnings))
+    audit = replace(audit, runs=told_of(straight, interrupted), warnings=tuple(warnings))
     # The end of a run is no part of a step; a step that a forward ends may not have ended.
     last = ended if request.at is not None else ended - 1
     found, counts, _ = compare(straight.trace.until(last), interrupted.trace.until(last))
@@ -168,19 +168,19 @@ def _audit(request: ResumeRequest, session: Session, turns: Turns) -> Audit:
         steps=None if program.steps is None else max(program.steps - ended, 1),
         **_with(program, request.again),
     )
-    audit = replace(audit, runs=_told_of(straight, interrupted, resumed))
-    read = _read(resumed, turns.directory)
-    warnings += _outside(read, turns.directory)
+    audit = replace(audit, runs=told_of(straight, interrupted, resumed))
+    read = _read(resumed, turns)
+    warnings += _outside(read)
     audit = replace(audit, warnings=tuple(warnings))
     if not resumed.trace.steps:
         reason = "the resumed run made no step: it seems to have found its work done"
         return replace(audit, reason=reason, passes=session.passes)
     found_at = goes_on_at(straight.trace, resumed.trace, ended)
     whole = program.steps is not None or resumed.trace.steps >= straight.trace.steps
-    if found_at.anew and ended and whole and not read:
+    if found_at.anew and whole and not read:
         raise _anew(request, left)
     # Where it begins as at the beginning, it went on without the weights.
-    step = ended if found_at.anew or not found_at.step else found_at.step
+    step = found_at.step or ended
     runs = _parted(program, straight, interrupted, resumed, step, read)
     return _answer(request, session, turns, runs, audit)
 
@@ -188,12 +188,6 @@ def _audit(request: ResumeRequest, session: Session, turns: Turns) -> Audit:
 def _with(program: AuditRequest, words: tuple[str, ...]) -> dict[str, Any]:
     target = program.target
     return {"target": replace(target, args=(*target.args, *words))}
-
-
-def _told_of(*runs: Finished) -> tuple[Any, ...]:
-    return tuple(
-        replace(run.info, manifest={**run.info.manifest, "steps": run.trace.steps}) for run in runs
-    )
 
 
 def _first_known(trace: Trace, what: str) -> list[Any]:
@@ -210,7 +204,7 @@ def _ended_early(request: ResumeRequest, interrupted: Finished) -> UsageError:
     return UsageError(f"{said}; let it make some that can be resumed")
 
 
-def _outside(read: tuple[str, ...], directory: Path) -> Iterator[Warn]:
+def _outside(read: tuple[str, ...]) -> Iterator[Warn]:
     for path in read:
         if Path(path).is_absolute():
             yield Warn(
@@ -230,15 +224,18 @@ def _stale(interrupted: Finished) -> Iterator[Warn]:
         )
 
 
-def _read(resumed: Finished, directory: Path) -> tuple[str, ...]:
-    """What the resumed run read of what the first part had written, below its directory or not."""
+def _read(resumed: Finished, turns: Turns) -> tuple[str, ...]:
+    """What the resumed run read of what the first part had written, below its directory or not.
+
+    What lies in the caches that go with the directory is no checkpoint.
+    """
     found = []
-    for text in resumed.trace.stale_reads:
-        path = Path(text)
-        if path.suffix != ".pyc":
-            inside = path.is_relative_to(directory)
-            found.append(str(path.relative_to(directory) if inside else path))
-    return tuple(dict.fromkeys(found))
+    for path in map(Path, resumed.trace.stale_reads):
+        if path.is_relative_to(turns.directory):
+            found.append(path.relative_to(turns.directory))
+        elif not path.is_relative_to(turns.place):
+            found.append(path)
+    return tuple(dict.fromkeys(str(path) for path in found if path.suffix != ".pyc"))
 
 
 def _left(directory: Path, since: float) -> list[str]:
@@ -261,9 +258,10 @@ def _anew(request: ResumeRequest, left: list[str]) -> UsageError:
     some = ", ".join(left[:_LEFT]) + (f" and {len(left) - _LEFT} more" if left[_LEFT:] else "")
     if request.again:
         return UsageError(f"{said} ({some}), though it was given {' '.join(request.again)}")
+    at = f"--at {request.at}" if request.at is not None else f"--first '{' '.join(request.first)}'"
     return UsageError(
         f"{said} ({some}). Tell it to resume, by its own option, for example\n\n"
-        f"  repro-audit resume {request.program.target.label} --again '--resume {left[0]}'"
+        f"  repro-audit resume {request.program.target.label} {at} --again '--resume {left[0]}'"
     )
 
 

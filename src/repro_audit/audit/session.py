@@ -327,6 +327,13 @@ class Session:
             raise error
 
 
+def told_of(*runs: Finished) -> tuple[RunInfo, ...]:
+    """What reports need of the runs, with the steps that each made, in whichever process."""
+    return tuple(
+        replace(run.info, manifest={**run.info.manifest, "steps": run.trace.steps}) for run in runs
+    )
+
+
 def came_apart(trace: Trace) -> bool:
     """True for the trace of a run that ended where it came apart from another in lock-step."""
     return trace.closing.get("outcome") == "apart"

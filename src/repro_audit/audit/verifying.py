@@ -10,7 +10,7 @@ from repro_audit.audit import directories
 from repro_audit.audit.comparing import compared
 from repro_audit.audit.recording import SAMPLES
 from repro_audit.audit.request import AuditRequest, Progress
-from repro_audit.audit.session import Finished, Session, no_events
+from repro_audit.audit.session import Finished, Session, no_events, told_of
 from repro_audit.audit.unobserved import warnings_of
 from repro_audit.diagnose.own import own_errors
 from repro_audit.errors import InconclusiveError, UsageError
@@ -103,7 +103,7 @@ def verify(request: VerifyRequest, progress: Progress) -> Audit:
 def _compared(request: VerifyRequest, recorded: Trace, run: Finished) -> Audit:
     name = request.recording.name
     there = RunInfo(name, str(request.recording), {**recorded.manifest, "steps": recorded.steps})
-    here = replace(run.info, manifest={**run.info.manifest, "steps": run.trace.steps})
+    (here,) = told_of(run)
     audit = compared((there, here), (recorded, run.trace), request.tolerance)
     return replace(audit, command="verify")
 

@@ -146,8 +146,8 @@ def _kept(optimizer: Any, mode: OpMode) -> dict[str, Any]:
     state = vars(optimizer).get("state")
     if not isinstance(state, Mapping):
         return {}
-    places = {id(tensor): at for at, (tensor, _) in enumerate(parameters_of(optimizer, mode))}
     named = {id(tensor): owner for tensor, owner in parameters_of(optimizer, mode)}
+    places = {key: at for at, key in enumerate(named)}
     found = {
         ".".join(filter(None, named.get(id(key), ("", f"entry{at}")))): (
             places.get(id(key), len(places)),

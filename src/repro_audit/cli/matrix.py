@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from repro_audit.cli import output as out
-from repro_audit.cli.program import ProgramCommand, level_option, program_options, request_of
-from repro_audit.cli.progress import progress
+from repro_audit.cli.program import (
+    ProgramCommand,
+    input_option,
+    level_option,
+    program_options,
+    request_of,
+)
 from repro_audit.errors import UsageError
 
 
@@ -28,6 +34,7 @@ hash-seed; of model files and classes also batch, dtype, compile.
 """,
 )
 @program_options
+@input_option
 @level_option
 @click.option(
     "--vary",
@@ -81,8 +88,5 @@ def matrix(
 
     asked = MatrixRequest(request, vary, grid=grid, repeats=repeats, jobs=jobs)
     out.ensure_report(format_, output, force=force)
-    silent = quiet or (format_ == "json" and output is None)
-    with progress(quiet=silent) as shown:
-        audit = run_matrix(asked, shown)
-    out.finish(audit, format_, output, quiet=quiet)
-    return out.exit_code(audit, exit_zero=exit_zero)
+    asking = partial(run_matrix, asked)
+    return out.answer(asking, format_, output, quiet=quiet, exit_zero=exit_zero)

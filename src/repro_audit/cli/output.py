@@ -15,6 +15,7 @@ from urllib.parse import quote
 import click
 
 from repro_audit.cli.audits import REPORT
+from repro_audit.cli.progress import progress
 from repro_audit.errors import (
     EXIT_DIVERGENT,
     EXIT_IDENTICAL,
@@ -26,6 +27,8 @@ from repro_audit.model import Audit, Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from repro_audit.audit import Progress
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -273,6 +276,31 @@ def say(text: str) -> None:
     except BrokenPipeError:
         # What is still buffered would raise again when Python exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def answer(
+    ask: Callable[[Progress], Audit],
+    format_: str,
+    path: Path | None,
+    *,
+    quiet: bool,
+    exit_zero: bool,
+) -> int:
+    """Ask for an audit, show how far it is, hand its report out; the exit code.
+
+    Of one that is interrupted what it had found is handed out before its error is raised.
+    """
+    from repro_audit.audit import InterruptedAuditError
+
+    silent = quiet or (format_ == "json" and path is None)
+    try:
+        with progress(quiet=silent) as shown:
+            audit = ask(shown)
+    except InterruptedAuditError as error:
+        finish(error.audit, format_, path, quiet=quiet)
+        raise
+    finish(audit, format_, path, quiet=quiet)
+    return exit_code(audit, exit_zero=exit_zero)
 
 
 def finish(audit: Audit, format_: str, path: Path | None, *, quiet: bool = False) -> None:

@@ -118,6 +118,13 @@ timeout_option = click.option(
 )
 
 
+input_option = click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="SPEC",
+    help="An input of FILE.py:CLASS, such as 'float32[8,3,32,32]'; repeatable.",
+)
 level_option = click.option(
     "--level",
     type=click.Choice(["ops", "modules"]),
@@ -133,13 +140,6 @@ def program_options(command: _F) -> _F:
     decorators = (
         click.argument("target", required=False),
         click.option("-m", "module", metavar="MODULE", help="Run a module, as `python -m` does."),
-        click.option(
-            "--input",
-            "inputs",
-            multiple=True,
-            metavar="SPEC",
-            help="An input of FILE.py:CLASS, such as 'float32[8,3,32,32]'; repeatable.",
-        ),
         click.option("--steps", type=click.IntRange(1), metavar="N", help="End it after N steps."),
         timeout_option,
         click.option(
@@ -179,7 +179,7 @@ def request_of(
     *,
     target: str | None,
     module: str | None,
-    inputs: tuple[str, ...],
+    inputs: tuple[str, ...] = (),
     deterministic: bool,
     as_is: bool,
     **settings: Any,

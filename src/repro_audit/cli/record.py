@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repro_audit.cli.output import ensure_writable, say
-from repro_audit.cli.program import ProgramCommand, level_option, program_options, request_of
+from repro_audit.cli.program import (
+    ProgramCommand,
+    input_option,
+    level_option,
+    program_options,
+    request_of,
+)
 from repro_audit.cli.progress import progress
 from repro_audit.errors import UsageError
 
@@ -39,6 +45,7 @@ Example:
 """,
 )
 @program_options
+@input_option
 @level_option
 @click.option(
     "-o",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import click
 
 from repro_audit.cli import output as out
 from repro_audit.cli.program import ProgramCommand, program_options, request_of
-from repro_audit.cli.progress import progress
 from repro_audit.errors import UsageError
 
 
@@ -78,8 +78,5 @@ def resume(
     request = request_of(devices=devices, **settings)
     from repro_audit.audit import ResumeRequest, run_resume
 
-    silent = quiet or (format_ == "json" and output is None)
-    with progress(quiet=silent) as shown:
-        audit = run_resume(ResumeRequest(request, at, first, again), shown)
-    out.finish(audit, format_, output, quiet=quiet)
-    return out.exit_code(audit, exit_zero=exit_zero)
+    asking = partial(run_resume, ResumeRequest(request, at, first, again))
+    return out.answer(asking, format_, output, quiet=quiet, exit_zero=exit_zero)

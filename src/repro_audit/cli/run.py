@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,13 @@ import click
 
 from repro_audit.cli import output as out
 from repro_audit.cli.bisect import skipping
-from repro_audit.cli.program import ProgramCommand, level_option, program_options, request_of
-from repro_audit.cli.progress import progress
+from repro_audit.cli.program import (
+    ProgramCommand,
+    input_option,
+    level_option,
+    program_options,
+    request_of,
+)
 from repro_audit.errors import EXIT_DIVERGENT, EXIT_IDENTICAL, EXIT_SKIP, UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +35,7 @@ Examples:
 """,
 )
 @program_options
+@input_option
 @level_option
 @click.option(
     "--runs",
@@ -101,14 +108,7 @@ def _run(
     if request.runs == 1 and not request.between_devices:
         raise UsageError("one run compares with nothing: --runs 2 at least, or several devices")
     out.ensure_report(format_, output, force=force)
-    from repro_audit.audit import InterruptedAuditError, run_audit
+    from repro_audit.audit import run_audit
 
-    silent = quiet or (format_ == "json" and output is None)
-    try:
-        with progress(quiet=silent) as shown:
-            audit = run_audit(request, shown)
-    except InterruptedAuditError as error:
-        out.finish(error.audit, format_, output, quiet=quiet)
-        raise
-    out.finish(audit, format_, output, quiet=quiet)
-    return out.exit_code(audit, exit_zero=exit_zero)
+    asked = partial(run_audit, request)
+    return out.answer(asked, format_, output, quiet=quiet, exit_zero=exit_zero)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
 
 from repro_audit.cli import output as out
 from repro_audit.cli.program import devices, timeout_option
-from repro_audit.cli.progress import progress
 from repro_audit.cli.tolerance import tolerance_of, tolerance_options
 from repro_audit.errors import UsageError
 
@@ -84,8 +84,5 @@ def verify(
         timeout=timeout,
         isolate=isolate,
     )
-    silent = quiet or (format_ == "json" and output is None)
-    with progress(quiet=silent) as shown:
-        audit = verified(request, shown)
-    out.finish(audit, format_, output, quiet=quiet)
-    return out.exit_code(audit, exit_zero=exit_zero)
+    asking = partial(verified, request)
+    return out.answer(asking, format_, output, quiet=quiet, exit_zero=exit_zero)

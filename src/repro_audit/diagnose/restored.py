@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from repro_audit.diagnose.align import Pairs, column
-from repro_audit.diagnose.trainers import Trainer, trainers
+from repro_audit.diagnose.trainers import Trainer, trainers, weight_name
 from repro_audit.model import Output, Restored
 from repro_audit.model.codes import (
     DATA,
@@ -63,7 +63,7 @@ def restored(straight: Trace, resumed: Trace, pairs: Pairs, step: int) -> tuple[
         backward = trainer.backward.get(step, len(straight))
         own = trainer.mask[pairs.mine] & (steps == step)
         entering = own & (pairs.mine < backward) & (kinds == KIND_PARAM) & (phases == WEIGHTS)
-        _add(weights, straight, resumed, pairs.where(entering), _parameter, place)
+        _add(weights, straight, resumed, pairs.where(entering), weight_name, place)
         came_in = pairs.where(own & (kinds == KIND_BATCH)).where(
             np.array(
                 [_from_outside(straight, i) for i, _ in pairs.where(own & (kinds == KIND_BATCH))],
@@ -107,11 +107,6 @@ def _add(
         if mine is not None and other is not None:
             name = place + named(straight, i)
             items.add(name, name if mine != other else None)
-
-
-def _parameter(trace: Trace, i: int) -> str:
-    module, op = trace.site_name(i)
-    return ".".join(filter(None, (module, op.removeprefix("param:"))))
 
 
 def _batch(trace: Trace, i: int) -> str:

@@ -59,9 +59,12 @@ def goes_on_at(straight: Trace, resumed: Trace, ended: int) -> GoesOn:
     steps = sorted({step for step, number in places if places[step, number] == best})
     if len(steps) > 1:
         states = [(mine[process], other[process].states(0)) for process in both]
+        kept, begins_with = _kept(straight), _kept(resumed).get(0, {})
         alike = {
             step: (
-                _kept_alike(straight, resumed, step),
+                sum(kept[step].get(name) == value for name, value in begins_with.items())
+                if step in kept
+                else 0,
                 sum(
                     trainer.states(step).get(name) == state
                     for trainer, begins in states
@@ -89,18 +92,13 @@ def _as_at_first(first: Pass, begins: Pass) -> bool:
     )
 
 
-def _kept_alike(straight: Trace, resumed: Trace, step: int) -> int:
-    """What optimizers keep, are told and leave in the resumed run's first step, as in this one."""
-    one, other = _kept(straight, step), _kept(resumed, 0)
-    return sum(one.get(name) == value for name, value in other.items())
-
-
-def _kept(trace: Trace, step: int) -> dict[tuple[str, str, str], bytes | None]:
+def _kept(trace: Trace) -> dict[int, dict[tuple[str, str, str], bytes | None]]:
+    """What optimizers keep, are told and leave in each step, as it is first seen in it."""
     kinds = column(trace.kind)
-    wanted = (column(trace.step) == step) & ((kinds == KIND_STATE) | (kinds == KIND_PARAM))
-    found: dict[tuple[str, str, str], bytes | None] = {}
-    for i in np.flatnonzero(wanted).tolist():
-        found.setdefault((trace.owner(i).process, *trace.site_name(i)), trace.signature(i))
+    found: dict[int, dict[tuple[str, str, str], bytes | None]] = {}
+    for i in np.flatnonzero((kinds == KIND_STATE) | (kinds == KIND_PARAM)).tolist():
+        name = trace.owner(i).process, *trace.site_name(i)
+        found.setdefault(trace.step[i], {}).setdefault(name, trace.signature(i))
     return found
 
 

@@ -81,6 +81,12 @@ class Trainer:
                 named[trace.site_name(i)] = signature
 
 
+def weight_name(trace: Trace, i: int) -> str:
+    """The path and name of the parameter or buffer of event `i`."""
+    module, op = trace.site_name(i)
+    return ".".join(filter(None, (module, op.removeprefix("param:"))))
+
+
 def trainers(trace: Trace) -> dict[str, Trainer]:
     """By their names, in order: the program's own process, and those that it started."""
     processes = sorted(process for process, thread in threads_of(trace) if not thread)

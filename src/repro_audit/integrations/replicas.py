@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from repro_audit import engine
+from repro_audit.diagnose.replicas import outliers
 from repro_audit.errors import ReplicaDriftError, UsageError
 
 if TYPE_CHECKING:
@@ -141,14 +141,14 @@ def _others(
         name for name, kind in zip(names, kinds, strict=True) if any(kind not in h for h in held)
     ]
     shown = ", ".join(own[:_SHOWN]) + (f" and {len(own) - _SHOWN:,} more" if own[_SHOWN:] else "")
-    outliers = _outliers(each)
+    others = outliers(dict(enumerate(each)))
     said = f" (this one alone, or not all: {shown})" if own else ""
     return ReplicaDriftError(
-        f"{_of(ranks, outliers, 'hold')} tensors of other names, dtypes or shapes than most of "
+        f"{_of(ranks, others, 'hold')} tensors of other names, dtypes or shapes than most of "
         f"the {len(ranks)} ranks{said}. Replicas have the same ones; of sharded tensors name the "
         "group of ranks that do: group=...",
         tensors=tuple(own),
-        ranks=tuple(ranks[at] for at in outliers),
+        ranks=tuple(ranks[at] for at in others),
     )
 
 
@@ -180,7 +180,7 @@ def _drift(names: Sequence[str], ranks: Sequence[int], found: Sequence[bytes]) -
         each = [row[at * _DIGEST : (at + 1) * _DIGEST] for row in found]
         if len(set(each)) > 1:
             differing.append(name)
-            others.update(_outliers(each))
+            others.update(outliers(dict(enumerate(each))))
     shown = ", ".join(differing[:_SHOWN])
     more = f" and {len(differing) - _SHOWN:,} more" if len(differing) > _SHOWN else ""
     return ReplicaDriftError(
@@ -190,13 +190,6 @@ def _drift(names: Sequence[str], ranks: Sequence[int], found: Sequence[bytes]) -
         tensors=tuple(differing),
         ranks=tuple(ranks[at] for at in sorted(others)),
     )
-
-
-def _outliers(each: Sequence[bytes]) -> list[int]:
-    """Places that do not have what most have; of equally many, what the first has is right."""
-    times = Counter(each)
-    right = max(times, key=lambda value: (times[value], -each.index(value)))
-    return [at for at, value in enumerate(each) if value != right]
 
 
 def _of(ranks: Sequence[int], others: Sequence[int], verb: str) -> str:

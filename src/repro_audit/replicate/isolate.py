@@ -95,6 +95,11 @@ class Turns:
                 _remove(folder)
 
     @property
+    def place(self) -> Path:
+        """What holds that directory, and the caches that go with it."""
+        return self._folder
+
+    @property
     def directory(self) -> Path:
         """Where runs run."""
         return self._folder / "work"

@@ -21,6 +21,8 @@ from repro_audit.trace.columns import Signatures
 from repro_audit.trace.file import TraceFile
 from repro_audit.trace.folders import folder_of, processes_of
 
+# Where a mark has the call site.
+_LINE = 3
 _COLUMNS = ("kind", "step", "phase", "thread", "site", "call_index", "flags")
 
 
@@ -132,13 +134,9 @@ class Trace:
         wanted = np.frombuffer(self.step, np.int64) < step
         held = np.flatnonzero(wanted & np.isin(np.frombuffer(self.kind, np.int64), list(HELD)))
         # That has no line.
-        at = [i for i in held.tolist() if self._line(i) is None]
-        wanted[at] = False
+        lines = [mark[_LINE] for mark in self.marks(held.tolist(), shapes=False)]
+        wanted[held[[line is None for line in lines]]] = False
         return self.part(wanted)
-
-    def _line(self, i: int) -> str | None:
-        file, number = self._found(i)
-        return file.source(number)[0]
 
     def whole_key(self, i: int) -> SiteKey:
         """What names event `i` in a run, though this is but a part of its trace."""
@@ -206,18 +204,18 @@ class Trace:
         )
 
     def marks(self, events: Sequence[int], *, shapes: bool) -> list[tuple[Any, ...]]:
-        """What each of these events of one process is, at which line, and what it gives first.
+        """What each of these events is, at which line, and what it gives first.
 
         Equal for what is the same in two runs; with `shapes` dtypes and shapes are part of it.
         """
-        if not events:
-            return []
-        file, _ = self._found(events[0])
-        numbers = [file.ids[self._at[i]] for i in events]
-        known = file.marks(min(numbers), max(numbers))
+        found = [(self._file[i], self._found(i)[1]) for i in events]
+        known = {}
+        for which in {which for which, _ in found}:
+            numbers = [number for owner, number in found if owner == which]
+            known[which] = self.files[which].marks(min(numbers), max(numbers))
         marks = []
-        for i, number in zip(events, numbers, strict=True):
-            code, spec = known[number]
+        for i, (which, number) in zip(events, found, strict=True):
+            code, spec = known[which][number]
             given = (spec.dtype, spec.shape) if shapes and spec is not None else None
             marks.append((self.kind[i], self.phase[i], self.site_name(i), code, given))
         return marks
