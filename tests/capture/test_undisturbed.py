@@ -264,7 +264,8 @@ def test_an_executors_tasks_are_told_apart_by_their_order_of_submission(record):
     assert sorted(e.thread for e in one.ops("aten.full")) == list("12345678")
 
 
-def test_modes_and_subclasses_of_the_program_see_no_more_than_before(record):
+@pytest.mark.parametrize("options", [{}, {"beginnings": True}])
+def test_modes_and_subclasses_of_the_program_see_no_more_than_before(record, options):
     class Calls(TorchFunctionMode):
         def __torch_function__(self, function, types, args=(), kwargs=None):
             calls.append(function)
@@ -287,17 +288,18 @@ def test_modes_and_subclasses_of_the_program_see_no_more_than_before(record):
     def work():
         calls.clear()
         net = nn.Linear(2, 2)
-        updates = torch.optim.SGD(net.parameters())
+        updates = torch.optim.SGD(net.parameters(), momentum=0.9)
         with Calls():
-            net(torch.ones(1, 2)).sum().backward()
-            updates.step()
+            for _ in range(2):
+                net(torch.ones(1, 2)).sum().backward()
+                updates.step()
         torch.empty(3)
         (Wrapped(torch.ones(2)) * 2).add(1)
         return list(calls)
 
     calls = []
     plain = work()
-    assert record(work).result == plain
+    assert record(work, **options).result == plain
 
 
 def lazy():
