@@ -52,7 +52,7 @@ _READ_AT_START = (
 _READ_LATER = {
     *("CUDA_CACHE_PATH", "TORCHINDUCTOR_CACHE_DIR", "TORCH_EXTENSIONS_DIR", "TORCH_HOME"),
     # A fork sets its threads itself.
-    "OMP_NUM_THREADS",
+    *("MKL_NUM_THREADS", "OMP_NUM_THREADS"),
 }
 # As this process was started; importing torch adds to it.
 _AT_START = dict(

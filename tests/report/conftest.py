@@ -36,6 +36,7 @@ from .matrices import matrix_audits
 from .overviews import overview_audits
 from .recordings import recorded_audits
 from .resumptions import resumed_audits
+from .screenings import screened_audits
 
 INF = float("inf")
 HOSTILE = "[red]boom[/red] \x1b[31m\u202e\ue000 :smile: {x}%s\n\x00\udc80</script>"
@@ -426,6 +427,7 @@ AUDITS |= recorded_audits(DIVERGENT)
 AUDITS |= overview_audits(DIVERGENT, IDENTICAL, HOSTILE)
 AUDITS |= matrix_audits(DIVERGENT, HOSTILE)
 AUDITS |= resumed_audits(IDENTICAL, DIVERGENT)
+AUDITS |= screened_audits(IDENTICAL, DIVERGENT)
 AUDITS |= explained_audits(DIVERGENT, IDENTICAL, _at("aten.mm.default"), ULP)
 
 

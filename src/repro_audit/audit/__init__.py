@@ -7,6 +7,7 @@ from repro_audit.audit.matrix import MatrixRequest, run_matrix
 from repro_audit.audit.recording import given_from, kept_of, record_run
 from repro_audit.audit.request import AuditRequest, InterruptedAuditError, Progress
 from repro_audit.audit.resuming import ResumeRequest, run_resume
+from repro_audit.audit.screening import ScreenRequest, run_screen, screen_recordings
 from repro_audit.audit.verifying import VerifyRequest, verify
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "MatrixRequest",
     "Progress",
     "ResumeRequest",
+    "ScreenRequest",
     "VerifyRequest",
     "compare_checkpoints",
     "compare_traces",
@@ -24,5 +26,7 @@ __all__ = [
     "run_audit",
     "run_matrix",
     "run_resume",
+    "run_screen",
+    "screen_recordings",
     "verify",
 ]

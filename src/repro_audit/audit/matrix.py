@@ -127,7 +127,7 @@ class _Laboratory:
             verdict=verdict,
             engine=engine.name(),
             runs=told_of(*(run for sample in self._samples for run in sample.runs)),
-            events=_total(cells),
+            events=EventCounts.total(cell.events for cell in cells if cell.events is not None),
             observed=_observed(cells, self._samples),
             origin=None if first is None else first.origin,
             passes=session.passes,
@@ -332,17 +332,6 @@ def _verdict(cells: tuple[Cell, ...]) -> tuple[Verdict, str | None]:
     rest = len(cells) - len(failed)
     said = "the others agree" if rest > 1 else "there is nothing to compare"
     return "inconclusive", f"{len(failed)} of {len(cells)} cells gave no answer, {said}"
-
-
-def _total(cells: tuple[Cell, ...]) -> EventCounts:
-    counts = [cell.events for cell in cells if cell.events is not None]
-    return EventCounts(
-        sum(one.compared for one in counts),
-        sum(one.identical for one in counts),
-        sum(one.divergent for one in counts),
-        sum(one.unaligned for one in counts),
-        sum(one.incomparable for one in counts),
-    )
 
 
 def _observed(cells: tuple[Cell, ...], samples: list[Sample]) -> Observed:

@@ -13,6 +13,8 @@ import torch
 
 _SITES = ("site-packages", "dist-packages")
 _PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
+# The one file of the package that is a program.
+_WORKLOAD = f"{_PACKAGE}workload.py"
 
 
 class Locator:
@@ -101,7 +103,7 @@ class Locator:
         generated = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
         if generated and real.startswith(os.path.join(os.path.realpath(generated), "")):  # noqa: PTH118
             return None
-        if real.startswith(_PACKAGE):
+        if real.startswith(_PACKAGE) and real != _WORKLOAD:
             return None
         if not real.startswith(self._sites):
             for base in self._bases:

@@ -22,7 +22,9 @@ from repro_audit.cli.matrix import matrix
 from repro_audit.cli.record import record
 from repro_audit.cli.report import report
 from repro_audit.cli.resume import resume
+from repro_audit.cli.rules import rules
 from repro_audit.cli.run import run
+from repro_audit.cli.screen import screen
 from repro_audit.cli.verify import verify
 from repro_audit.errors import (
     EXIT_INTERNAL,
@@ -147,5 +149,17 @@ def main() -> None:
     """
 
 
-for command in (run, record, compare, verify, matrix, resume, fingerprint, report, doctor):
+for command in (
+    run,
+    record,
+    compare,
+    verify,
+    matrix,
+    resume,
+    screen,
+    fingerprint,
+    report,
+    doctor,
+    rules,
+):
     main.add_command(command)

@@ -33,7 +33,7 @@ Axes of any program: device, threads, isa, tf32, mkldnn, deterministic,
 hash-seed; of model files and classes also batch, dtype, compile.
 """,
 )
-@program_options
+@program_options()
 @input_option
 @level_option
 @click.option(

@@ -135,35 +135,43 @@ level_option = click.option(
 )
 
 
-def program_options(command: _F) -> _F:
-    """The target, and the options that say under which conditions it runs."""
-    decorators = (
-        click.argument("target", required=False),
-        click.option("-m", "module", metavar="MODULE", help="Run a module, as `python -m` does."),
-        click.option("--steps", type=click.IntRange(1), metavar="N", help="End it after N steps."),
-        timeout_option,
-        click.option(
-            "--device",
-            "devices",
-            callback=devices,
-            metavar="DEVICE[,...]",
-            help="cpu, cuda, cuda:N, mps or xpu: a model file is moved there, a script sees no "
-            "other. Of several, one run on each is compared.",
-        ),
-        click.option("--deterministic", is_flag=True, help="Turn all determinism switches on."),
-        click.option("--as-is", is_flag=True, help="Touch nothing, not even the seeds."),
-        click.option(
-            "--seed",
-            type=click.IntRange(0, 2**32 - 1),
-            default=0,
-            show_default=True,
-            metavar="N",
-            help="The seed of all generators.",
-        ),
-    )
-    for decorate in reversed(decorators):
-        command = decorate(command)
-    return command
+device_option = click.option(
+    "--device",
+    "devices",
+    callback=devices,
+    metavar="DEVICE[,...]",
+    help="cpu, cuda, cuda:N, mps or xpu: a model file is moved there, a script sees no "
+    "other. Of several, one run on each is compared.",
+)
+_target_options = (
+    click.argument("target", required=False),
+    click.option("-m", "module", metavar="MODULE", help="Run a module, as `python -m` does."),
+    click.option("--steps", type=click.IntRange(1), metavar="N", help="End it after N steps."),
+    timeout_option,
+)
+_mode_options = (
+    click.option("--deterministic", is_flag=True, help="Turn all determinism switches on."),
+    click.option("--as-is", is_flag=True, help="Touch nothing, not even the seeds."),
+    click.option(
+        "--seed",
+        type=click.IntRange(0, 2**32 - 1),
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="The seed of all generators.",
+    ),
+)
+
+
+def program_options(device: Callable[[Any], Any] = device_option) -> Callable[[_F], _F]:
+    """The target, and the options that say under which conditions it runs, on which `device`."""
+
+    def decorated(command: _F) -> _F:
+        for decorate in reversed((*_target_options, device, *_mode_options)):
+            command = decorate(command)
+        return command
+
+    return decorated
 
 
 def mode_of(*, deterministic: bool, as_is: bool) -> Mode:

@@ -44,7 +44,7 @@ Example:
   repro-audit record train.py -o here.audit --weights-from there.audit
 """,
 )
-@program_options
+@program_options()
 @input_option
 @level_option
 @click.option(

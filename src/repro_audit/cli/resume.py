@@ -31,7 +31,7 @@ Examples:
   repro-audit resume train.py --first '--epochs 1' --again '--resume last.pt'
 """,
 )
-@program_options
+@program_options()
 @click.option(
     "--at",
     type=click.IntRange(1),

@@ -34,7 +34,7 @@ Examples:
   repro-audit run model.py:Net --input 'float32[8,3,32,32]' --device cuda
 """,
 )
-@program_options
+@program_options()
 @input_option
 @level_option
 @click.option(

@@ -6,6 +6,7 @@ repeats; an axis is held at any.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -26,6 +27,18 @@ def environment(held: Iterable[str]) -> dict[str, str | None]:
         elif axis == "tf32":
             found["NVIDIA_TF32_OVERRIDE"] = "0" if value == "off" else None
     return found
+
+
+def begin(held: Iterable[str]) -> None:
+    """Hold what a process has from its start: the core that it runs on, and all that it starts.
+
+    Raises OSError where there is no such core, or none can be chosen.
+    """
+    for axis, value in map(_parted, held):
+        if axis == "core":
+            if not hasattr(os, "sched_setaffinity"):
+                raise OSError("a process cannot be held on a core on this system")
+            os.sched_setaffinity(0, {int(value)})
 
 
 def hold(held: Iterable[str], torch: Any) -> None:

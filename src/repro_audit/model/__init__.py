@@ -47,6 +47,7 @@ from repro_audit.model.drift import (
 from repro_audit.model.matrix import Axis, AxisAnswer, Cell, Matrix
 from repro_audit.model.overview import HeatMap, Overview, SiteExtent
 from repro_audit.model.resumed import Restored, Resumption
+from repro_audit.model.screened import Screened, Screening, Standing
 from repro_audit.model.values import (
     CauseClass,
     ChannelDivergence,
@@ -116,10 +117,13 @@ __all__ = [
     "Restored",
     "Resumption",
     "RunInfo",
+    "Screened",
+    "Screening",
     "SelfCheck",
     "Sighting",
     "SiteExtent",
     "SiteKey",
+    "Standing",
     "Start",
     "StepDrift",
     "Target",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
 from repro_audit.model.drift import Drift, OwnErrors, Start
@@ -13,6 +13,7 @@ from repro_audit.model.values import CauseClass, Json, SiteKey, TensorSpec, UlpD
 
 if TYPE_CHECKING:
     from repro_audit.model.matrix import Matrix
+    from repro_audit.model.screened import Screening
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,12 @@ class EventCounts:
     divergent: int
     unaligned: int = 0
     incomparable: int = 0
+
+    @classmethod
+    def total(cls, counts: Iterable[EventCounts]) -> EventCounts:
+        """The sum of them all."""
+        each = list(counts)
+        return cls(*(sum(getattr(one, field.name) for one in each) for field in fields(cls)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +197,7 @@ class Pass:
         "witness",
         "timing",
         "resume",
+        "screen",
     ]
     runs: int
     seconds: float
@@ -316,3 +324,4 @@ class Audit:
     words: tuple[str, ...] = ()
     matrix: Matrix | None = None
     resumption: Resumption | None = None
+    screening: Screening | None = None

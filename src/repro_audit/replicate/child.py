@@ -100,6 +100,20 @@ def _pin_addresses(plan: Plan) -> None:
         sys.exit(EXIT_USAGE)
 
 
+def _choose_core(plan: Plan) -> None:
+    """Run on the core that is asked for, before there is a thread to be moved there."""
+    if not plan.held:
+        return
+    from repro_audit.control import axes
+
+    try:
+        axes.begin(plan.held)
+    except OSError as error:
+        wrong = UsageError(f"{', '.join(plan.held)} cannot be held here: {error}.")
+        ours.leave(plan, wrong, EXIT_USAGE)
+        sys.exit(EXIT_USAGE)
+
+
 def _member(plan: Plan, path: Path) -> Member:
     return Member(
         plan=str(path),
@@ -116,6 +130,7 @@ def main() -> int:
     path = Path(sys.argv[1])
     plan = plan_from_json(json.loads(path.read_text(encoding="utf-8")))
     _pin_addresses(plan)
+    _choose_core(plan)
     os.environ.pop(VARIABLE, None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # As in a shell's background job; but it is by SIGINT that a run is told to end.

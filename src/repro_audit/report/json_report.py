@@ -27,6 +27,7 @@ from repro_audit.model import (
     Replay,
     Reproducer,
     RunInfo,
+    Screening,
     SelfCheck,
     UlpDivergence,
 )
@@ -144,6 +145,7 @@ def _audit(audit: Audit) -> dict[str, Json]:
         "unseen": [{"what": unseen.what, "count": unseen.count} for unseen in audit.unseen],
         "matrix": _matrix(audit.matrix),
         "resumption": to_plain(audit.resumption),
+        "screening": _screening(audit.screening),
     }
 
 
@@ -157,6 +159,17 @@ def _matrix(matrix: Matrix | None) -> Json:
     for written, origin in zip((*plain["cells"], *plain["answers"]), origins, strict=True):
         del written["origin"]
         written["first_divergence"] = _origin(origin)
+    return plain
+
+
+def _screening(screening: Screening | None) -> Json:
+    """A screening field by field, but that an origin is called and written as everywhere."""
+    if screening is None:
+        return None
+    plain = to_plain(screening)
+    for written, device in zip(plain["devices"], screening.devices, strict=True):
+        del written["origin"]
+        written["first_divergence"] = _origin(device.origin)
     return plain
 
 

@@ -36,6 +36,8 @@ from repro_audit.model import (
     Reproducer,
     Resumption,
     RunInfo,
+    Screened,
+    Screening,
     SelfCheck,
     Sighting,
     SiteKey,
@@ -116,22 +118,29 @@ def audit_from(document: Mapping[str, Json]) -> Audit:
         resumption=_optional(
             lambda known: from_plain(Resumption, known), document.get("resumption")
         ),
+        screening=_optional(_screening, document.get("screening")),
     )
+
+
+def _with_origin(cls: type[_T], written: Mapping[str, Json]) -> _T:
+    origin = _optional(_origin, written["first_divergence"])
+    # Of one field the words are those of the report, all others have their own.
+    return replace(from_plain(cls, {**written, "origin": None}), origin=origin)  # type: ignore[type-var]
 
 
 def _matrix(matrix: Mapping[str, Json]) -> Matrix:
-    def made(cls: type[_T], written: Mapping[str, Json]) -> _T:
-        origin = _optional(_origin, written["first_divergence"])
-        # Of one field the words are those of the report, all others have their own.
-        return replace(from_plain(cls, {**written, "origin": None}), origin=origin)  # type: ignore[type-var]
-
     return Matrix(
         axes=tuple(from_plain(Axis, axis) for axis in matrix["axes"]),
         baseline=_mapping(matrix["baseline"]),
-        cells=tuple(made(Cell, cell) for cell in matrix["cells"]),
-        answers=tuple(made(AxisAnswer, answer) for answer in matrix["answers"]),
+        cells=tuple(_with_origin(Cell, cell) for cell in matrix["cells"]),
+        answers=tuple(_with_origin(AxisAnswer, answer) for answer in matrix["answers"]),
         grid=_truth(matrix["grid"]),
     )
+
+
+def _screening(screening: Mapping[str, Json]) -> Screening:
+    devices = tuple(_with_origin(Screened, device) for device in screening["devices"])
+    return Screening(devices, _integer(screening["rounds"]))
 
 
 def _run(run: Mapping[str, Json]) -> RunInfo:

@@ -30,7 +30,8 @@ def to_junit(audit: Audit) -> str:
         return found
 
     took = sum(run.seconds or 0.0 for run in audit.runs)
-    answer = case("the runs agree", took if audit.matrix is None else 0.0)
+    told_below = audit.matrix is not None or audit.screening is not None
+    answer = case("the runs agree", 0.0 if told_below else took)
     subject = " · ".join(told.place.path) if told.place is not None else told.subject
     if audit.verdict == "divergent":
         kind = audit.cause.cls if audit.cause is not None else "divergent"
@@ -49,6 +50,17 @@ def to_junit(audit: Audit) -> str:
         elif cell.outcome in {"failed", "incomparable"}:
             said = _xml(printable(cell.reason or ""))
             ElementTree.SubElement(found, "error", type=cell.outcome, message=said)
+    for device in audit.screening.devices if audit.screening is not None else ():
+        found = case(
+            _xml(printable(device.name)), sum(seconds.get(run, 0.0) for run in device.runs)
+        )
+        if device.standing in {"disputed", "single"}:
+            said = "there is no other device to tell what is right"
+            ElementTree.SubElement(found, "error", type=device.standing, message=said)
+        elif device.standing != "agrees":
+            place = [] if device.origin is None else phrases.site(device.origin.key)
+            said = _xml(printable(device.reason or "") or " · ".join(place))
+            ElementTree.SubElement(found, "failure", type=device.standing, message=said)
     if audit.self_check is not None:
         check = case("the audit does not disturb the program")
         if audit.self_check.differing:

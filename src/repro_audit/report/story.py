@@ -6,10 +6,11 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from repro_audit.model import Audit, Matrix
+from repro_audit.model import Audit, Matrix, Screening
 from repro_audit.report import phrases
 from repro_audit.report.page import Statement, Statements
 from repro_audit.report.phrases import printable
+from repro_audit.report.screened import LABELS
 from repro_audit.report.terminal import FIRST_AS_IS, next_command, tell
 
 _LABELS = {
@@ -34,12 +35,19 @@ _LABELS = {
     "resumed": "Resumed",
     "state": "Restored state",
     "nearer": "Nearer",
+    "agree": "Agree",
+    "apart": "Apart, and none known to be wrong",
+    "differs": "Differs",
+    "varies": "Does not repeat itself",
+    "single": "Nothing to compare with",
+    "failed": "Failed",
     "runs": "What it took",
     "unseen": "Not observed",
     "self-check": "Self-check",
 }
 _WHY = ("likely", "proven", "cause", "try", "alone", "tried", "cure", "script")
 _APART = ("start", "drift", "beyond", "grows", "depth", "steps", "leans", "values", "own", "nearer")
+_DEVICES = tuple(LABELS.values())
 # Commands: they are told elsewhere.
 _COMMANDS = ("why", "report")
 
@@ -106,6 +114,7 @@ def story(audit: Audit) -> Story:
         )
         # What differs there is told first.
         reason = printable(audit.reason or "")
+        rest = [one for one in rest if one.label != "first"]
         at = next(i for i, one in enumerate(rest) if not one.label and one.text != reason)
         source = printable(audit.origin.source or "")
         place = Place(path, phrases.whereabouts(audit.origin), source, rest.pop(at).text)
@@ -117,13 +126,15 @@ def story(audit: Audit) -> Story:
         del rest[at : at + 2]
         confirmed = (Told("As-is", (said,), False), *_told(rest, _WHY))
         rest = [one for one in rest if one.label not in _WHY]
+    devices = () if audit.screening is None else _DEVICES
     axes = () if audit.matrix is None else tuple(axis.name for axis in audit.matrix.axes)
     parts = (
         Part("axes", "What each condition changes", _told(rest, axes, axes)),
+        Part("devices", "The devices", _told(rest, devices)),
         Part("confirmed", "Without the audit's settings", confirmed),
         Part("why", "Why", _told(rest, _WHY)),
         Part("apart", "How far apart", _told(rest, _APART)),
-        Part("found", "What else was found", _told(rest, None, axes)),
+        Part("found", "What else was found", _told(rest, None, (*axes, *devices))),
     )
     return Story(
         verdict_of(audit), headline.text, place, tuple(part for part in parts if part.told)
@@ -142,6 +153,8 @@ def verdict_of(audit: Audit) -> Verdict:
         return _of_matrix(audit, audit.matrix)
     if audit.command == "resume":
         return _of_resumed(audit)
+    if audit.screening is not None:
+        return _of_screening(audit, audit.screening)
     both = "recordings" if audit.command == "compare" else "runs"
     began = _began(audit)
     if audit.verdict == "identical":
@@ -189,6 +202,28 @@ def _of_resumed(audit: Audit) -> Verdict:
         )
         return Verdict("Divergent", "bad", "✗", "The resumed run differs", said)
     said = f"{began}What came of it does not tell whether it resumes as it should."
+    return Verdict("Inconclusive", "unsure", "?", "There is no answer", said)
+
+
+def _of_screening(audit: Audit, screening: Screening) -> Verdict:
+    devices = phrases.count(len(screening.devices), "device")
+    runs = phrases.count(audit.observed.runs, "run")
+    began = f"One program was run on {devices}, {runs} in all. "
+    if audit.verdict == "identical":
+        said = f"{began}Every tensor came out the same on all that are of one kind, bit by bit."
+        return Verdict("Identical", "good", "✓", "The devices agree", said)
+    if audit.verdict == "divergent":
+        said = (
+            f"{began}Devices of one kind are to compute the same bits, and did not. This is where "
+            "the first that is unlike others parts from them."
+        )
+        title = "A device is unlike the others of its kind"
+        if not screening.suspects:
+            title = "Devices of one kind differ"
+        elif len(screening.suspects) > 1:
+            title = "Devices are unlike others of their kind"
+        return Verdict("Divergent", "bad", "✗", title, said)
+    said = f"{began}What came of it does not tell whether a device is wrong."
     return Verdict("Inconclusive", "unsure", "?", "There is no answer", said)
 
 

@@ -18,6 +18,7 @@ from repro_audit.report.matrix_text import render_matrix, subject_of
 from repro_audit.report.page import Page, Sheet, glued
 from repro_audit.report.phrases import printable
 from repro_audit.report.resumed import render_resumption
+from repro_audit.report.screened import devices_of, render_screening
 
 _ELSEWHERE_SHOWN = 3
 _MANIFESTS_SHOWN = 8
@@ -66,6 +67,8 @@ def tell(audit: Audit, page: Sheet, *, tables: bool = True) -> None:
 def _findings(audit: Audit, page: Sheet, *, tables: bool) -> None:
     """What runs under the same conditions, or two recordings, say."""
     if audit.origin is not None:
+        if audit.screening is not None:
+            page.labelled("first", _located(audit.origin, page))
         _difference(audit.origin, audit, page, indent=2)
     _cause(audit.cause, page, indent=2)
     if audit.verdict == "divergent":
@@ -76,6 +79,8 @@ def _findings(audit: Audit, page: Sheet, *, tables: bool) -> None:
     render_drift(audit, page)
     if audit.resumption is not None:
         render_resumption(audit.resumption, page)
+    if audit.screening is not None:
+        render_screening(audit, audit.screening, page)
     _explanation(audit, page)
     _reproducer(audit.reproducer, page)
     _self_check(audit.self_check, page)
@@ -153,6 +158,8 @@ def _headline(audit: Audit, page: Sheet) -> None:
     reason = printable(audit.reason or "")
     if audit.matrix is not None:
         subject = subject_of(audit, audit.matrix)
+    elif audit.screening is not None:
+        subject = devices_of(audit, audit.screening)
     elif audit.verdict in {"identical", "within-tolerance"}:
         subject = _agreement(audit)
     elif audit.origin is not None:
