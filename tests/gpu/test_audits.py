@@ -236,3 +236,13 @@ def test_ranks_on_a_device_are_compared(tmp_path: Path) -> None:
         assert repro_audit.check_replicas(net) == 2
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_what_screens_repeats_itself_on_a_device(tmp_path: Path) -> None:
+    program = "from repro_audit.workload import main\nmain()\n"
+    options = ["--device", "cuda:0", "--rounds", "2", "--jobs", "1"]
+    code, report = _audit(tmp_path, program, *options, command="screen")
+    assert (code, report["verdict"]) == (0, "identical")
+    (device,) = report["screening"]["devices"]
+    assert device["standing"] == "agrees"
+    assert device["hardware"] == torch.cuda.get_device_name(0)
