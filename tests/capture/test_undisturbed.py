@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._C import _distributed_c10d as c10d
 from torch.nn.modules import module as hooks
 from torch.optim import optimizer as optimizers
 from torch.overrides import TorchFunctionMode
@@ -36,6 +37,14 @@ def learn():
 
 def states():
     return torch.get_rng_state().tolist(), random.getstate(), repr(np.random.get_state())
+
+
+def test_methods_of_process_groups_are_given_back_as_they_were(record):
+    held = [(c10d.ProcessGroup, "allgather"), (c10d.ProcessGroup, "allreduce"), (c10d.Work, "wait")]
+    before = [vars(owner)[name] for owner, name in held]
+    record(learn)
+    # As functions that a class hands out they would no longer be bound to an instance.
+    assert all(vars(owner)[name] is it for (owner, name), it in zip(held, before, strict=True))
 
 
 def test_bits_and_generators_are_those_of_an_unobserved_run(record):

@@ -16,7 +16,8 @@ class Replaced:
     def put(self, owner: Any, name: str, value: Any) -> None:
         """Have an attribute of a module, a class or an object be `value`."""
         if name in vars(owner):
-            self._undo.append(functools.partial(setattr, owner, name, getattr(owner, name)))
+            # As it is held: what a class hands out may have lost what binds it to an instance.
+            self._undo.append(functools.partial(setattr, owner, name, vars(owner)[name]))
         else:
             self._undo.append(functools.partial(delattr, owner, name))
         setattr(owner, name, value)
