@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
-import random
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-from repro_audit.audit.comparing import compared
-from repro_audit.audit.recording import SAMPLES, Recording
 from repro_audit.control.seeds import seed_everything
 from repro_audit.errors import InconclusiveError, NotReproducibleError, UsageError
-from repro_audit.model import Audit, Cause, Level, RunInfo, Tolerance
+from repro_audit.integrations.calls import (
+    WIDTH,
+    compared_calls,
+    in_turn,
+    name_of,
+    record_call,
+)
+from repro_audit.integrations.generators import left_alone
+from repro_audit.model import Audit, Level, Tolerance
 from repro_audit.model.codes import KIND_RNG
 from repro_audit.trace import Trace
 
-# Columns of a report in an error's message.
-_WIDTH = 100
+_OUTLIVES = "what is made outside the function outlives a call"
+_INSIDE = "make models, optimizers, generators and caches inside it"
 
 
 def check_reproducible(
@@ -70,21 +72,24 @@ def check_reproducible(
         )
     if baseline is not None:
         _check_level(Path(baseline), level)
-    name = getattr(function, "__qualname__", type(function).__name__)
-    with tempfile.TemporaryDirectory(prefix="repro-audit-") as folder, _generators_put_back():
+    name = name_of(function)
+    with tempfile.TemporaryDirectory(prefix="repro-audit-") as folder, left_alone():
         traces = [Path(folder, f"run-{n}") for n in range(1, runs + 1)]
         for trace in traces:
-            _record(function, trace, seed, level)
-        audit = _in_turn(_compared(name, traces)) if runs > 1 else None
+            seed_everything(seed)
+            record_call(function, trace, level)
+        audit = None
+        if runs > 1:
+            audit = in_turn(compared_calls(name, traces), _OUTLIVES, _INSIDE)
         if baseline is not None and (audit is None or audit.verdict == "identical"):
-            audit = _compared(name, [Path(baseline), traces[0]], tolerance)
+            audit = compared_calls(name, [Path(baseline), traces[0]], tolerance)
         assert audit is not None
         # It draws random numbers when it is imported.
         from repro_audit.report.terminal import render_text
     if audit.verdict == "inconclusive":
         raise _nothing(name, level)
     if audit.verdict not in {"identical", "within-tolerance"}:
-        raise NotReproducibleError(f"{name}\n{render_text(audit, _WIDTH)}", audit)
+        raise NotReproducibleError(f"{name}\n{render_text(audit, WIDTH)}", audit)
     return audit
 
 
@@ -110,34 +115,15 @@ def record_baseline(
     # Beside it, and of this process: others may write the same baseline.
     partial = place.with_name(f"{place.name}.{os.getpid()}")
     try:
-        with _generators_put_back():
-            _record(function, partial, seed, level, force=True)
+        with left_alone():
+            seed_everything(seed)
+            record_call(function, partial, level, force=True)
         with contextlib.closing(Trace.open(partial)) as trace:
             if all(kind == KIND_RNG for kind in trace.kind):
-                raise _nothing(getattr(function, "__qualname__", "it"), level)
+                raise _nothing(name_of(function), level)
         partial.replace(place)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _record(
-    function: Callable[[], object], path: Path, seed: int, level: Level, *, force: bool = False
-) -> None:
-    recording = Recording(
-        path,
-        model=None,
-        optimizer=None,
-        level=level,
-        samples=SAMPLES,
-        budget=0,
-        force=force,
-        automatic=True,
-    )
-    seed_everything(seed)
-    with recording:
-        result = function()
-    if inspect.isgenerator(result) or inspect.iscoroutine(result) or inspect.isasyncgen(result):
-        raise UsageError("the function returned a generator or a coroutine: its body did not run")
 
 
 def _nothing(name: str, level: Level) -> InconclusiveError:
@@ -150,49 +136,3 @@ def _check_level(baseline: Path, level: Level) -> None:
         recorded = trace.plan.get("level", level)
     if recorded != level:
         raise UsageError(f"{baseline} was recorded at level {recorded!r}; ask for that one")
-
-
-def _in_turn(audit: Audit) -> Audit:
-    """The comparison of calls in one process, where another cause is likelier than elsewhere."""
-    if audit.cause is None or audit.cause.cls not in {"unknown", "data-order"}:
-        return audit
-    cause = Cause(
-        "unknown",
-        "likely",
-        ("nothing recorded points at a cause; what is made outside the function outlives a call",),
-        ("make models, optimizers, generators and caches inside it",),
-    )
-    return replace(audit, cause=cause)
-
-
-def _compared(name: str, paths: Sequence[Path], tolerance: Tolerance | None = None) -> Audit:
-    """The comparison of recordings, by the names of their files, as one of runs."""
-    with contextlib.ExitStack() as opened:
-        traces = [opened.enter_context(contextlib.closing(Trace.open(path))) for path in paths]
-        runs = [
-            RunInfo(path.name, path.name, {**trace.manifest, "steps": trace.steps})
-            for path, trace in zip(paths, traces, strict=True)
-        ]
-        audit = compared(runs, traces, tolerance or Tolerance())
-    return replace(audit, command="check", target=name)
-
-
-@contextlib.contextmanager
-def _generators_put_back() -> Iterator[None]:
-    import torch
-
-    numpy: Any = sys.modules.get("numpy.random")
-    python = random.getstate()
-    legacy = numpy.get_state() if numpy is not None else None
-    host = torch.get_rng_state()
-    on_devices = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    devices = torch.cuda.get_rng_state_all() if on_devices else []
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        if numpy is not None:
-            numpy.set_state(legacy)
-        torch.set_rng_state(host)
-        if devices:
-            torch.cuda.set_rng_state_all(devices)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from repro_audit import engine
 from repro_audit.diagnose.replicas import outliers
 from repro_audit.errors import ReplicaDriftError, UsageError
+from repro_audit.integrations.ranks import gathered, said_of
+from repro_audit.integrations.tensors import nested
 
 if TYPE_CHECKING:
     import torch
@@ -53,18 +55,20 @@ def check_replicas(*holders: Any, group: ProcessGroup | None = None, buffers: bo
         digests = engine.tensor_digests([named[name] for name in names])
     except Exception:
         # The others must not wait for this one.
-        _gathered(bytes(2 * _DIGEST), group, len(ranks))
+        gathered(bytes(2 * _DIGEST), group, len(ranks))
         raise
-    found = _gathered(_hashed(b"".join(kinds)) + _hashed(b"".join(digests)), group, len(ranks))
+    found = gathered(_hashed(b"".join(kinds)) + _hashed(b"".join(digests)), group, len(ranks))
     failed = [at for at, row in enumerate(found) if row == bytes(2 * _DIGEST)]
     if failed:
-        raise UsageError(f"{_of(ranks, failed, 'could')} not take part; look at the error there")
+        raise UsageError(
+            f"{said_of(ranks, failed, 'could')} not take part; look at the error there"
+        )
     if len({row[:_DIGEST] for row in found}) > 1:
         raise _others(names, kinds, ranks, group, [row[:_DIGEST] for row in found])
     if not names:
         raise UsageError("there is nothing to compare: no rank holds a tensor in what was given")
     if len(set(found)) > 1:
-        raise _drift(names, ranks, _gathered(b"".join(digests), group, len(ranks)))
+        raise _drift(names, ranks, gathered(b"".join(digests), group, len(ranks)))
     return len(names)
 
 
@@ -97,29 +101,17 @@ def _tensors(holder: Any, *, buffers: bool) -> Iterator[tuple[str, torch.Tensor]
     elif isinstance(holder, torch.optim.Optimizer):
         parameters = [p for group in holder.param_groups for p in group["params"]]
         for at, parameter in enumerate(parameters):
-            yield from _nested(holder.state.get(parameter, {}), f"state.{at}")
+            yield from nested(holder.state.get(parameter, {}), f"state.{at}")
         for at, group in enumerate(holder.param_groups):
             told = {key: value for key, value in group.items() if key != "params"}
-            yield from _nested(told, f"group.{at}")
+            yield from nested(told, f"group.{at}")
     elif isinstance(holder, Mapping):
-        yield from _nested(holder, "")
+        yield from nested(holder, "")
     else:
         raise UsageError(
             f"{type(holder).__name__} holds no tensors that have names; give a module, an "
             "optimizer, or a mapping of names to tensors"
         )
-
-
-def _nested(value: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors in mappings, lists and tuples, with dotted names."""
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        yield name, value
-    elif isinstance(value, Mapping | list | tuple):
-        items = value.items() if isinstance(value, Mapping) else enumerate(value)
-        for key, item in items:
-            yield from _nested(item, f"{name}.{key}" if name else str(key))
 
 
 def _others(
@@ -132,10 +124,10 @@ def _others(
     """Ranks that hold tensors of other names, dtypes or shapes; of which, as far as known here."""
     counts = [
         int.from_bytes(row, "little")
-        for row in _gathered(len(kinds).to_bytes(8, "little"), group, len(ranks))
+        for row in gathered(len(kinds).to_bytes(8, "little"), group, len(ranks))
     ]
     padded = b"".join(kinds).ljust(max(counts) * _DIGEST, b"\0")
-    rows = _gathered(padded, group, len(ranks))
+    rows = gathered(padded, group, len(ranks))
     held = [{row[at : at + _DIGEST] for at in range(0, len(row), _DIGEST)} for row in rows]
     own = [
         name for name, kind in zip(names, kinds, strict=True) if any(kind not in h for h in held)
@@ -144,33 +136,12 @@ def _others(
     others = outliers(dict(enumerate(each)))
     said = f" (this one alone, or not all: {shown})" if own else ""
     return ReplicaDriftError(
-        f"{_of(ranks, others, 'hold')} tensors of other names, dtypes or shapes than most of "
+        f"{said_of(ranks, others, 'hold')} tensors of other names, dtypes or shapes than most of "
         f"the {len(ranks)} ranks{said}. Replicas have the same ones; of sharded tensors name the "
         "group of ranks that do: group=...",
         tensors=tuple(own),
         ranks=tuple(ranks[at] for at in others),
     )
-
-
-def _gathered(mine: bytes, group: ProcessGroup | None, ranks: int) -> list[bytes]:
-    """The bytes of all ranks, in their order."""
-    import torch
-    import torch.distributed as dist
-
-    device = _device(group)
-    sent = torch.frombuffer(bytearray(mine), dtype=torch.int64).to(device)
-    taken = [torch.empty_like(sent) for _ in range(ranks)]
-    dist.all_gather(taken, sent, group=group)
-    return [bytes(row.cpu().numpy().tobytes()) for row in taken]
-
-
-def _device(group: ProcessGroup | None) -> torch.device:
-    """Where a group's backends take tensors: on the host if one does."""
-    import torch
-    import torch.distributed as dist
-
-    kinds = [entry.partition(":")[0] for entry in dist.get_backend_config(group).split(",")]
-    return torch.device("cpu") if "cpu" in kinds else torch.device(kinds[0])
 
 
 def _drift(names: Sequence[str], ranks: Sequence[int], found: Sequence[bytes]) -> ReplicaDriftError:
@@ -185,16 +156,8 @@ def _drift(names: Sequence[str], ranks: Sequence[int], found: Sequence[bytes]) -
     more = f" and {len(differing) - _SHOWN:,} more" if len(differing) > _SHOWN else ""
     return ReplicaDriftError(
         f"{len(differing):,} of {len(names):,} tensors are not the same on all {len(ranks)} ranks: "
-        f"{_of(ranks, sorted(others), 'hold')} another {shown}{more}. Save no checkpoint of them; "
-        "`repro-audit run` of a short run tells where ranks part",
+        f"{said_of(ranks, sorted(others), 'hold')} another {shown}{more}. Save no checkpoint of "
+        "them; `repro-audit run` of a short run tells where ranks part",
         tensors=tuple(differing),
         ranks=tuple(ranks[at] for at in sorted(others)),
     )
-
-
-def _of(ranks: Sequence[int], others: Sequence[int], verb: str) -> str:
-    shown = ", ".join(str(ranks[at]) for at in others[:_SHOWN])
-    more = f" and {len(others) - _SHOWN:,} more" if len(others) > _SHOWN else ""
-    if len(others) == 1:
-        return f"rank {shown} {verb}{'s' if verb == 'hold' else ''}"
-    return f"ranks {shown}{more} {verb}"

@@ -1,0 +1,43 @@
+"""The states of the process's global generators, kept for a while."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+def remembered() -> Callable[[], None]:
+    """Note the states of Python's, NumPy's (legacy, global) and torch's generators, the latter on
+    all devices where CUDA is in use; what is returned puts them back.
+    """
+    import torch
+
+    numpy: Any = sys.modules.get("numpy.random")
+    python = random.getstate()
+    legacy = numpy.get_state() if numpy is not None else None
+    host = torch.get_rng_state()
+    on_devices = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = torch.cuda.get_rng_state_all() if on_devices else []
+
+    def put_back() -> None:
+        random.setstate(python)
+        if numpy is not None:
+            numpy.set_state(legacy)
+        torch.set_rng_state(host)
+        if devices:
+            torch.cuda.set_rng_state_all(devices)
+
+    return put_back
+
+
+@contextlib.contextmanager
+def left_alone() -> Iterator[None]:
+    """After the block the generators are as they were before it."""
+    put_back = remembered()
+    try:
+        yield
+    finally:
+        put_back()
