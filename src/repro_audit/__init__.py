@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from repro_audit.audit.recording import record
     from repro_audit.control.seeds import seed_everything
     from repro_audit.engine import compare, fingerprint
-    from repro_audit.errors import NotReproducibleError, ReplicaDriftError
+    from repro_audit.errors import (
+        NotReproducibleError,
+        ReplicaDriftError,
+        SuspectedHardwareError,
+    )
+    from repro_audit.integrations.guard import Guard
     from repro_audit.integrations.repeated import check_reproducible, record_baseline
     from repro_audit.integrations.replicas import check_replicas
     from repro_audit.model import Fingerprint, Tolerance, UlpDivergence
@@ -22,8 +27,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Fingerprint",
+    "Guard",
     "NotReproducibleError",
     "ReplicaDriftError",
+    "SuspectedHardwareError",
     "Tolerance",
     "UlpDivergence",
     "__version__",
@@ -39,8 +46,10 @@ __all__ = [
 
 _HOMES = {
     "Fingerprint": "repro_audit.model",
+    "Guard": "repro_audit.integrations.guard",
     "NotReproducibleError": "repro_audit.errors",
     "ReplicaDriftError": "repro_audit.errors",
+    "SuspectedHardwareError": "repro_audit.errors",
     "Tolerance": "repro_audit.model",
     "UlpDivergence": "repro_audit.model",
     "check_replicas": "repro_audit.integrations.replicas",

@@ -5,6 +5,8 @@ A message says what is wrong in its first sentence and names the way out in its 
 
 from __future__ import annotations
 
+from typing import Literal
+
 EXIT_IDENTICAL = 0
 EXIT_DIVERGENT = 1
 EXIT_USAGE = 2
@@ -88,6 +90,29 @@ class NotReproducibleError(ReproAuditError, AssertionError):
     def __init__(self, message: str, audit: object) -> None:
         super().__init__(message)
         self.audit = audit
+
+
+class SuspectedHardwareError(NotReproducibleError):
+    """A step came out otherwise once, and never again: no program does that, but for rare races.
+
+    `tensors` are the names of those that differed, `odd` says which of the two calls the replays
+    disagree with (None where that is not known), `ranks` which ranks saw it, of several. `audit`
+    compares the replays.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        audit: object,
+        *,
+        tensors: tuple[str, ...],
+        odd: Literal["first", "second"] | None,
+        ranks: tuple[int, ...],
+    ) -> None:
+        super().__init__(message, audit)
+        self.tensors = tensors
+        self.odd = odd
+        self.ranks = ranks
 
 
 class SkippedError(ReproAuditError):

@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from repro_audit import engine
 from repro_audit.audit.request import AuditRequest, Progress
@@ -145,7 +145,8 @@ class Recording:
     Where it is `automatic` steps are counted by what the program does, as in an audit.
     """
 
-    _running = False
+    # The one of this process, by its path.
+    under_way: ClassVar[Path | None] = None
 
     def __init__(
         self,
@@ -183,8 +184,10 @@ class Recording:
     def __enter__(self) -> Recording:
         from repro_audit.capture import Recorder
 
-        if Recording._running:
-            raise UsageError("a recording is under way in this process; end it first")
+        if Recording.under_way is not None:
+            raise UsageError(
+                f"a recording is under way in this process, {Recording.under_way}; end it first"
+            )
         self._partial.unlink(missing_ok=True)
         self._writer = Writer(self._partial, run=self._plan.run, plan=plan_to_json(self._plan))
         self._recorder = Recorder(
@@ -196,7 +199,7 @@ class Recording:
             budget=self._plan.budget,
         )
         self._recorder.start()
-        Recording._running = True
+        Recording.under_way = self._path
         if self._model is not None:
             self._recorder.weights.weigh(self._model)
         return self
@@ -216,7 +219,7 @@ class Recording:
         try:
             self._recorder.stop()
         finally:
-            Recording._running = False
+            Recording.under_way = None
         self._writer.close(
             manifest=collect(self._plan, engine.info()),
             closing={
