@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from repro_audit import engine
 from repro_audit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,11 +21,12 @@ def gathered(mine: bytes, group: ProcessGroup | None, ranks: int) -> list[bytes]
     import torch
     import torch.distributed as dist
 
-    device = _device(group)
-    sent = torch.frombuffer(bytearray(mine), dtype=torch.int64).to(device)
-    taken = [torch.empty_like(sent) for _ in range(ranks)]
-    dist.all_gather(taken, sent, group=group)
-    return [bytes(row.cpu().numpy().tobytes()) for row in taken]
+    # No part of the program: a recording of it is not to tell whether it asked.
+    with engine.unseen():
+        sent = torch.frombuffer(bytearray(mine), dtype=torch.int64).to(_device(group))
+        taken = [torch.empty_like(sent) for _ in range(ranks)]
+        dist.all_gather(taken, sent, group=group)
+        return [bytes(row.cpu().numpy().tobytes()) for row in taken]
 
 
 def agreed(work: Callable[[], int], failing: type[Exception] = Exception) -> list[int]:

@@ -85,9 +85,10 @@ def _all(holders: Sequence[Any], *, buffers: bool) -> dict[str, torch.Tensor]:
         for name, tensor in _tensors(holder, buffers=buffers):
             if prefix + name in found:
                 raise UsageError(f"two tensors are called {prefix + name}; name them apart")
-            # Of a DTensor a rank holds a part.
-            local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-            found[prefix + name] = local.detach()
+            # Of a DTensor a rank holds a part. It is not the program that asks.
+            with engine.unseen():
+                local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+                found[prefix + name] = local.detach()
     return found
 
 
