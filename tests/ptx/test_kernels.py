@@ -1,0 +1,208 @@
+"""What nvcc and NVRTC make of the kernels, run as PTX: to the bit what the reference says.
+
+The host's part of each launch is `cupy_kernels`' own. Machine code is made of this PTX, and is not
+looked at; neither is what blocks that run at once see of each other's memory.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from repro_audit.engine import by_stream, cupy_kernels, reference, reference_ulp
+from repro_audit.engine.tags import ITEMSIZES, PARTS, TAGS
+
+from .launches import QUEUE, Device
+from .machine import Order
+
+ORDERS: tuple[Order, ...] = ("together", "forward", "backward")
+NUMBERS = [dtype for dtype in TAGS if dtype not in PARTS and dtype != "float4_e2m1fn_x2"]
+
+
+def pattern(nbytes: int, modulus: int = 251) -> bytes:
+    return (np.arange(nbytes) % modulus).astype(np.uint8).tobytes()
+
+
+def noise(nbytes: int, seed: int = 0) -> bytes:
+    return np.random.default_rng(seed).bytes(nbytes)
+
+
+def hexes(lanes: tuple[int, int]) -> list[str]:
+    return [f"{lane:016x}" for lane in lanes]
+
+
+def test_known_runs(device: Device, vectors: dict[str, Any]) -> None:
+    shifts = itertools.cycle((0, 1, 2, 3, 4, 8, 13))
+    for case in vectors["cases"]:
+        data, key = pattern(case["nbytes"]), int(case["key"], 16)
+        # On alignment with its stream, and somewhere.
+        for shift in (case["offset"] % 16, next(shifts)):
+            device.memory.clear()
+            out = device.sums()
+            place = device.memory.put(data, shift)
+            cupy_kernels.add_range(place, len(data), case["offset"], key, out, *QUEUE)
+            assert hexes(device.added(out)[0]) == case["lanes"], (case, shift)
+    kinds = {name for name, _ in device.launched}
+    assert kinds == {cupy_kernels.stream_kernel(f"Contiguous<{n}>") for n in (1, 2, 4, 16)}
+
+
+def test_known_multisets(device: Device, vectors: dict[str, Any]) -> None:
+    for case in vectors["tags"]:
+        device.memory.clear()
+        data = pattern(case["nbytes"], 2 if case["tag"] == TAGS["bool"] else 251)
+        out = device.sums()
+        sizes = (len(data) // case["itemsize"],)
+        place = device.memory.put(data)
+        cupy_kernels.add_multiset(place, sizes, (1,), case["itemsize"], 0, out, *QUEUE)
+        assert hexes(device.added(out)[0]) == case["multiset_lanes"]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_ranges_in_every_grid(device: Device, order: Order) -> None:
+    """Of fewer threads than there is work for, and of more; warps that do nothing at all."""
+    device.order = order
+    for multiprocessors, nbytes, offset in ((1, 80_000, 0), (2, 20_000, 1000), (5, 3000, 7)):
+        device.memory.clear()
+        device.multiprocessors = multiprocessors
+        data = noise(nbytes)
+        assert device.lanes(data, offset, 9, offset % 16) == reference.stream_lanes(data, offset, 9)
+    assert [blocks for _, blocks in device.launched] == [8, 3, 1]
+
+
+def test_more_rounds_than_one(device: Device) -> None:
+    """A warp makes the keys of 32 blocks at a time."""
+    data = noise(64 * 33 * 1024 + 5)
+    assert device.lanes(data, 0, 9) == reference.stream_lanes(data, 0, 9)
+    assert device.launched[-1][1] == 8
+
+
+# In items: where the first element is, sizes and strides.
+VIEWS: list[tuple[int, tuple[int, ...], tuple[int, ...]]] = [
+    (0, (40, 24), (1, 40)),  # transposed
+    (0, (7, 33, 5), (165, 5, 1)),  # contiguous
+    (0, (17, 12), (64, 1)),  # runs
+    (0, (9, 64, 8), (1024, 16, 1)),  # runs of two dimensions
+    (0, (6, 1, 50), (0, 3, 1)),  # expanded
+    (0, (31,), (3,)),  # every third
+    (99, (100,), (-1,)),  # backwards
+    (500, (5, 10, 3), (-100, 7, 2)),
+    (0, (2, 2, 2, 2, 2, 2, 3), (1, 100, 7, 300, 20, 41, 3)),
+    (0, (2,) * 10, tuple(1 << 5 * d % 11 for d in range(10))),
+    (0, (1,), (1,)),
+    (0, (), ()),
+]
+
+
+def fitted(view: tuple[int, Any, Any], itemsize: int) -> tuple[bytes, int, bytes]:
+    """No more bytes than a view reaches, where in them its first element is, and its stream."""
+    _, sizes, strides = view
+    reach = [stride * (size - 1) for size, stride in zip(sizes, strides, strict=True)]
+    low, high = sum(x for x in reach if x < 0), sum(x for x in reach if x > 0)
+    data = noise((high - low + 1) * itemsize, itemsize)
+    held = np.frombuffer(data, np.uint8)
+    first = held.ctypes.data - low * itemsize
+    return data, -low * itemsize, by_stream.stream(first, sizes, strides, itemsize)
+
+
+@pytest.mark.parametrize("itemsize", [1, 2, 4, 8, 16])
+def test_strided(device: Device, itemsize: int) -> None:
+    for i, view in enumerate(VIEWS):
+        device.memory.clear()
+        device.order = ORDERS[i % 3] if math.prod(view[1]) < 400 else "together"
+        data, first, stream = fitted(view, itemsize)
+        _, sizes, strides = view
+        for shift in (0, itemsize, 3) if i < 4 else (i % 2 * itemsize,):
+            place = device.memory.put(data, shift) + first, sizes, strides, itemsize
+            out = device.sums(2)
+            cupy_kernels.add_strided(*place, 5, out, *QUEUE)
+            cupy_kernels.add_multiset(*place, 5, out + 16, *QUEUE)
+            assert device.added(out, 2) == [
+                reference.stream_lanes(stream, 0, 5),
+                reference.multiset_lanes(stream, itemsize, 5),
+            ], (view, shift)
+
+
+@pytest.mark.parametrize("itemsize", [1, 2, 4, 8, 16])
+def test_samples(device: Device, itemsize: int) -> None:
+    for i, view in enumerate(VIEWS):
+        data, first, stream = fitted(view, itemsize)
+        elements = [stream[at : at + itemsize] for at in range(0, len(stream), itemsize)]
+        place = device.memory.put(data, itemsize) + first, *view[1:], itemsize
+        for count in sorted({1, min(7, len(elements)), len(elements)} if i % 3 == 0 else {1}):
+            out = device.memory.reserve(count * itemsize, align=16)
+            cupy_kernels.sample(*place, count, out, *QUEUE)
+            wanted = [elements[at] for at in reference.sample_indices(count, len(elements))]
+            assert device.memory.get(out, count * itemsize) == b"".join(wanted)
+
+
+def test_samples_of_more_than_32_bits_count(device: Device) -> None:
+    """There a place is found by divisions of 64 bits, in a function that is called."""
+    row = noise(10)
+    place = device.memory.put(row), (1 << 20, 5, 1 << 12), (0, 1, 0), 2
+    for count in (1, 7, 333):
+        out = device.memory.reserve(2 * count, align=16)
+        cupy_kernels.sample(*place, count, out, *QUEUE)
+        indices = reference.sample_indices(count, 5 << 32)
+        wanted = [row[2 * (i >> 12) % 10 :][:2] for i in indices]
+        assert device.memory.get(out, 2 * count) == b"".join(wanted)
+
+
+@pytest.mark.parametrize(("count", "order"), [(3, "backward"), (64, "forward"), (1360, "together")])
+def test_tables(device: Device, count: int, order: Order) -> None:
+    """Rows of any alignment, empty, of part of a unit, around one, and of several."""
+    device.order = order
+    sizes = (5, 0, 1024, 0, 8191, 8192, 8193, 1, 0, 300, 17_000)
+    rows = []
+    for i in range(count):
+        nbytes = sizes[(i * i + i // 3) % 11] if i < 30 else i % 3 * 7
+        data = noise(nbytes, i)
+        rows.append((device.memory.put(data, i % 17, align=32), data))
+    out = device.sums(count)
+    places = [(place, len(data)) for place, data in rows]
+    cupy_kernels.add_table(places, 7, out, *QUEUE)
+    wanted = [reference.stream_lanes(data, 0, 7) for _, data in rows]
+    assert device.added(out, count) == wanted
+    assert device.launched[-1][0] == cupy_kernels.table_kernel(64 if count <= 64 else 1360)
+
+
+def codes(dtype: str, seed: int) -> np.ndarray:
+    """Bit patterns at which zeros, subnormals, infinities and NaNs begin and end, and noise."""
+    f = reference_ulp.format_of(TAGS[dtype])
+    if f.width == 1:
+        every = np.arange(256, dtype=np.uint8)
+        return every if dtype != "bool" else every % 2
+    bits = 8 * f.width
+    powers = [1 << i for i in range(0, bits, max(1, bits // 16))] + [f.infinity, 1 << f.fraction]
+    numbers = {x + near for power in powers for x in (power, -power) for near in (-1, 0, 1)}
+    numbers |= {x ^ f.sign for x in numbers}
+    special = [x % (1 << bits) for x in sorted(numbers)]
+    noisy = np.frombuffer(noise(100 * f.width, seed), f.bits)
+    return np.concatenate([np.array(special, f.bits), noisy])
+
+
+@pytest.mark.parametrize("dtype", NUMBERS)
+def test_divergence(device: Device, dtype: str) -> None:
+    tag, width = TAGS[dtype], ITEMSIZES[dtype]
+    f = reference_ulp.format_of(tag)
+    a = codes(dtype, 1)
+    others = [np.roll(a, 1), a[::-1], np.random.default_rng(2).permutation(a)]
+    if f.kind in {"ieee", "fn", "fnuz"}:
+        others.append(a ^ np.array(f.sign, f.bits))
+    first, second = np.concatenate([a] * len(others)), np.concatenate(others)
+    near = first.copy()
+    near[::37] ^= np.array(1, f.bits)
+    for x, y, shift in (
+        (first, second, 0),
+        (first[: 2 * len(a)], second[: 2 * len(a)], width),
+        (first[:-1], near[:-1], 0),
+        (first[:37], first[:37], 0),
+        (first[:1], second[:1], 0),
+    ):
+        device.memory.clear()
+        found = device.compare(tag, x.tobytes(), y.tobytes(), shift)
+        wanted = reference_ulp.divergence(x, y, f)
+        assert repr(found) == repr(wanted)
