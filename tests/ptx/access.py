@@ -79,7 +79,8 @@ def _place(body: Body, around: Memories, space: str, operand: Operand) -> Place:
         raise PtxError(f"{operand.base.name} as an address")
 
     def pointed(at: Threads) -> tuple[Memory, Array, Any]:
-        addresses = cell.read(at).astype(np.uint64) + offset
+        # In 32 bits an address comes round: compilers go below a variable and back by the offset.
+        addresses = (cell.read(at) + offset.astype(cell.kind)).astype(np.uint64)
         found = space or _space(addresses)
         if not space and found != "global":
             addresses = addresses - np.uint64(WINDOWS[found])

@@ -46,7 +46,7 @@ class Cell:
 
     def read(self, at: Threads) -> Array:
         """The values of some threads, all of which must have set them."""
-        if self.values is None or (self.unset is not None and self.unset[at].any()):
+        if self.values is None or (self.unset is not None and np.count_nonzero(self.unset[at])):
             raise PtxError(f"{self.name} is read before it is set")
         return self.values[at]
 
@@ -59,8 +59,6 @@ class Cell:
         self.values[at] = value
         if self.unset is not None:
             self.unset[at] = False
-            if not self.unset.any():
-                self.unset = None
 
 
 class Surroundings(Protocol):

@@ -10,7 +10,6 @@ import functools
 import json
 import os
 import shutil
-from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -56,26 +55,31 @@ def _names() -> dict[str, list[str]]:
 
 
 @functools.cache
-def _kernels(compiler: str, architecture: str) -> Kernels:
+def _kernels(compiler: str, architecture: str, only: frozenset[str]) -> Kernels:
+    """Those of some files, or, where these are dtypes, of ULP divergence between aligned ones."""
     required = os.environ.get("REPRO_AUDIT_REQUIRE", "").split(",")
     missing = shutil.which("nvcc") is None if compiler == "nvcc" else find_spec("cupy") is None
     if missing:
         if compiler in required:
             pytest.fail(f"{compiler} is not installed")
         pytest.skip(f"{compiler} is not installed")
-    return (Nvcc if compiler == "nvcc" else Nvrtc)(architecture, _names())
+    names = {file: each for file, each in _names().items() if file in only} or {
+        "ulp": [cupy_kernels.ulp_kernel(dtype, "Contiguous<16>") for dtype in sorted(only)]
+    }
+    return (Nvcc if compiler == "nvcc" else Nvrtc)(architecture, names)
 
 
 @pytest.fixture(params=["nvcc", "cupy"])
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Device:
     """A device with the kernels that a compiler makes for compute capability 9.0."""
-    return Device(_kernels(request.param, "90"), monkeypatch)
+    return Device(_kernels(request.param, "90", frozenset(_names())), monkeypatch)
 
 
 @pytest.fixture
-def device_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Device]:
-    """Devices with what a compiler makes for a compute capability."""
-    return lambda compiler, architecture: Device(_kernels(compiler, architecture), monkeypatch)
+def other_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Device:
+    """One with some of what a compiler makes for another: (compiler, capability, what)."""
+    compiler, architecture, only = request.param
+    return Device(_kernels(compiler, architecture, frozenset(only)), monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -70,29 +70,32 @@ class Kernels(Protocol):
 
 
 class Nvcc:
-    """What nvcc makes of the files of cuda/src, each compiled when one of its kernels is wanted."""
+    """What nvcc makes of some files of cuda/src, all of which are compiled at once."""
 
     def __init__(self, architecture: str, names: dict[str, list[str]]) -> None:
-        self._architecture = architecture
         self._files = {name: file for file, each in names.items() for name in each}
         self._machines: dict[str, Machine] = {}
+        arch = f"-arch=compute_{architecture}"
+        self._compilers = {
+            file: subprocess.Popen(
+                ["nvcc", "-ptx", arch, *_NVCC, f"cuda/src/{file}.cu", "-o", "-"],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for file in names
+        }
 
     def find(self, name: str) -> tuple[Machine, str]:
         """As `Kernels.find`: the only one whose name begins so."""
         file = self._files[name]
         if file not in self._machines:
-            self._machines[file] = Machine(parse(self._compiled(file)))
+            text, _ = self._compilers[file].communicate()
+            assert self._compilers[file].returncode == 0
+            self._machines[file] = Machine(parse(text))
         machine, start = self._machines[file], mangled(name)
         (found,) = [each for each in machine.module.functions if each.startswith(start)]
         return machine, found
-
-    def _compiled(self, file: str) -> str:
-        arch = f"-arch=compute_{self._architecture}"
-        command = ["nvcc", "-ptx", arch, *_NVCC, f"cuda/src/{file}.cu", "-o", "-"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(done.stderr)
-        return done.stdout
 
 
 class Nvrtc:

@@ -91,10 +91,10 @@ class Memory:
     def _find(self, addresses: Array, rows: Array | int, width: int, count: int) -> Array:
         """The first byte of each access."""
         whole = np.uint64(width * count)
-        if (addresses & (whole - np.uint64(1))).any():
+        if np.count_nonzero(addresses & (whole - np.uint64(1))):
             raise PtxError(f"{width * count} bytes at an unaligned address of {self.name} memory")
         at = addresses - np.uint64(self.base)
-        if (at > np.uint64(self.size) - whole).any() or self.size < width * count:
+        if self.size < width * count or np.count_nonzero(at > np.uint64(self.size) - whole):
             beyond = int(addresses[at > np.uint64(max(0, self.size - width * count))][0])
             raise PtxError(f"{beyond:#x} is no address of {self.name} memory")
         return at.astype(np.int64) + rows * self.stride
@@ -103,7 +103,7 @@ class Memory:
         flags = allowed.view(_ALL[width])
         for i in range(count):
             wrong = flags[at // width + i] != np.iinfo(_ALL[width]).max
-            if wrong.any():
+            if np.count_nonzero(wrong):
                 where = int(at[wrong][0]) % self.stride + i * width + self.base
                 raise PtxError(f"{what} at {where:#x} of {self.name} memory")
 
@@ -113,7 +113,7 @@ class Memory:
         """`count` numbers of `width` bytes for each address."""
         at = self._find(addresses, rows, width, count)
         self._require(self.readable, at, width, count, "nothing was written")
-        shared = self.writable[at].any()
+        shared = np.count_nonzero(self.writable[at])
         if nc and shared:
             raise PtxError("ld.global.nc of what the kernel may write")
         if shared and self.writes is not None:

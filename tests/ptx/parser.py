@@ -9,15 +9,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
-_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<newline>\n)
-    |(?P<token>0[df][0-9A-Fa-f]+|-?0[xX][0-9A-Fa-f]+U?|-?\d+\.\d+|-?\d+U?
-    |\.?[A-Za-z_$%][\w$]*(?:(?:\.|::)\w+)*|"[^"]*"|[][{}(),;:@!|+<>=]))""",
+    r"""0[df][0-9A-Fa-f]+|-?0[xX][0-9A-Fa-f]+U?|-?\d+\.\d+|-?\d+U?
+    |\.?[A-Za-z_$%][\w$]*(?:(?:\.|::)\w+)*|"[^"]*"|[][{}(),;:@!|+<>=]""",
     re.VERBOSE,
 )
 _LINKAGE = {".visible", ".weak", ".extern"}
 _HINTS = {".maxntid", ".reqntid", ".minnctapersm"}
+_BRACKETS = {"{": "}", "(": ")"}
 _SIZES = {"8": 1, "16": 2, "32": 4, "64": 8, "pred": 1}
 
 
@@ -128,19 +127,15 @@ class Module:
 
 class _Parser:
     def __init__(self, text: str) -> None:
-        text = _COMMENT.sub(lambda found: "\n" * found[0].count("\n"), text)
         self.tokens: list[str] = []
         self.lines: list[int] = []
-        line, at = 1, 0
-        end = len(text.rstrip())
-        while at < end:
-            found = _TOKEN.match(text, at)
-            if found is None:
-                raise PtxError(f"line {line}: not understood: {text[at : at + 40]!r}")
-            line += text.count("\n", at, found.start("token"))
-            self.tokens.append(found["token"])
-            self.lines.append(line)
-            at = found.end()
+        for number, line in enumerate(text.splitlines(), 1):
+            code = line.partition("//")[0]
+            found = _TOKEN.findall(code)
+            if "".join(found) != "".join(code.split()):
+                raise PtxError(f"line {number}: not understood: {code!r}")
+            self.tokens += found
+            self.lines += [number] * len(found)
         self.at = 0
         self.scopes: list[dict[str, str]] = []
         self.inner = 0
@@ -261,11 +256,23 @@ class _Parser:
         return function
 
     def statement(self, function: Function) -> None:
-        if self.accept("{"):
+        first = self.peek()
+        if first == "{":
+            self.next()
             self.scopes.append({})
-        elif self.accept("}"):
+        elif first == "}":
+            self.next()
             self.scopes.pop()
-        elif self.accept(".reg"):
+        elif first.startswith("."):
+            self.declaration(function)
+        elif self.tokens[self.at + 1] == ":":
+            function.labels[self.next()] = len(function.code)
+            self.expect(":")
+        else:
+            function.code.append(self.instruction())
+
+    def declaration(self, function: Function) -> None:
+        if self.accept(".reg"):
             self.registers(function)
         elif self.accept(".pragma"):
             if self.next() != '"nounroll"':
@@ -278,13 +285,8 @@ class _Parser:
             function.variables[name] = replace(variable, name=name)
         elif self.accept(".shared"):
             self.share()
-        elif self.peek().startswith("."):
-            raise self.fail(f"{self.peek()!r} in a function")
-        elif self.tokens[self.at + 1] == ":":
-            function.labels[self.next()] = len(function.code)
-            self.expect(":")
         else:
-            function.code.append(self.instruction())
+            raise self.fail(f"{self.peek()!r} in a function")
 
     def named(self, name: str) -> str:
         """A name for what this scope calls so: inner scopes use a name again and again."""
@@ -295,6 +297,8 @@ class _Parser:
         return self.scopes[-1][name]
 
     def resolved(self, name: str) -> str:
+        if len(self.scopes) == 1:
+            return name
         for scope in reversed(self.scopes):
             if name in scope:
                 return scope[name]
@@ -330,26 +334,24 @@ class _Parser:
         return Instruction(parts, tuple(operands), guard, line)
 
     def operand(self) -> Operand:
-        if self.accept("{"):
-            return Vector(self.operands("}"))
-        if self.accept("("):
-            return Vector(self.operands(")"))
-        if self.accept("["):
+        token = self.next()
+        if token == "[":
             base = self.operand()
             if not isinstance(base, Register | Symbol):
                 raise self.fail("an address without a name")
             offset = self.number() if self.accept("+") else 0
             self.expect("]")
             return Address(base, offset)
-        if self.accept("!"):
+        if token in _BRACKETS:
+            return Vector(self.operands(_BRACKETS[token]))
+        if token == "!":
             return Not(Register(self.resolved(self.next())))
-        token = self.next()
-        if re.match(r"0[df][0-9A-Fa-f]", token):
-            return Immediate(int(token[2:], 16))
-        if re.match(r"-?\d", token):
+        if token[0] in "-0123456789":
+            if token[:2] in {"0d", "0f"}:
+                return Immediate(int(token[2:], 16))
             return Immediate(int(token.removesuffix("U"), 0))
         name = self.resolved(token)
-        if not name.startswith("%") and name not in self.known:
+        if name[0] != "%" and name not in self.known:
             return Symbol(name)
         if self.accept("|"):
             return Both(Register(name), Register(self.resolved(self.next())))

@@ -206,3 +206,31 @@ def test_divergence(device: Device, dtype: str) -> None:
         found = device.compare(tag, x.tobytes(), y.tobytes(), shift)
         wanted = reference_ulp.divergence(x, y, f)
         assert repr(found) == repr(wanted)
+
+
+# nvcc compiles for the oldest capability and the newest by different compilers.
+DIGESTS = [("nvcc", architecture, ("digest",)) for architecture in ("80", "120")]
+FEW = ("float32", "float64", "bfloat16", "float8_e4m3fn", "int64")
+
+
+@pytest.mark.parametrize("other_device", DIGESTS, indirect=True, ids=["nvcc-80", "nvcc-120"])
+def test_digests_elsewhere(other_device: Device) -> None:
+    for nbytes, offset, shift in ((40_000, 1024, 0), (5000, 7, 3)):
+        data = noise(nbytes)
+        wanted = reference.stream_lanes(data, offset, 9)
+        assert other_device.lanes(data, offset, 9, shift) == wanted
+    data, first, stream = fitted(VIEWS[2], 2)
+    out = other_device.sums()
+    place = other_device.memory.put(data) + first
+    cupy_kernels.add_strided(place, *VIEWS[2][1:], 2, 5, out, *QUEUE)
+    assert other_device.added(out) == [reference.stream_lanes(stream, 0, 5)]
+
+
+@pytest.mark.parametrize("other_device", [("cupy", "120", FEW)], indirect=True, ids=["cupy-120"])
+@pytest.mark.parametrize("dtype", FEW)
+def test_divergence_elsewhere(other_device: Device, dtype: str) -> None:
+    x = codes(dtype, 1)
+    y = np.roll(x, 1)
+    found = other_device.compare(TAGS[dtype], x.tobytes(), y.tobytes())
+    wanted = reference_ulp.divergence(x, y, reference_ulp.format_of(TAGS[dtype]))
+    assert repr(found) == repr(wanted)
