@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,30 +70,31 @@ class Kernels(Protocol):
         """The machine that has a kernel, and the kernel's name there."""
 
 
+def _by_nvcc(file: str, architecture: str) -> str:
+    command = ["nvcc", "-ptx", f"-arch=compute_{architecture}", *_NVCC, "-o", "-"]
+    done = subprocess.run(
+        [*command, f"cuda/src/{file}.cu"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return done.stdout
+
+
 class Nvcc:
     """What nvcc makes of some files of cuda/src, all of which are compiled at once."""
 
     def __init__(self, architecture: str, names: dict[str, list[str]]) -> None:
         self._files = {name: file for file, each in names.items() for name in each}
         self._machines: dict[str, Machine] = {}
-        arch = f"-arch=compute_{architecture}"
-        self._compilers = {
-            file: subprocess.Popen(
-                ["nvcc", "-ptx", arch, *_NVCC, f"cuda/src/{file}.cu", "-o", "-"],
-                cwd=ROOT,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for file in names
-        }
+        pool = ThreadPoolExecutor(len(names))
+        self._texts = {file: pool.submit(_by_nvcc, file, architecture) for file in names}
+        pool.shutdown(wait=False)
 
     def find(self, name: str) -> tuple[Machine, str]:
         """As `Kernels.find`: the only one whose name begins so."""
         file = self._files[name]
         if file not in self._machines:
-            text, _ = self._compilers[file].communicate()
-            assert self._compilers[file].returncode == 0
-            self._machines[file] = Machine(parse(text))
+            self._machines[file] = Machine(parse(self._texts[file].result()))
         machine, start = self._machines[file], mangled(name)
         (found,) = [each for each in machine.module.functions if each.startswith(start)]
         return machine, found
