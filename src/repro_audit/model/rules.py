@@ -163,9 +163,10 @@ CAUSES = (
     ),
     Rule(
         "suspected-hardware",
-        "a device computes what others of its kind do not, or of two checkpoints a single bit "
-        "differs",
-        "screen the device longer; compare with another copy of the file",
+        "a device computes what others of its kind do not, a training step came out otherwise once "
+        "and never again, or of two checkpoints a single bit differs",
+        "screen the device longer, and take it out of service if it recurs; compare with another "
+        "copy of the file",
     ),
     Rule(
         "unknown",
