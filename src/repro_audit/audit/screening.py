@@ -17,7 +17,7 @@ from repro_audit.audit.recording import SAMPLES
 from repro_audit.audit.request import AuditRequest, Progress
 from repro_audit.audit.session import Finished, Session, no_events, told_of
 from repro_audit.audit.source import with_source
-from repro_audit.audit.unobserved import unseen_in, warnings_of
+from repro_audit.audit.unobserved import cut_short, unseen_in, warnings_of
 from repro_audit.diagnose.screened import Candidate, Findings, Run, screen
 from repro_audit.diagnose.suspected import suspected
 from repro_audit.diagnose.zoomed import look
@@ -87,6 +87,10 @@ def screen_recordings(paths: Sequence[Path]) -> Audit:
     """
     if len(paths) < 2:
         raise UsageError("one recording compares with nothing: name those of several machines")
+    seen: dict[Path, Path] = {}
+    for path in paths:
+        if seen.setdefault(path.resolve(), path) is not path:
+            raise UsageError(f"{path} is named twice: a recording agrees with itself; name others")
     names = _distinct([path.stem for path in paths], [str(path) for path in paths])
     with contextlib.ExitStack() as opened:
         traces = opened_traces(paths, opened)
@@ -141,6 +145,9 @@ class _Screen:
         found = screen(candidates, self._request.rounds)
         audit = _audit(found, program.target.label, trusted=_is_workload(program), recorded=False)
         warnings: list[Warn] = []
+        reason = cut_short(runs) if audit.verdict == "identical" else None
+        if reason is not None:
+            audit = replace(audit, verdict="inconclusive", reason=reason)
         if audit.origin is not None and audit.verdict == "divergent":
             origin, warnings = self._closer(found, audit.origin)
             audit = replace(audit, origin=with_source(origin, program.target))
@@ -300,6 +307,7 @@ def _of(name: str, here: Machine | None) -> list[_Device]:
         raise UsageError(
             f"torch finds no device {name} here. There are: {', '.join(['cpu', *there])}"
         )
+    name = f"{kind}:{int(index)}" if index else kind
     names = [name] if index or kind == "mps" else [f"{kind}:{n}" for n in range(count)]
     return [_Device(one, {"device": one}) for one in names]
 

@@ -42,7 +42,8 @@ def rules(*, names: tuple[str, ...], format_: str) -> int:
             near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
             hint = f" Is it {known[near[0]].name}?" if near else ""
             raise UsageError(f"there is no rule {name}.{hint} `repro-audit rules` lists them all")
-    asked = [known[name.lower()] for name in dict.fromkeys(names)] or list(known.values())
+    wanted = dict.fromkeys(name.lower() for name in names)
+    asked = [known[name] for name in wanted] or list(known.values())
     if format_ == "json":
         out.say(json.dumps([asdict(rule) for rule in asked], indent=2) + "\n")
     elif format_ == "markdown":

@@ -26,17 +26,37 @@ class _ScreenCommand(ProgramCommand):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Set recordings apart: words that name traces stand for no program."""
-        recordings = [word for word in args if _is_recording(word)]
+        cut = args.index("--") if "--" in args else len(args)
+        # Neither the value of an option nor what is the program's own is a recording.
+        options, words = self._parted(ctx, args[:cut])
+        recordings = [word for word in words if _is_recording(word)]
         ctx.meta[_RECORDINGS] = tuple(recordings)
-        return super().parse_args(ctx, [word for word in args if word not in recordings])
+        others = [word for word in words if word not in recordings]
+        if recordings:
+            for word in others:
+                if not word.startswith("-") and Path(word).suffix != ".py":
+                    is_there = "is no recording" if Path(word).exists() else "does not exist"
+                    raise UsageError(
+                        f"{word} {is_there}, and {recordings[0]} is a recording: name recordings "
+                        "that `repro-audit record` made, or a program alone"
+                    )
+            if args[cut + 1 :]:
+                raise UsageError(
+                    f"what follows -- is for a program that is run, and {recordings[0]} is a "
+                    "recording; screen the one or the other"
+                )
+        return super().parse_args(ctx, [*others, *options, *args[cut:]])
 
 
 def _is_recording(word: str) -> bool:
     path = Path(word)
-    if word.startswith("-") or path.suffix == ".py" or not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(_SQLITE)) == _SQLITE
+    try:
+        if word.startswith("-") or path.suffix == ".py" or not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(len(_SQLITE)) == _SQLITE
+    except OSError as error:
+        raise UsageError(f"{word} cannot be read: {error.strerror}") from error
 
 
 def _devices(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:

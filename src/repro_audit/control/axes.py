@@ -14,6 +14,7 @@ from repro_audit.control.pins import hold_property, hold_tf32, hold_threads, ign
 
 # What ATen calls the kernels that it has for a CPU, the narrowest first.
 CAPABILITIES = ("default", "avx2", "avx512")
+_PLACING = ("GOMP_CPU_AFFINITY", "KMP_AFFINITY", "OMP_PLACES", "OMP_PROC_BIND")
 
 
 def environment(held: Iterable[str]) -> dict[str, str | None]:
@@ -26,6 +27,9 @@ def environment(held: Iterable[str]) -> dict[str, str | None]:
             found["ATEN_CPU_CAPABILITY"] = value
         elif axis == "tf32":
             found["NVIDIA_TF32_OVERRIDE"] = "0" if value == "off" else None
+        elif axis == "core":
+            # By these OpenMP moves the process to other cores when it is loaded.
+            found |= dict.fromkeys(_PLACING)
     return found
 
 

@@ -79,7 +79,9 @@ def screen(candidates: Sequence[Candidate], rounds: int) -> Findings:
             if known is not None:
                 apart[at] = known
             devices[at] = kind.screened(candidates[at], called[at], number, known)
-    first = None if not apart else apart[min(apart)]
+    # Of the devices that are suspected, if there are any: it is they that a report is about.
+    accused = [at for at in apart if devices[at].standing != "disputed"]
+    first = None if not apart else apart[min(accused or apart)]
     return Findings(
         Screening(tuple(devices[at] for at in range(len(candidates))), rounds),
         EventCounts.total(kind.counts for kind in kinds),
