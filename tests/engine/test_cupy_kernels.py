@@ -12,8 +12,9 @@ import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from threading import Barrier, BrokenBarrierError
 from types import SimpleNamespace
 from typing import Any
 
@@ -205,6 +206,23 @@ def test_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert launched == [((3,), (_engine.LAUNCH["threads"],), [b"a structure", five], 77)]
 
 
+def test_one_compilation_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVRTC does not take two threads at its first."""
+    met = Barrier(2, timeout=0.3)
+
+    def module(**given: Any) -> Any:
+        with suppress(BrokenBarrierError):
+            met.wait()
+            pytest.fail("two threads compile at once")
+        return SimpleNamespace(get_function=lambda name: SimpleNamespace(kernel="loaded"))
+
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(RawModule=module))
+    cupy_kernels._compiled.cache_clear()
+    with ThreadPoolExecutor(2) as pool:
+        assert len([*pool.map(cupy_kernels._compiled, ("a kernel", "another"), (0, 0))]) == 2
+    cupy_kernels._compiled.cache_clear()
+
+
 def every_kernel() -> list[str]:
     """All that can be asked for."""
     widths = (1, 2, 4, 8, 16)
@@ -238,6 +256,8 @@ def test_nvrtc_compiles_every_kernel() -> None:
         return len(cubin), [*mangled]
 
     names = every_kernel()
+    # What NVRTC loads at its first use, it loads in one thread alone.
+    compiled(names[:1])
     with ThreadPoolExecutor(2) as pool:
         parts = [*pool.map(compiled, (names[::2], names[1::2]))]
     assert all(size > 50_000 for size, _ in parts)

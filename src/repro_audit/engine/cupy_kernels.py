@@ -8,6 +8,7 @@ own cache; the first use of a kernel takes seconds.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,13 +70,17 @@ class _Stream:
     ptr: int
 
 
+# NVRTC that two threads use at once for the first time does not find its library in one of them.
+_compiling = threading.RLock()
+
+
 @functools.cache
 def _compiled(name: str, device: int) -> Any:
     """A kernel on a device, which is current, and loaded there."""
     import cupy
 
     # To load code is what a capture of another thread's would not outlive.
-    with cuda_graphs.aside():
+    with _compiling, cuda_graphs.aside():
         module = cupy.RawModule(code=SOURCE, options=options(), name_expressions=(name,))
         kernel = module.get_function(name)
         # It is loaded when it is first asked for.
