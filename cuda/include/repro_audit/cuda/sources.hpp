@@ -95,16 +95,23 @@ struct Contiguous {
   u64 begin;
   u64 end;
 
+  // True if bytes from ... to - 1 are all of the range.
+  REPRO_AUDIT_FN bool holds(u64 from, u64 to) const { return from >= begin && to <= end; }
+
+  // The bytes at ... at + 15, which are all of the range.
+  REPRO_AUDIT_FN Quad load_held(u64 at) const {
+    Quad quad;
+    REPRO_AUDIT_UNROLL
+    for (int i = 0; i < 16; i += kBytes) {
+      read_piece<kBytes>(origin + at + static_cast<u64>(i), i, quad);
+    }
+    return quad;
+  }
+
   // The bytes at ... at + 15; those that are not of the range are 0.
   REPRO_AUDIT_FN Quad load(u64 at) const {
+    if (holds(at, at + kQuadBytes)) return load_held(at);
     Quad quad;
-    if (at >= begin && at + kQuadBytes <= end) {
-      REPRO_AUDIT_UNROLL
-      for (int i = 0; i < 16; i += kBytes) {
-        read_piece<kBytes>(origin + at + static_cast<u64>(i), i, quad);
-      }
-      return quad;
-    }
     for (int i = 0; i < 16; ++i) {
       const u64 byte = at + static_cast<u64>(i);
       if (byte >= begin && byte < end) read_piece<1>(origin + byte, i, quad);
@@ -179,6 +186,10 @@ struct Pieces {
     }
     return {address + static_cast<u64>(at), left};
   }
+
+  // Where a piece is has to be found out for each.
+  REPRO_AUDIT_FN static constexpr bool holds(u64 /*from*/, u64 /*to*/) { return false; }
+  REPRO_AUDIT_FN Quad load_held(u64 at) const { return load(at); }
 
   // In place it would be most of a kernel, once for each piece: more than a multiprocessor's
   // instruction cache holds.

@@ -29,13 +29,17 @@ class BlockKeys {
  public:
   REPRO_AUDIT_FN explicit BlockKeys(u64 base) : base_(base) {}
 
-  // To be called by all threads of a warp: `mine` is the block whose keys this thread makes.
-  REPRO_AUDIT_FN void make(u64 mine) {
+  // To be called by all threads of a warp: `mine` is the block whose keys this thread, number
+  // `place` of the warp, makes.
+  REPRO_AUDIT_FN void make(u64 mine, int place) {
 #if defined(__CUDA_ARCH__)
-    key0_ = block_key(base_, 0, mine);
-    key1_ = block_key(base_, 1, mine);
+    // Handed to itself: what can be made again the compiler would make again for every block, to
+    // save registers.
+    key0_ = __shfl_sync(~0U, block_key(base_, 0, mine), place);
+    key1_ = __shfl_sync(~0U, block_key(base_, 1, mine), place);
 #else
     static_cast<void>(mine);
+    static_cast<void>(place);
 #endif
   }
 
@@ -58,6 +62,18 @@ class BlockKeys {
 #endif
 };
 
+// a * b. On a device in PTX's words: else it is a product of 64 bits, and the compiler of machine
+// code adds its upper parts, which are zero.
+REPRO_AUDIT_FN u64 product(u32 a, u32 b) {
+#if defined(__CUDA_ARCH__) && defined(__CUDACC__)
+  u64 wide;
+  asm("mul.wide.u32 %0, %1, %2;" : "=l"(wide) : "r"(a), "r"(b));
+  return wide;
+#else
+  return u64{a} * b;
+#endif
+}
+
 // The word keys of the eight words of each block that one thread of a warp reads: four in the
 // block's first half, four in its second.
 class WordKeys {
@@ -77,8 +93,8 @@ class WordKeys {
   REPRO_AUDIT_FN void absorb(const Quad& quad, int half, Lanes& inner) const {
     REPRO_AUDIT_UNROLL
     for (int i = 0; i < 4; ++i) {
-      inner.l0 += u64{key0_[4 * half + i]} * quad.word[i];
-      inner.l1 += u64{key1_[4 * half + i]} * exchange_halves(quad.word[i]);
+      inner.l0 += product(key0_[4 * half + i], quad.word[i]);
+      inner.l1 += product(key1_[4 * half + i], exchange_halves(quad.word[i]));
     }
   }
 
@@ -95,19 +111,31 @@ REPRO_AUDIT_FN Lanes block_work(const Source& source, u64 base, const WordKeys& 
   Lanes sum;
   BlockKeys block_keys(base);
   for (u64 start = first + warp; start < last; start += kWarp * warps) {
-    block_keys.make(start + place * warps);
+    block_keys.make(start + place * warps, static_cast<int>(place));
     for (int n = 0; n < static_cast<int>(kWarp); n += Source::kTogether) {
       const u64 block = start + static_cast<u64>(n) * warps;
       if (block >= last) break;
       Quad low[Source::kTogether];
       Quad high[Source::kTogether];
-      REPRO_AUDIT_UNROLL
-      for (int k = 0; k < Source::kTogether; ++k) {
-        const u64 next = block + static_cast<u64>(k) * warps;
-        if (next >= last) break;
-        const u64 at = next * kBlockBytes + place * kQuadBytes;
-        low[k] = source.load(at);
-        high[k] = source.load(at + kBlockBytes / 2);
+      // But for a stream's ends all of them are whole: one question for all the loads.
+      const u64 furthest = block + static_cast<u64>(Source::kTogether - 1) * warps;
+      if (furthest < last && source.holds(block * kBlockBytes, (furthest + 1) * kBlockBytes)) {
+        REPRO_AUDIT_UNROLL
+        for (int k = 0; k < Source::kTogether; ++k) {
+          const u64 next = block + static_cast<u64>(k) * warps;
+          const u64 at = next * kBlockBytes + place * kQuadBytes;
+          low[k] = source.load_held(at);
+          high[k] = source.load_held(at + kBlockBytes / 2);
+        }
+      } else {
+        REPRO_AUDIT_UNROLL
+        for (int k = 0; k < Source::kTogether; ++k) {
+          const u64 next = block + static_cast<u64>(k) * warps;
+          if (next >= last) break;
+          const u64 at = next * kBlockBytes + place * kQuadBytes;
+          low[k] = source.load(at);
+          high[k] = source.load(at + kBlockBytes / 2);
+        }
       }
       REPRO_AUDIT_UNROLL
       for (int k = 0; k < Source::kTogether; ++k) {
