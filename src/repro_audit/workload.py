@@ -13,7 +13,7 @@ import argparse
 import os
 
 # Read when CUDA's library of products begins: without it two streams may share its memory.
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,8 @@ class Product(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Of [n, size] in float32, [n, size] in float32."""
-        return (x.to(self.weight.dtype) @ self.weight).float() / x.shape[-1]
+        made: Tensor = (x.to(self.weight.dtype) @ self.weight).float() / x.shape[-1] ** 0.5
+        return made
 
 
 class Convolution(nn.Module):
@@ -70,8 +71,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Of [n, size], [n, size]."""
-        q, k, v = (x @ weight / x.shape[-1] for weight in (self.query, self.key, self.value))
-        return torch.softmax(q @ k.T, dim=-1) @ v
+        root: float = x.shape[-1] ** 0.5
+        q, k, v = (x @ weight / root for weight in (self.query, self.key, self.value))
+        found: Tensor = torch.softmax(q @ k.T, dim=-1) @ v
+        return found
 
 
 class Functions(nn.Module):
@@ -131,11 +134,15 @@ class Workload(nn.Module):
         self.memory = Memory()
 
     def forward(self, x: Tensor, images: Tensor, integers: Tensor) -> Tensor:
-        """The loss of [n, size], images [n, 3, h, w] and int64 [n, n]."""
-        losses = [product(x).square().mean() for product in self.products.values()]
-        losses.append(self.convolution(images).square().mean())
-        losses.append(self.attention(x).square().mean())
-        losses.append(self.reductions(self.functions(x)).mean())
+        """The loss of [n, size], images [n, 3, h, w] and int64 [n, n].
+
+        Sums, not means: of a mean over n * n elements float16's gradients would be zero.
+        """
+        made = [product(x) for product in self.products.values()]
+        losses = [y.square().sum() for y in made]
+        losses.append(self.convolution(images).square().mean(dim=(0, 2, 3)).sum())
+        losses.append(self.attention(x).square().sum())
+        losses.append(self.reductions(self.functions(made[0])).sum())
         # Nothing is learnt of integers: their digests are what tells.
         self.memory(self.integers(integers).to(torch.int32))
         return torch.stack(losses).sum()
@@ -147,6 +154,8 @@ def main() -> None:
     options.add_argument("--size", type=int, help="of matrices; by default as the device is large")
     options.add_argument("--steps", type=int, default=4)
     asked = options.parse_args()
+    if asked.steps < 1 or (asked.size is not None and asked.size < 8):
+        options.error("at least one step, and a size of 8")
     device = torch.device(os.environ.get("REPRO_AUDIT_DEVICE") or _accelerator())
     size = asked.size or _SIZES.get(device.type, _SIZE)
     torch.use_deterministic_algorithms(True)
@@ -154,7 +163,7 @@ def main() -> None:
     if device.type != "mps":
         dtypes = (*dtypes, torch.float64)
     model = Workload(size, dtypes).to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9)
     edge = max(8, size // 8)
     for step in range(asked.steps):
         x = drawn(size, size, seed=100 + step).to(device)

@@ -9,7 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import torch
+
+from repro_audit import workload
+from repro_audit.report.json_report import SCHEMA_FILE
 
 CORES = sorted(os.sched_getaffinity(0))[:2]
 ONE, OTHER = (f"cpu:{core}" for core in CORES)
@@ -21,7 +26,7 @@ import os, sys
 import torch
 from torch import nn
 
-fault, core = sys.argv[1], int(sys.argv[2])
+fault, core = os.environ.get("FAULT") or sys.argv[1], int(sys.argv[2])
 here = os.sched_getaffinity(0) == {core}
 ran = f"ran-{min(os.sched_getaffinity(0))}-"
 runs = len([name for name in os.listdir() if name.startswith(ran)])
@@ -29,6 +34,12 @@ open(f"{ran}{runs}", "w").close()
 print(sorted(os.sched_getaffinity(0)), torch.get_num_threads())
 if fault == "fails" and here:
     raise RuntimeError("an illegal memory access")
+if fault == "leaves":
+    os.environ["CUDA_VISIBLE_DEVICES"] = "0"
+if fault == "affinity":
+    os.sched_setaffinity(0, range(os.cpu_count()))
+if fault == "beside" and here and runs == 0:
+    raise OSError("Address already in use")
 wrong = {
     "always": here,
     "once": here and runs == 1,
@@ -125,10 +136,38 @@ def test_a_core_on_which_the_program_fails(screened: Callable[..., Any]) -> None
     assert len(report["runs"]) == 2
 
 
+def test_a_run_that_fails_beside_others_is_made_alone(screened: Callable[..., Any]) -> None:
+    code, report = screened("beside", "--rounds", "1")
+    assert (code, report["verdict"]) == (0, "identical")
+    (warning,) = report["warnings"]
+    assert warning["code"] == "RA116"
+    assert "Address already in use" in warning["message"]
+
+
+def test_a_program_stays_on_its_core(screened: Callable[..., Any]) -> None:
+    code, report = screened("affinity", "--rounds", "1")
+    assert (code, standings(report)) == (0, {ONE: "agrees", OTHER: "agrees"})
+
+
+def test_a_program_that_leaves_its_device_is_misuse(
+    audit: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "train.py").write_text(textwrap.dedent(PROGRAM))
+    found = audit("screen", "train.py", "--device", f"{ONE},{OTHER}", "--", "leaves", "0")
+    assert found.code == 2
+    assert "sets CUDA_VISIBLE_DEVICES itself" in found.stderr
+
+
+def test_the_report_is_as_published(screened: Callable[..., Any]) -> None:
+    _, report = screened("always", "--rounds", "1")
+    jsonschema.validate(report, json.loads(SCHEMA_FILE.read_text()))
+    assert {found["name"] for found in report["passes"]} == {"screen", "tensors"}
+
+
 def test_a_program_that_varies_accuses_nobody(screened: Callable[..., Any]) -> None:
     code, report = screened("everywhere", "--rounds", "2")
     assert (code, report["verdict"]) == (4, "inconclusive")
-    assert "it is the program that does not" in report["reason"]
+    assert "it is the program that does" in report["reason"]
     assert report["cause"] is None
 
 
@@ -148,19 +187,41 @@ def test_what_comes_along_agrees_on_every_core(audit: Callable[..., Any]) -> Non
     assert report["events"]["compared"] > 300
 
 
+def test_every_part_of_what_comes_along_learns() -> None:
+    """Zeros that are multiplied with would hide a unit that is wrong."""
+    dtypes = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+    for size in (32, 256):
+        model = workload.Workload(size, dtypes)
+        integers = torch.ones(size, size, dtype=torch.int64)
+        images = workload.drawn(8, 3, 8, 8, seed=1)
+        model(workload.drawn(size, size, seed=0), images, integers).backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            assert (parameter.grad == 0).float().mean() < 0.01, name
+
+
 def test_recordings_of_several_machines(audit: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(textwrap.dedent(PROGRAM))
-    for name, fault in (("a", "none"), ("b", "none"), ("odd", "wrong"), ("d", "none")):
-        assert audit("record", "train.py", "-o", f"{name}.audit", "--", fault, "0").code == 0
+    # As a machine would have it: nothing that a recording tells of differs.
+    for name, fault in (("a", ""), ("b", ""), ("odd", "wrong"), ("d", "")):
+        words = ("train.py", "-o", f"{name}.audit", "--", "none", "0")
+        assert audit("record", *words, env={"FAULT": fault}).code == 0
     recordings = ("a.audit", "b.audit", "odd.audit", "d.audit")
     found = audit("screen", *recordings, "--format", "json")
     report = json.loads(found.stdout)
     assert (found.code, report["verdict"]) == (1, "divergent")
     assert standings(report) == {"a": "agrees", "b": "agrees", "odd": "differs", "d": "agrees"}
     assert report["first_divergence"]["op"] == "core.double.default"
-    assert report["cause"]["remedies"][0].startswith("record it there again")
+    assert report["cause"]["remedies"][0].startswith("record it again, as often on each")
     assert audit("screen", "a.audit", "b.audit", "-q").code == 0
     assert "--rounds is for a program" in audit("screen", *recordings, "--rounds", "2").stderr
+    twice = audit("screen", "a.audit", "b.audit", "a.audit")
+    assert (twice.code, "a.audit is named twice" in twice.stderr) == (2, True)
+    words = ("train.py", "-o", "seed.audit", "--seed", "1", "--", "none", "0")
+    assert audit("record", *words).code == 0
+    other = audit("screen", *recordings, "seed.audit")
+    assert (other.code, "asked.seed is 0 and 1" in other.stderr) == (4, True)
     alone = audit("screen", "a.audit")
     assert (alone.code, "one recording compares with nothing" in alone.stderr) == (2, True)
 

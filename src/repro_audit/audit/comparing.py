@@ -49,7 +49,7 @@ def compare_traces(paths: Sequence[Path], tolerance: Tolerance | None = None) ->
     if len(paths) < 2:
         raise UsageError("compare needs two recordings: repro-audit compare A.audit B.audit")
     with contextlib.ExitStack() as opened:
-        traces = opened_traces(paths, opened)
+        traces = _open(paths, opened)
         runs = tuple(
             RunInfo(str(path), str(path), {**trace.manifest, "steps": trace.steps})
             for path, trace in zip(paths, traces, strict=True)
@@ -57,7 +57,7 @@ def compare_traces(paths: Sequence[Path], tolerance: Tolerance | None = None) ->
         return compared(runs, traces, tolerance or Tolerance())
 
 
-def opened_traces(paths: Sequence[Path], opened: contextlib.ExitStack) -> list[Trace]:
+def _open(paths: Sequence[Path], opened: contextlib.ExitStack) -> list[Trace]:
     """Read the traces next to each other: most of that is done without Python's lock."""
 
     def read(path: Path) -> Trace:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from repro_audit import engine
 from repro_audit.audit import directories
-from repro_audit.audit.comparing import of_recordings, opened_traces
+from repro_audit.audit.comparing import of_recordings
+from repro_audit.audit.devices import Device, at_once, check_placed, devices_here
 from repro_audit.audit.loop import check_device
 from repro_audit.audit.recording import SAMPLES
 from repro_audit.audit.request import AuditRequest, Progress
 from repro_audit.audit.session import Finished, Session, no_events, told_of
 from repro_audit.audit.source import with_source
 from repro_audit.audit.unobserved import cut_short, unseen_in, warnings_of
+from repro_audit.diagnose import manifests
+from repro_audit.diagnose.configuration import configured, settings_of
 from repro_audit.diagnose.screened import Candidate, Findings, Run, screen
 from repro_audit.diagnose.suspected import suspected
 from repro_audit.diagnose.zoomed import look
@@ -27,15 +28,32 @@ from repro_audit.errors import (
     ReproAuditError,
     UsageError,
 )
-from repro_audit.model import Audit, Origin, RunInfo, Verdict, Warn
-from repro_audit.replicate.machine import Machine, machine
+from repro_audit.model import (
+    Audit,
+    Cause,
+    ManifestDifference,
+    Origin,
+    RunInfo,
+    Screening,
+    Verdict,
+    Warn,
+)
+from repro_audit.trace import Trace
 
 # The program that screens where no other is named: it repeats itself on any device that works.
 WORKLOAD = "repro_audit.workload"
-# What each run may take of the memory that is there, in KiB, where cores run side by side.
-_SHARE = 2**20
 _NAMED = 4
-_ACCELERATORS = ("cuda", "xpu", "mps")
+# What recordings must have in common to be of one program, told and made alike.
+_SAME = frozenset(
+    {
+        *("asked.batch", "asked.compile", "asked.dtype", "asked.hash_seed", "asked.level"),
+        *("asked.mode", "asked.pins", "asked.poison", "asked.seed", "asked.steps"),
+        *("target.arguments", "target.inputs", "target.sha256"),
+    }
+)
+# What says which device it was, and by what its tensors were fingerprinted.
+_OF_DEVICES = ("asked.", "engine", "torch.cuda.devices", "environment.REPRO_AUDIT_")
+_SHOWING = frozenset({"environment.CUDA_VISIBLE_DEVICES", "environment.HIP_VISIBLE_DEVICES"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +70,16 @@ class ScreenRequest:
     jobs: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Device:
-    """A device, and what of a plan lets a run use it alone."""
-
-    name: str
-    changes: Mapping[str, Any]
-
-
 def run_screen(request: ScreenRequest, progress: Progress) -> Audit:
     """Run the program on every device, round by round, and tell which do not do what most do.
 
     Where one does not, it and one that does run once more, to keep the tensors at the place where
-    they part. A device whose runs fail is a result; where all do, the first error is raised. Raises
-    UsageError for a device that is not here, InconclusiveError where nothing can be compared.
+    they part. A run that fails beside others is made once more alone; a device on which it fails
+    then too is a result, but where all fail the first error is raised. Raises UsageError for a
+    device that is not here, or that the program leaves, InconclusiveError where nothing can be
+    compared.
     """
-    devices = _devices(request.program.devices)
+    devices = devices_here(request.program.devices)
     if len(devices) * request.rounds < 2:
         raise UsageError(f"one run of {devices[0].name} compares with nothing: --rounds 2 at least")
     asked = replace(
@@ -83,7 +95,7 @@ def screen_recordings(paths: Sequence[Path]) -> Audit:
     """The same of recordings of one program, each of another device or machine.
 
     Imports no torch. Raises TraceError for a file that is no whole trace, InconclusiveError as
-    `run_screen` does, UsageError for fewer than two.
+    `run_screen` does, and where they were not made alike; UsageError for fewer than two.
     """
     if len(paths) < 2:
         raise UsageError("one recording compares with nothing: name those of several machines")
@@ -91,39 +103,76 @@ def screen_recordings(paths: Sequence[Path]) -> Audit:
     for path in paths:
         if seen.setdefault(path.resolve(), path) is not path:
             raise UsageError(f"{path} is named twice: a recording agrees with itself; name others")
-    names = _distinct([path.stem for path in paths], [str(path) for path in paths])
+    names = [path.stem for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    known: set[bytes] = set()
     with contextlib.ExitStack() as opened:
-        traces = opened_traces(paths, opened)
+        made = [_read(path, known, opened) for path in paths]
         runs = tuple(
-            RunInfo(str(path), str(path), {**trace.manifest, "steps": trace.steps})
-            for path, trace in zip(paths, traces, strict=True)
+            RunInfo(run.name, run.name, {**run.trace.manifest, "steps": run.trace.steps})
+            for run in made
         )
-        candidates = [
-            Candidate(name, (Run(run.name, trace),))
-            for name, run, trace in zip(names, runs, traces, strict=True)
-        ]
-        found = screen(candidates, 1)
-        target = " ".join(run.name for run in runs)
-        audit = _audit(found, target, trusted=False, recorded=True)
+        differences = manifests.differences({run.name: run.manifest for run in runs})
+        unlike = next((found for found in differences if found.field in _SAME), None)
+        if unlike is not None:
+            said = " and ".join(dict.fromkeys(map(str, unlike.values.values())))
+            raise InconclusiveError(
+                f"the recordings were not made alike: {unlike.field} is {said}. Record the same "
+                "program in the same way on each machine."
+            )
+        found = screen([Candidate(name, (run,)) for name, run in zip(names, made, strict=True)], 1)
+        cause = _cause(found.screening, recorded=True)
+        if cause is not None and found.between is not None:
+            pair = {name for _, name in found.between}
+            between = manifests.differences({r.name: r.manifest for r in runs if r.name in pair})
+            cause = _configured(cause, between)
+        traces = [run.trace for run in made]
         return replace(
-            audit,
+            _audit(found, " ".join(run.name for run in runs), cause),
             mode=str(traces[0].plan.get("mode", "")),
             runs=runs,
             warnings=tuple(of_recordings(runs, traces)),
+            manifest_differences=differences,
             unseen=unseen_in(traces[0]),
         )
+
+
+def _read(path: Path, known: set[bytes], opened: contextlib.ExitStack) -> Run:
+    """A recording; what equals one of those `known` is read no further, and costs no file."""
+    trace = opened.enter_context(contextlib.closing(Trace.open(path)))
+    return _noted(Run.of(str(path), trace), known)
+
+
+def _noted(run: Run, known: set[bytes]) -> Run:
+    if run.whole in known:
+        run.trace.close()
+    known.add(run.whole)
+    return run
+
+
+def _configured(cause: Cause, differences: Sequence[ManifestDifference]) -> Cause:
+    """`cause`, or that the odd one ran under other settings than the one that is right."""
+    ours = [
+        found
+        for found in differences
+        if not found.field.startswith(_OF_DEVICES) and found.field not in _SHOWING
+    ]
+    if cause.cls != "suspected-hardware" or not settings_of(ours):
+        return cause
+    return configured(Cause("unknown", "likely", cause.evidence, ()), ours)
 
 
 class _Screen:
     """The runs of one screening."""
 
-    def __init__(
-        self, request: ScreenRequest, session: Session, devices: Sequence[_Device]
-    ) -> None:
+    def __init__(self, request: ScreenRequest, session: Session, devices: Sequence[Device]) -> None:
         self._request = request
         self._session = session
         self._devices = devices
-        self._runs: dict[str, list[Finished]] = {device.name: [] for device in devices}
+        self._finished: list[Finished] = []
+        self._runs: dict[str, list[Run]] = {device.name: [] for device in devices}
+        self._known: set[bytes] = set()
         self._errors: dict[str, ReproAuditError] = {}
 
     def audit(self) -> Audit:
@@ -131,19 +180,25 @@ class _Screen:
         session, program = self._session, self._session.request
         for number in range(1, self._request.rounds + 1):
             self._round(number)
-        if len(self._errors) == len(self._devices):
+        if not self._finished:
             raise next(iter(self._errors.values()))
-        runs = [run for device in self._devices for run in self._runs[device.name]]
+        runs = self._finished
         candidates = [
             Candidate(
                 device.name,
-                tuple(Run(run.info.name, run.trace) for run in self._runs[device.name]),
-                self._reason(device),
+                tuple(self._runs[device.name]),
+                self._errors[device.name].in_a_line if device.name in self._errors else None,
+                device.hardware,
             )
             for device in self._devices
         ]
         found = screen(candidates, self._request.rounds)
-        audit = _audit(found, program.target.label, trusted=_is_workload(program), recorded=False)
+        stale = any(run.trace.stale_reads for run in runs)
+        audit = _audit(
+            found,
+            program.target.label,
+            _cause(found.screening, trusted=_is_workload(program), stale=stale),
+        )
         warnings: list[Warn] = []
         reason = cut_short(runs) if audit.verdict == "identical" else None
         if reason is not None:
@@ -166,45 +221,66 @@ class _Screen:
         devices = [device for device in self._devices if device.name not in self._errors]
         if not devices:
             return
-        share = 1 / (self._request.jobs or _at_once(devices))
+        jobs = self._request.jobs or at_once(devices)
         outcomes = self._session.several(
-            [{"name": f"{_slug(d.name)}-{number}", **d.changes} for d in devices],
-            [share] * len(devices),
+            [{"name": f"{d.slug}-{number}", **d.changes} for d in devices],
+            [1 / jobs] * len(devices),
             "screen",
         )
         for device, outcome in zip(devices, outcomes, strict=True):
             try:
-                if isinstance(outcome, ReproAuditError):
-                    raise outcome
-                reason = no_events(outcome)
-                if reason is not None:
-                    raise InconclusiveError(f"{reason}: there is nothing to compare")
-                check_device(self._session.request, outcome, device.changes["device"])
+                try:
+                    self._take(device, outcome)
+                except UsageError:
+                    # What is asked for cannot be done, on whichever device.
+                    raise
+                except ReproAuditError as error:
+                    if min(jobs, len(devices)) == 1:
+                        raise
+                    self._again(device, number, error)
             except UsageError:
-                # What is asked for cannot be done, on whichever device.
                 raise
             except ReproAuditError as error:
                 self._errors[device.name] = error
-            else:
-                self._runs[device.name].append(outcome)
 
-    def _reason(self, device: _Device) -> str | None:
-        error = self._errors.get(device.name)
-        return None if error is None else error.in_a_line
+    def _again(self, device: Device, number: int, failed: ReproAuditError) -> None:
+        """A run that failed beside others, which may have had what it needs: once more, alone."""
+        self._session.total += 1
+        run = self._session.observed(f"{device.slug}-{number}-alone", "screen", **device.changes)
+        self._take(device, run)
+        said = f"{device.name} failed beside others in round {number}, and did not alone"
+        self._session.notes.append(Warn("RA116", f"{said}: {failed.in_a_line}"))
+
+    def _take(self, device: Device, outcome: Finished | ReproAuditError) -> None:
+        """Count a run. Raises its error, or what makes it worth nothing."""
+        if isinstance(outcome, ReproAuditError):
+            raise outcome
+        reason = no_events(outcome)
+        if reason is not None:
+            raise InconclusiveError(f"{reason}: there is nothing to compare")
+        check_device(self._session.request, outcome, device.changes["device"])
+        check_placed(outcome, device, self._session.plan(outcome.info.name, **device.changes))
+        self._finished.append(outcome)
+        run = Run.of(outcome.info.name, outcome.trace)
+        self._runs[device.name].append(_noted(run, self._known))
 
     def _closer(self, found: Findings, origin: Origin) -> tuple[Origin, list[Warn]]:
         """The origin, with what two further runs that kept its tensors say of it."""
         assert found.between is not None
         if origin.kind == "structural":
             return origin, []
-        known = {device.name: device for device in self._devices}
+        devices = {device.name: device for device in self._devices}
+        names = [device for device, _ in found.between]
         kept = {"capture": (origin.key,), "steps": origin.key.step + 1}
         try:
             a, b = (
                 self._session.observed(
-                    f"zoom-{letter}-{_slug(name)}", "tensors", **known[name].changes, **kept
+                    f"zoom-{letter}-{devices[name].slug}",
+                    "tensors",
+                    **devices[name].changes,
+                    **kept,
                 )
-                for letter, name in zip("ab", found.between, strict=True)
+                for letter, name in zip("ab", names, strict=True)
             )
         except InterruptedRunError:
             raise
@@ -212,8 +288,8 @@ class _Screen:
             return origin, [Warn("RA105", f"looking closer did not end well: {error.in_a_line}")]
         seen = look(a.trace, b.trace, origin.key)
         if seen is None or not seen.differs:
-            said = f"what {' and '.join(found.between)} differ by did not recur"
-            return origin, [Warn("RA103", f"{said} in a further run of each: it is intermittent")]
+            said = f"what {' and '.join(dict.fromkeys(names))} differ by did not recur"
+            return origin, [Warn("RA103", f"{said} in two further runs: it is intermittent")]
         refined = replace(
             origin,
             inputs_identical=seen.inputs_identical,
@@ -225,12 +301,16 @@ class _Screen:
         return refined, []
 
 
-def _audit(found: Findings, target: str, *, trusted: bool, recorded: bool) -> Audit:
-    """What is found, as an audit; the switches are those of `suspected`."""
-    verdict, reason = _verdict(found)
-    cause = None
-    if verdict == "divergent":
-        cause = suspected(found.screening, trusted=trusted, recorded=recorded)
+def _cause(
+    screening: Screening, *, trusted: bool = False, recorded: bool = False, stale: bool = False
+) -> Cause | None:
+    if _verdict(screening)[0] != "divergent":
+        return None
+    return suspected(screening, trusted=trusted, recorded=recorded, stale=stale)
+
+
+def _audit(found: Findings, target: str, cause: Cause | None) -> Audit:
+    verdict, reason = _verdict(found.screening)
     return Audit(
         command="screen",
         target=target,
@@ -247,100 +327,26 @@ def _audit(found: Findings, target: str, *, trusted: bool, recorded: bool) -> Au
     )
 
 
-def _verdict(found: Findings) -> tuple[Verdict, str | None]:
-    standings = {device.standing for device in found.screening.devices}
-    if standings <= {"agrees"}:
-        return "identical", None
-    if standings <= {"agrees", "single"}:
-        lonely = [device.name for device in found.screening.devices if device.standing == "single"]
+def _verdict(screening: Screening) -> tuple[Verdict, str | None]:
+    """Divergent where a device is accused, or devices dispute; inconclusive where nothing tells."""
+    unaccused = screening.unaccused
+    said = (
+        "most devices do not repeat themselves, or fail, so it is the program that does, and tells "
+        "nothing of them; `repro-audit run` finds out why"
+    )
+    if screening.suspects or screening.alone or screening.disputed:
+        return "divergent", None
+    if unaccused:
+        return "inconclusive", said
+    lonely = [device.name for device in screening.devices if device.standing == "single"]
+    if lonely:
         shown = ", ".join(lonely[:_NAMED]) + (" and others" if lonely[_NAMED:] else "")
         return "inconclusive", (
             f"{shown} ran once, and nothing else of that kind (hardware, libraries, threads) did: "
             "there is nothing to compare with"
         )
-    if not found.repeats:
-        return "inconclusive", (
-            "most devices do not repeat themselves, so it is the program that does not, and tells "
-            "nothing of them; `repro-audit run` finds out why"
-        )
-    return "divergent", None
+    return "identical", None
 
 
 def _is_workload(program: AuditRequest) -> bool:
     return program.target.kind == "module" and program.target.name == WORKLOAD
-
-
-def _devices(asked: Sequence[str]) -> list[_Device]:
-    """The devices of these names; of a kind all that are here.
-
-    Raises UsageError for one that is not, and for one that is named twice.
-    """
-    here: Machine | None = None
-    if not asked or any(not name.startswith("cpu") for name in asked):
-        here = machine()
-    if not asked:
-        assert here is not None
-        asked = [kind for kind in _ACCELERATORS if here.devices.get(kind)] or ["cpu"]
-    found: dict[str, _Device] = {}
-    for name in asked:
-        for device in _of(name, here):
-            if device.name in found:
-                raise UsageError(f"{device.name} is named twice; --rounds N runs it more often")
-            found[device.name] = device
-    return list(found.values())
-
-
-def _of(name: str, here: Machine | None) -> list[_Device]:
-    kind, _, index = name.partition(":")
-    if kind == "cpu":
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-        if not cores:
-            raise UsageError(
-                "this system lets nobody choose the core that a process runs on; name accelerators"
-            )
-        if index and int(index) not in cores:
-            raise UsageError(f"there is no core {name} here: {_listed('cpu', cores)} are there")
-        return [_core(core) for core in ([int(index)] if index else cores)]
-    count = 0 if here is None else here.devices.get(kind, 0)
-    if int(index or 0) >= count:
-        there = [] if here is None else [f"{k} ({n})" for k, n in here.devices.items() if n]
-        raise UsageError(
-            f"torch finds no device {name} here. There are: {', '.join(['cpu', *there])}"
-        )
-    name = f"{kind}:{int(index)}" if index else kind
-    names = [name] if index or kind == "mps" else [f"{kind}:{n}" for n in range(count)]
-    return [_Device(one, {"device": one}) for one in names]
-
-
-def _core(core: int) -> _Device:
-    held = (f"core={core}", "threads=1")
-    return _Device(f"cpu:{core}", {"device": "cpu", "held": held})
-
-
-def _listed(kind: str, numbers: Sequence[int]) -> str:
-    shown = [f"{kind}:{number}" for number in numbers[:8]]
-    return ", ".join(shown) + (f" and {len(numbers) - 8} more" if len(numbers) > 8 else "")
-
-
-def _at_once(devices: Sequence[_Device]) -> int:
-    """As many runs as there are devices, but no more than memory is there for."""
-    return max(1, min(len(devices), _memory() // _SHARE))
-
-
-def _memory() -> int:
-    """KiB of memory that could be had, as Linux tells it."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 8 * _SHARE
-    told = (line.split() for line in lines if line.startswith("MemAvailable:"))
-    return next((int(words[1]) for words in told), 8 * _SHARE)
-
-
-def _slug(name: str) -> str:
-    return name.replace(":", "-")
-
-
-def _distinct(short: list[str], long: list[str]) -> list[str]:
-    """Short names, where no two are the same."""
-    return short if len(set(short)) == len(short) else long

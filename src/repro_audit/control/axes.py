@@ -36,13 +36,15 @@ def environment(held: Iterable[str]) -> dict[str, str | None]:
 def begin(held: Iterable[str]) -> None:
     """Hold what a process has from its start: the core that it runs on, and all that it starts.
 
-    Raises OSError where there is no such core, or none can be chosen.
+    What the program asks for after this is ignored. Raises OSError where there is no such core, or
+    none can be chosen.
     """
     for axis, value in map(_parted, held):
         if axis == "core":
             if not hasattr(os, "sched_setaffinity"):
                 raise OSError("a process cannot be held on a core on this system")
             os.sched_setaffinity(0, {int(value)})
+            ignore(os, "sched_setaffinity")
 
 
 def hold(held: Iterable[str], torch: Any) -> None:

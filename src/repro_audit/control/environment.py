@@ -57,7 +57,7 @@ DETERMINISTIC = {
     "TORCHINDUCTOR_DETERMINISTIC": "1",
 }
 # ROCm builds of torch read the second in place of the first; an empty value shows no device.
-_VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
 
 def child_environment(plan: Plan, base: Mapping[str, str]) -> dict[str, str]:
@@ -91,7 +91,7 @@ def _device_variables(plan: Plan, base: Mapping[str, str]) -> dict[str, str]:
     device = plan.device or ""
     kind, _, index = device.partition(":")
     if kind == "cpu":
-        return {**dict.fromkeys(_VISIBLE, ""), "REPRO_AUDIT_DEVICE": device}
+        return {**dict.fromkeys(VISIBLE, ""), "REPRO_AUDIT_DEVICE": device}
     # A model file is moved to the device by that name, so the name must stay true.
     if kind != "cuda" or not index or plan.target.kind not in {"script", "module"}:
         return {"REPRO_AUDIT_DEVICE": device}

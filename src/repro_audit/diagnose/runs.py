@@ -41,7 +41,7 @@ def compare_runs(
     if len(traces) > 2:
         groups: dict[bytes, list[Trace]] = {}
         for trace in traces:
-            groups.setdefault(_whole(trace), []).append(trace)
+            groups.setdefault(same_in_all(trace), []).append(trace)
         members = list(groups.values())
     pairs = len(traces) * (len(traces) - 1) // 2
     found: dict[SiteKey, Divergence] = {}
@@ -72,8 +72,8 @@ def compare_runs(
     return Outcomes(observed, first.counts, first, sightings, aligned)
 
 
-def _whole(trace: Trace) -> bytes:
-    """Equal for runs that did the same with the same results, thread by thread."""
+def same_in_all(trace: Trace) -> bytes:
+    """Bytes that are equal for runs that did the same with the same results, thread by thread."""
     names = {site: repr(name).encode() for site, name in trace.sites.items()}
     threads = [hashlib.blake2b(repr(thread).encode(), digest_size=16) for thread in trace.threads]
     columns = zip(trace.kind, trace.step, trace.phase, trace.thread, trace.site, strict=True)

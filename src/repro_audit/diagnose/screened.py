@@ -10,55 +10,69 @@ from dataclasses import dataclass
 from repro_audit.diagnose.align import align
 from repro_audit.diagnose.cells import telling_gap
 from repro_audit.diagnose.origin import Divergence, compare
+from repro_audit.diagnose.runs import same_in_all
 from repro_audit.errors import InconclusiveError
 from repro_audit.model import EventCounts, Json, Observed, Screened, Screening, Standing
 from repro_audit.trace import Trace
 
 # With fewer events in common than this share, two runs are not of one program.
 _SAME_PROGRAM = 0.5
-_NOTHING = EventCounts(0, 0, 0)
+# Results that a further one is compared with: where there are more, all runs differ.
+_MOST = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run by its name, and its trace."""
+    """A run by its name, and its trace; `whole` is equal for runs that are equal in everything.
+
+    Of those a later one is not read any more: it may be closed.
+    """
 
     name: str
     trace: Trace
+    whole: bytes
+
+    @classmethod
+    def of(cls, name: str, trace: Trace) -> Run:
+        """A run whose trace is open."""
+        return cls(name, trace, same_in_all(trace))
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A device and its runs; where one of them failed, `reason` says how."""
+    """A device and its runs; `hardware` is what it is called, where that is known without them.
+
+    Where one of them failed, `reason` says how.
+    """
 
     name: str
     runs: tuple[Run, ...]
     reason: str | None = None
+    hardware: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
     """What comes of the runs of all devices.
 
-    `divergence` is that of the first device that does not agree, `between` the device that gives
-    what it should, or another, and that one. `repeats` is False where most of several devices of a
-    kind do not repeat themselves: that is the program's doing, not theirs.
+    `divergence` is that of the first device that is accused, else of the first that does not agree;
+    `between` are the names of a device and run that gives what it should, or another, and of that
+    one.
     """
 
     screening: Screening
     counts: EventCounts
     observed: Observed
-    repeats: bool
     divergence: Divergence | None = None
-    between: tuple[str, str] | None = None
+    between: tuple[tuple[str, str], tuple[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Apart:
-    """Two runs that differ, by the devices that made them."""
+    """Two runs that differ, each by the names of its device and itself."""
 
     divergence: Divergence
-    devices: tuple[str, str]
+    between: tuple[tuple[str, str], tuple[str, str]]
 
 
 def screen(candidates: Sequence[Candidate], rounds: int) -> Findings:
@@ -66,8 +80,8 @@ def screen(candidates: Sequence[Candidate], rounds: int) -> Findings:
 
     Every device that repeats itself has a voice; where none does, each has one, shared among its
     results. What has more than half of the voices is right. Costs a comparison of each run with
-    each result of its kind. Raises InconclusiveError where two runs are of different programs, or
-    have nothing to compare.
+    what is right, and of each result with the others. Raises InconclusiveError where two runs are
+    of different programs, or have nothing to compare.
     """
     called, groups = _kinds(candidates)
     kinds = [_Kind([candidates[at] for at in members]) for members in groups]
@@ -79,11 +93,11 @@ def screen(candidates: Sequence[Candidate], rounds: int) -> Findings:
             if known is not None:
                 apart[at] = known
             devices[at] = kind.screened(candidates[at], called[at], number, known)
-    # Of the devices that are suspected, if there are any: it is they that a report is about.
-    accused = [at for at in apart if devices[at].standing != "disputed"]
+    screening = Screening(tuple(devices[at] for at in range(len(candidates))), rounds)
+    accused = [at for at in apart if devices[at] in screening.suspects]
     first = None if not apart else apart[min(accused or apart)]
     return Findings(
-        Screening(tuple(devices[at] for at in range(len(candidates))), rounds),
+        screening,
         EventCounts.total(kind.counts for kind in kinds),
         Observed(
             sum(len(kind.results_of) for kind in kinds),
@@ -91,9 +105,8 @@ def screen(candidates: Sequence[Candidate], rounds: int) -> Findings:
             sum(kind.differing_pairs for kind in kinds),
             sum(kind.pairs for kind in kinds),
         ),
-        all(kind.repeats for kind in kinds),
         None if first is None else first.divergence,
-        None if first is None else first.devices,
+        None if first is None else first.between,
     )
 
 
@@ -102,16 +115,18 @@ class _Kind:
 
     def __init__(self, candidates: Sequence[Candidate]) -> None:
         self._whole = [candidate for candidate in candidates if candidate.reason is None]
-        self.counts = _NOTHING
         # One device and run of each result; of each run, by its name, the number of its result.
         self.results: list[tuple[str, Run]] = []
         self.results_of: dict[str, int] = {}
-        for candidate in self._whole:
+        self._numbers: dict[bytes, int] = {}
+        # Of runs that are equal in everything the first: the others may be closed.
+        self._first: dict[bytes, Run] = {}
+        for candidate in candidates:
             for run in candidate.runs:
+                self._first.setdefault(run.whole, run)
                 self.results_of[run.name] = self._result(candidate, run)
         self.right = self._right()
-        unsteady = sum(not self._steady(candidate) for candidate in self._whole)
-        self.repeats = len(self._whole) < 2 or unsteady <= len(self._whole) / 2
+        self.counts = self._counted()
 
     @property
     def pairs(self) -> int:
@@ -125,8 +140,8 @@ class _Kind:
         return self.pairs - sum(n * (n - 1) // 2 for n in times.values())
 
     def apart(self, candidate: Candidate) -> _Apart | None:
-        """By which runs a device does not agree; None where it does, or failed."""
-        if candidate.reason is not None or self._agrees(candidate):
+        """By which runs a device does not agree; None where it does, or has none."""
+        if not candidate.runs or self._agrees(candidate):
             return None
         # Of each of its results the first run.
         mine: dict[int, Run] = {}
@@ -135,46 +150,55 @@ class _Kind:
         if self.right is not None:
             device, right = self.results[self.right]
             odd = next(run for result, run in mine.items() if result != self.right)
-            return _between(device, right, candidate.name, odd)
+            return self._between(device, right, candidate.name, odd)
         if len(mine) > 1:
             one, other, *_ = mine.values()
-            return _between(candidate.name, one, candidate.name, other)
+            return self._between(candidate.name, one, candidate.name, other)
         device, known = next(known for n, known in enumerate(self.results) if n not in mine)
-        return _between(device, known, candidate.name, candidate.runs[0])
+        return self._between(device, known, candidate.name, candidate.runs[0])
 
     def screened(
         self, candidate: Candidate, hardware: str, kind: int, apart: _Apart | None
     ) -> Screened:
         """How a device stands among those of its kind."""
         names = tuple(run.name for run in candidate.runs)
-        if candidate.reason is not None:
-            return Screened(
-                candidate.name, hardware, kind, names, "failed", reason=candidate.reason
-            )
-        standing: Standing = "agrees" if len(self.results_of) > 1 else "single"
         odd = sum(self.results_of[name] != self.right for name in names)
-        if not self._steady(candidate):
-            standing = "varies"
-        elif self.right is None:
-            standing = "disputed"
-        elif odd:
-            standing = "differs"
         found = None if apart is None else apart.divergence
         return Screened(
             candidate.name,
             hardware,
             kind,
             names,
-            standing,
+            self._standing(candidate, odd),
             0 if self.right is None else odd,
             None if found is None else found.counts,
             None if found is None else found.origin,
             None if found is None else telling_gap(found.a, found.b, align(found.a, found.b)),
+            candidate.reason,
         )
+
+    def _standing(self, candidate: Candidate, odd: int) -> Standing:
+        if candidate.reason is not None:
+            return "failed"
+        if not self._steady(candidate):
+            return "varies"
+        if self.right is None:
+            return "disputed"
+        if odd:
+            return "differs"
+        return "agrees" if len(self.results_of) > 1 else "single"
+
+    def _between(self, device: str, one: Run, other_device: str, other: Run) -> _Apart:
+        divergence, _, _ = compare(self._first[one.whole].trace, self._first[other.whole].trace)
+        assert divergence is not None
+        return _Apart(divergence, ((device, one.name), (other_device, other.name)))
 
     def _result(self, candidate: Candidate, run: Run) -> int:
         """The number of a run's result; a new one where it equals none."""
-        for number, (_, known) in enumerate(self.results):
+        number = self._numbers.get(run.whole)
+        if number is not None:
+            return number
+        for number, (_, known) in enumerate(self.results[:_MOST]):
             divergence, counts, share = compare(known.trace, run.trace)
             if share < _SAME_PROGRAM:
                 raise InconclusiveError(
@@ -182,15 +206,26 @@ class _Kind:
                     "are not of one program. Screen devices by one, with the same arguments."
                 )
             if not counts.compared:
-                raise InconclusiveError(
-                    f"{known.name} and {run.name} have no event with a fingerprint in common"
-                )
-            if number == 0:
-                self.counts = EventCounts.total((self.counts, counts))
+                raise _nothing(known, run)
             if divergence is None:
-                return number
+                return self._numbers.setdefault(run.whole, number)
         self.results.append((candidate.name, run))
-        return len(self.results) - 1
+        return self._numbers.setdefault(run.whole, len(self.results) - 1)
+
+    def _counted(self) -> EventCounts:
+        """Each run against what is right, or against the first."""
+        if not self.results:
+            return EventCounts(0, 0, 0)
+        _, right = self.results[self.right or 0]
+        runs = Counter(self.results_of.values())
+        counts = []
+        for number, (_, run) in enumerate(self.results):
+            _, known, _ = compare(right.trace, run.trace)
+            if not known.compared and len(self.results_of) > 1:
+                raise _nothing(right, run)
+            # It is not compared with itself.
+            counts += [known] * (runs[number] - (run is right))
+        return EventCounts.total(counts)
 
     def _right(self) -> int | None:
         steady = [candidate for candidate in self._whole if self._steady(candidate)]
@@ -201,6 +236,7 @@ class _Kind:
                 result = self.results_of[run.name]
                 voices[result] = voices.get(result, 0.0) + 1 / len(candidate.runs)
         most = max(voices, key=lambda result: voices[result], default=None)
+        # Shares of a voice do not add up to the bit.
         return most if most is not None and voices[most] > len(heard) / 2 + 1e-9 else None
 
     def _steady(self, candidate: Candidate) -> bool:
@@ -210,21 +246,27 @@ class _Kind:
         return {self.results_of[run.name] for run in candidate.runs} == {self.right}
 
 
-def _between(device: str, one: Run, other_device: str, other: Run) -> _Apart:
-    divergence, _, _ = compare(one.trace, other.trace)
-    assert divergence is not None
-    return _Apart(divergence, (device, other_device))
+def _nothing(one: Run, other: Run) -> InconclusiveError:
+    return InconclusiveError(
+        f"{one.name} and {other.name} have no event with a fingerprint in common: there is nothing "
+        "to compare. Screen by a program that computes something."
+    )
 
 
 def _kinds(candidates: Sequence[Candidate]) -> tuple[list[str], list[list[int]]]:
-    """What each device is called, and which are of one kind; one without a run goes with others."""
+    """What each device is called, and which are of one kind.
+
+    One without a run goes with most of those that are called so, or, where that is not known, that
+    have such a name.
+    """
     called: list[str] = []
     groups: dict[str, list[int]] = {}
     for at, candidate in enumerate(candidates):
-        name, kind = _kind(candidate.runs[0].trace) if candidate.runs else ("", "")
-        called.append(name)
-        if kind:
+        hardware, kind = candidate.hardware or "", ""
+        if candidate.runs:
+            hardware, kind = _kind(candidate)
             groups.setdefault(kind, []).append(at)
+        called.append(hardware)
     for at, candidate in enumerate(candidates):
         if candidate.runs:
             continue
@@ -232,9 +274,9 @@ def _kinds(candidates: Sequence[Candidate]) -> tuple[list[str], list[list[int]]]
             members
             for members in groups.values()
             if _sort(candidates[members[0]].name) == _sort(candidate.name)
+            and called[at] in {"", called[members[0]]}
         ]
-        among = max(alike, key=len) if alike else groups.setdefault(candidate.name, [])
-        called[at] = called[among[0]] if among else ""
+        among = max(alike, key=len) if alike else groups.setdefault(f"{candidate.name}?", [])
         among.append(at)
     return called, [sorted(members) for members in groups.values()]
 
@@ -243,20 +285,23 @@ def _sort(device: str) -> str:
     return device.partition(":")[0]
 
 
-def _kind(trace: Trace) -> tuple[str, str]:
-    """What a run's device is called, and what is equal for those that are to give the same bits."""
+def _kind(candidate: Candidate) -> tuple[str, str]:
+    """What a device is called, and what is equal for those that are to give the same bits."""
+    trace = candidate.runs[0].trace
     manifest = trace.manifest
     settings = manifest.get("torch") or {}
+    processor = str(_found(manifest, "platform", "processor") or "CPU")
     used = sorted(trace.devices() - {"meta", "cpu"})
-    if used:
+    called = candidate.hardware
+    if called is None:
         shown = (_device_name(device, settings.get("cuda.devices")) for device in used)
-        called = " and ".join(dict.fromkeys(shown))
-        libraries = ("version.cuda", "backends.cudnn.version")
-    else:
-        called = str(_found(manifest, "platform", "processor") or "CPU")
-        libraries = ("backends.cpu.get_cpu_capability", "get_num_threads")
+        called = " and ".join(dict.fromkeys(shown)) if used else processor
+    # Whatever the device, a part of the program may compute on the CPU.
+    on_cpu = (processor, settings.get("backends.cpu.get_cpu_capability"))
+    threads = settings.get("get_num_threads")
+    libraries = [settings.get(name) for name in ("version.cuda", "backends.cudnn.version")]
     version = _found(manifest, "versions", "torch")
-    return called, json.dumps([called, version, *(settings.get(name) for name in libraries)])
+    return called, json.dumps([called, *on_cpu, threads, version, *libraries])
 
 
 def _device_name(device: str, names: Json) -> str:

@@ -18,7 +18,8 @@ WARNINGS = (
     Rule(
         "RA101",
         "a run read a file that changed after the audit began: the runs may not have started equal",
-        "`--isolate` gives each run its own copy of the directory",
+        "`--isolate` gives each run its own copy of the directory; `resume` does so by itself: let "
+        "the program keep its files there",
     ),
     Rule(
         "RA102",
@@ -33,7 +34,8 @@ WARNINGS = (
         "figures. Or it recurred in runs one after the other and in none of three pairs in "
         "lock-step, which speaks for a race, or comes of files that both then read as earlier runs "
         "left them",
-        "`--runs 10` tells how often; `--isolate` leaves no files of earlier runs",
+        "`--runs 10` (of `screen`, `--rounds 10`) tells how often; `--isolate` leaves no files of "
+        "earlier runs",
     ),
     Rule(
         "RA104",
@@ -88,7 +90,8 @@ WARNINGS = (
     Rule(
         "RA113",
         "a run was to take weights, inputs or draws from a recording that has none of that name "
-        "and shape: it made its own",
+        "and shape: it made its own; of a matrix, nothing that the baseline starts from could be "
+        "kept",
         "record with `--capture full` and the same arguments",
     ),
     Rule(
@@ -100,6 +103,12 @@ WARNINGS = (
         "RA115",
         "replica-drift: weights that had been the same on all ranks of a run differ after a step",
         "look at what one rank alone does in that step; `repro_audit.check_replicas` raises there",
+    ),
+    Rule(
+        "RA116",
+        "`screen`: a run failed beside others and did not by itself: they wanted the same port, "
+        "file or memory",
+        "`--jobs 1`, or `--isolate`",
     ),
 )
 

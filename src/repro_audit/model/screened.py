@@ -10,6 +10,8 @@ from repro_audit.model.drift import Gap
 
 Standing = Literal["agrees", "differs", "varies", "disputed", "single", "failed"]
 
+_ODD = frozenset({"differs", "varies", "failed"})
+
 
 @dataclass(frozen=True, slots=True)
 class Screened:
@@ -55,6 +57,35 @@ class Screening:
 
     @property
     def suspects(self) -> tuple[Screened, ...]:
-        """The devices that do not do what most of their kind do."""
-        odd = {"differs", "varies", "failed"}
-        return tuple(device for device in self.devices if device.standing in odd)
+        """The devices that do not do what others of their kind do, where these are not fewer."""
+        return tuple(d for d in self.devices if d.standing in _ODD and self._tells(d.kind))
+
+    @property
+    def alone(self) -> tuple[Screened, ...]:
+        """The devices that do not repeat themselves, and have no other of their kind."""
+        return tuple(
+            device
+            for device in self.devices
+            if device.standing == "varies" and len(self.of_kind(device.kind)) == 1
+        )
+
+    @property
+    def disputed(self) -> tuple[Screened, ...]:
+        """The devices that differ from others, without a majority to tell which are right."""
+        return tuple(device for device in self.devices if device.standing == "disputed")
+
+    @property
+    def unaccused(self) -> tuple[Screened, ...]:
+        """The devices that vary or fail as most of their kind do: it is the program that does."""
+        lone = self.alone
+        return tuple(
+            device
+            for device in self.devices
+            if device.standing in _ODD and not self._tells(device.kind) and device not in lone
+        )
+
+    def _tells(self, kind: int) -> bool:
+        """Whether devices of a kind that agree are as many as those that are odd."""
+        standings = [device.standing for device in self.of_kind(kind)]
+        agreeing = standings.count("agrees")
+        return agreeing > 0 and agreeing >= sum(standing in _ODD for standing in standings)

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 if __name__ == "__main__" and not sys.flags.safe_path:
@@ -21,11 +21,13 @@ _TIMEOUT = 120.0
 @dataclass(frozen=True, slots=True)
 class Machine:
     """`capability` is what ATen computes with here if nobody asks for less, such as `avx512`;
-    `devices` how many of each kind of accelerator there are.
+    `devices` how many of each kind of accelerator there are, `names` what these are called, as far
+    as torch tells.
     """
 
     capability: str
     devices: dict[str, int]
+    names: dict[str, list[str]] = field(default_factory=dict)
 
 
 def machine() -> Machine:
@@ -54,7 +56,13 @@ def _found() -> dict[str, Any]:
     devices["mps"] = int(torch.backends.mps.is_available())
     xpu = getattr(torch, "xpu", None)
     devices["xpu"] = xpu.device_count() if xpu is not None and xpu.is_available() else 0
-    return {"capability": torch.backends.cpu.get_cpu_capability().lower(), "devices": devices}
+    names = {
+        kind: [getattr(torch, kind).get_device_name(n) for n in range(devices[kind])]
+        for kind in ("cuda", "xpu")
+        if devices[kind]
+    }
+    capability = torch.backends.cpu.get_cpu_capability().lower()
+    return {"capability": capability, "devices": devices, "names": names}
 
 
 if __name__ == "__main__":

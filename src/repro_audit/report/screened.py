@@ -31,21 +31,25 @@ def devices_of(audit: Audit, screening: Screening) -> str:
         return f"{_agreeing(screening)}, {_runs(audit, screening)}, {events}"
     if audit.verdict != "divergent":
         return f"nothing is known of these devices {size}"
-    suspects = screening.suspects
+    suspects = screening.suspects or screening.alone
     if not suspects:
-        apart = [device for device in devices if device.standing == "disputed"]
-        return f"{_names(apart)} differ, and no others tell which is wrong {size}"
+        apart = _names(screening.disputed)
+        return f"{apart} differ, and no others tell which is wrong {size}"
     if len(suspects) > 1:
         return f"{_names(suspects)} are unlike others of their kind {size}"
     (device,) = suspects
-    peers = len(screening.of_kind(device.kind)) - 1
+    others = [other for other in screening.of_kind(device.kind) if other is not device]
+    peers = len(others)
+    agreeing = sum(other.standing == "agrees" for other in others)
     name = printable(device.name)
     if device.standing == "failed":
         return f"{name} fails where others do not {size}"
     if not peers:
         return f"{name} does not repeat itself {size}"
-    others = "the other" if peers == 1 else f"the {number(peers)} others"
-    return f"{name} is unlike {others} of its kind {size}"
+    which = "the other" if peers == 1 else f"the {number(peers)} others"
+    if agreeing < peers:
+        which = f"{number(agreeing)} of {number(peers)} others"
+    return f"{name} is unlike {which} of its kind {size}"
 
 
 def render_screening(audit: Audit, screening: Screening, page: Sheet) -> None:

@@ -218,7 +218,9 @@ def _of_screening(audit: Audit, screening: Screening) -> Verdict:
             "the first that is unlike others parts from them."
         )
         title = "A device is unlike the others of its kind"
-        if not screening.suspects:
+        if screening.alone and not screening.suspects:
+            title = "A device does not repeat itself"
+        elif not screening.suspects:
             title = "Devices of one kind differ"
         elif len(screening.suspects) > 1:
             title = "Devices are unlike others of their kind"
