@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from repro_audit.trace import Trace
 
 TRAIN = """
 import sys, torch
@@ -163,6 +166,26 @@ def test_a_recording_around_a_loop(audit, plainly, program, tmp_path: Path) -> N
     said = plainly("loop.py", "--force", "--twice").stdout
     assert said.startswith("UsageError a recording is under way")
     assert not list(tmp_path.glob("*.partial*"))
+
+
+def test_a_recording_sees_numpy_that_is_imported_within_it(plainly, program, tmp_path) -> None:
+    """NumPy imports its generators when they are first used."""
+    program(
+        "loop.py",
+        """
+        import sys, torch, numpy, repro_audit
+        assert "numpy.random" not in sys.modules
+        for name in ("one.audit", "two.audit"):
+            with repro_audit.record(name):
+                numpy.random.seed(3)
+                torch.ones(2) * float(numpy.random.rand())
+        """,
+    )
+    assert plainly("loop.py").stdout == ""
+    for name in ("one.audit", "two.audit"):
+        with contextlib.closing(Trace.open(tmp_path / name)) as trace:
+            ops = [trace.site_name(i)[1] for i in range(len(trace))]
+        assert [op for op in ops if op.startswith("seed:numpy")], ops
 
 
 def test_a_recording_of_modules(audit, plainly, program, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import numpy.random
 import pytest
 import torch
 from torch import nn

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 from repro_audit import engine
 from repro_audit.audit.request import AuditRequest, Progress
 from repro_audit.audit.session import Session, no_events
+from repro_audit.control.imports import when_imported
 from repro_audit.control.manifest import collect
 from repro_audit.errors import InconclusiveError, ProgramFailedError, UsageError
 from repro_audit.model import Given, Level, Plan, RunInfo, Target
@@ -200,9 +201,16 @@ class Recording:
         )
         self._recorder.start()
         Recording.under_way = self._path
+        if "numpy.random" not in sys.modules:
+            # NumPy imports it when it is first used.
+            when_imported("numpy.random", self._numpy_imported)
         if self._model is not None:
             self._recorder.weights.weigh(self._model)
         return self
+
+    def _numpy_imported(self, numpy: Any) -> None:
+        if Recording.under_way is self._path:
+            self._recorder.numpy_imported()
 
     def step(self) -> None:
         """End a step here."""
