@@ -176,16 +176,20 @@ void multiset(const std::vector<u8>& bytes) {
   }
 }
 
-// Records merged as the host merges those of a grid's blocks.
+// Records merged as the host merges those of a grid's blocks, of `block` threads each.
 template <class Format>
-Divergence grid_divergence(const u8* a, const u8* b, u64 numel, u64 threads) {
+Divergence grid_divergence(const u8* a, const u8* b, u64 numel, u64 threads, u64 block) {
   constexpr int kItem = sizeof(typename Format::Bits);
   Divergence total;
+  cuda::Reached<Format> reached;
   for (u64 t = 0; t < threads; ++t) {
+    if (t % block == 0) reached.clear();
     Divergence part;
     const cuda::Contiguous<kItem> x{reinterpret_cast<u64>(a), 0, numel * kItem};
     const cuda::Contiguous<kItem> y{reinterpret_cast<u64>(b), 0, numel * kItem};
-    cuda::ulp_work<Format>(x, y, numel, t, threads, part, [&](int bin) { ++part.histogram[bin]; });
+    cuda::ulp_work<Format>(x, y, numel, t, threads, reached, part,
+                           [&](int bin) { ++part.histogram[bin]; });
+    part.histogram[0] = part.signed_zero + part.nan_payload;
     total.merge(part);
   }
   total.numel = numel;
@@ -208,9 +212,11 @@ void divergences(const std::vector<u8>& bytes) {
           CHECK(compare(kPortable, {bytes.data(), {numel}, {1}, kItem}, tag,
                         {b.data(), {numel}, {1}, kItem}, tag, 1, expected));
           for (const u64 threads : kGrids) {
-            const Divergence found =
-                grid_divergence<Format>(bytes.data(), b.data(), numel, threads);
-            CHECK(std::memcmp(&found, &expected, sizeof found) == 0);
+            for (const u64 block : {1, 128}) {
+              const Divergence found =
+                  grid_divergence<Format>(bytes.data(), b.data(), numel, threads, block);
+              CHECK(std::memcmp(&found, &expected, sizeof found) == 0);
+            }
           }
         }
       }

@@ -46,6 +46,8 @@ def memory_instruction(body: Body, around: Memories, instruction: Instruction) -
         return _store(body, around, parts[1:], operands)
     if parts[0] == "atom":
         return _atom(body, around, parts[1:], operands)
+    if parts[0] == "red":
+        return _atom(body, around, parts[1:], [Symbol("_"), *operands])
     if parts[0] == "cvta":
         return _cvta(body, parts[1:], operands)
     return None
@@ -120,16 +122,18 @@ def _parts(operand: Operand, count: int) -> tuple[Operand, ...]:
 
 
 def _load(body: Body, around: Memories, parts: tuple[str, ...], operands: Any) -> Run:
-    space, said, count, kind = _modifiers(parts, {"nc"})
+    # "ld.volatile has the same memory synchronization semantics as ld.relaxed.sys."
+    volatile = parts[0] == "volatile"
+    space, said, count, kind = _modifiers(parts[1:] if volatile else parts, {"nc"})
     nc = "nc" in said
-    if nc and space != "global":
+    if (nc and space != "global") or (volatile and (nc or count > 1 or space != "shared")):
         raise PtxError("an unknown instruction")
     writes = [body.write(part, kind, loose=True) for part in _parts(operands[0], count)]
     place, dtype = _place(body, around, space, operands[1]), TYPES[kind]
 
     def load(at: Threads) -> None:
         memory, addresses, rows = place(at)
-        values = memory.load(addresses, rows, dtype.itemsize, count, around.who(at), nc)
+        values = memory.load(addresses, rows, dtype.itemsize, count, around.who(at), nc, volatile)
         for write, value in zip(writes, values, strict=True):
             write(at, value.view(dtype))
 

@@ -108,9 +108,16 @@ class Memory:
                 raise PtxError(f"{what} at {where:#x} of {self.name} memory")
 
     def load(
-        self, addresses: Array, rows: Array | int, width: int, count: int, who: Who, nc: bool
+        self,
+        addresses: Array,
+        rows: Array | int,
+        width: int,
+        count: int,
+        who: Who,
+        nc: bool,
+        relaxed: bool = False,
     ) -> list[Array]:
-        """`count` numbers of `width` bytes for each address."""
+        """`count` numbers of `width` bytes for each address; `relaxed` as an atomic does."""
         at = self._find(addresses, rows, width, count)
         self._require(self.readable, at, width, count, "nothing was written")
         shared = np.count_nonzero(self.writable[at])
@@ -118,8 +125,12 @@ class Memory:
             raise PtxError("ld.global.nc of what the kernel may write")
         if shared and self.writes is not None:
             every = at[:, None] + np.arange(width * count)
-            self._apart(every, who, (self.writes, self.atomics), "a read and a write")
-            self.reads.note(every, who)
+            if relaxed:
+                self._apart(every, who, (self.writes,), "an atomic and another")
+                self.atomics.note(every, who)
+            else:
+                self._apart(every, who, (self.writes, self.atomics), "a read and a write")
+                self.reads.note(every, who)
         return [self.views[width][at // width + i] for i in range(count)]
 
     def store(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ TYPES: dict[str, np.dtype[Any]] = {
     "pred": np.dtype(bool),
 }
 _NAN = np.uint64(0x7FFFFFFFFFFFFFFF).view(np.float64)
+_NAN32 = np.uint32(0x7FFFFFFF).view(np.float32)
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,64 @@ def _widened(flush: bool) -> Callable[[Array], Array]:
     return widen
 
 
+def _toward(direction: float, x: Array, rest: Array | float = 0.0) -> Array:
+    """The float32 next to x + rest in a direction, or it itself; rest is less than x's last bit."""
+    near = x.astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        over = near.astype(np.float64) - x
+    # What is infinite is so, not beyond the largest.
+    beyond = np.where(over == 0, -np.sign(rest), np.sign(over))
+    beyond = np.where(np.isinf(x), 0, beyond)
+    if direction == 0:
+        step = (beyond * np.sign(np.where(x == 0, rest, x))) > 0
+    else:
+        step = beyond * np.sign(direction) < 0
+    found = np.where(step, np.nextafter(near, np.float32(direction)), near).astype(np.float32)
+    return np.where(np.isnan(x), _NAN32, found)
+
+
+def _sub_toward(direction: float) -> Callable[..., Array]:
+    """A difference of float32 numbers, whose float64 is exact but for a rest, which is known."""
+
+    def subtract(x: Array, y: Array) -> Array:
+        a, b = x.astype(np.float64), -y.astype(np.float64)
+        total = a + b
+        with np.errstate(invalid="ignore"):
+            of_b = total - a
+            rest = (a - (total - of_b)) + (b - of_b)
+        return _toward(direction, total, np.where(np.isfinite(total), rest, 0))
+
+    return subtract
+
+
+def _mul_f32(x: Array, y: Array) -> Array:
+    """Exact in float64."""
+    return _toward(0, x.astype(np.float64) * y.astype(np.float64))
+
+
+def _mul_rz_f64(x: Array, y: Array) -> Array:
+    """Rounded toward zero, by way of exact fractions."""
+    x, y = np.broadcast_arrays(x, y)
+    near = x * y
+    found = near.copy()
+    for i in np.flatnonzero(np.isfinite(x) & np.isfinite(y)):
+        exact = Fraction(float(x[i])) * Fraction(float(y[i]))
+        if not np.isfinite(near[i]) or abs(Fraction(float(near[i]))) > abs(exact):
+            found[i] = np.nextafter(near[i], 0)
+    return np.where(np.isnan(found), _NAN, found)
+
+
+def _bfind(x: Array) -> Array:
+    """ "Position of the most significant 1-bit", or "0xffffffff if no 1-bit is found"."""
+    return np.uint32(8 * x.dtype.itemsize - 1) - clz(x)
+
+
+def _larger(x: Array, y: Array) -> Array:
+    """ "If one of the inputs is NaN, the result is the other"; "if both are", the canonical one."""
+    found = np.fmax(x, y)
+    return np.where(np.isnan(found), _NAN32 if x.dtype == np.float32 else _NAN, found)
+
+
 _COMPARISONS = {
     "eq": np.equal,
     "ne": np.not_equal,
@@ -194,6 +254,21 @@ def _ordered(name: str) -> Callable[..., Array]:
         return comparison(x, y) | nan if unordered else comparison(x, y) & ~nan
 
     return compare
+
+
+def _flush(x: Array) -> Array:
+    bits = x.view(np.uint32)
+    return np.where(bits & 0x7F800000, bits, bits & 0x80000000).astype(np.uint32).view(np.float32)
+
+
+def _flushed(name: str) -> Callable[..., Array]:
+    """As `_ordered`; ".ftz: subnormal inputs are flushed to sign-preserving zero"."""
+    compare = _ordered(name)
+    return lambda x, y: compare(_flush(x), _flush(y))
+
+
+def _quiet(x: Array) -> Array:
+    return np.where(np.isnan(x), _NAN32, x)
 
 
 def _integers() -> Iterator[tuple[str, Operation]]:
@@ -228,6 +303,7 @@ def _integers() -> Iterator[tuple[str, Operation]]:
     for kind in ("u32", "s32"):
         yield "bfe." + kind, Operation(kind, (kind, "u32", "u32"), bfe)
     for kind in ("b32", "b64"):
+        yield f"bfind.{kind.replace('b', 'u')}", Operation("u32", (kind.replace("b", "u"),), _bfind)
         yield f"clz.{kind}", Operation("u32", (kind,), clz)
         yield f"bfi.{kind}", Operation(kind, (kind, kind, "u32", "u32"), bfi)
     three = ("b32", "b32", "u32")
@@ -264,6 +340,19 @@ def _floats() -> Iterator[tuple[str, Operation]]:
         ("div", np.divide),
     ):
         yield f"{name}.rn.f64", Operation("f64", ("f64", "f64"), _rounded(function))
+    yield "mul.rz.f64", Operation("f64", ("f64", "f64"), _mul_rz_f64)
+    # Without .ftz "subnormal numbers are supported".
+    for mode, direction in (("rp", np.inf), ("rm", -np.inf)):
+        yield f"sub.{mode}.f32", Operation("f32", ("f32", "f32"), _sub_toward(direction))
+    yield "mul.rz.f32", Operation("f32", ("f32", "f32"), _mul_f32)
+    yield "mul.rn.f32", Operation("f32", ("f32", "f32"), lambda x, y: _quiet(x * y))
+    yield "max.f32", Operation("f32", ("f32", "f32"), _larger)
+    yield "max.f64", Operation("f64", ("f64", "f64"), _larger)
+    yield "abs.f32", Operation("f32", ("f32",), np.abs)
+    for name in _COMPARISONS:
+        for full in (name, f"{name}u"):
+            yield f"setp.{full}.f32", Operation("pred", ("f32", "f32"), _ordered(full))
+            yield f"setp.{full}.ftz.f32", Operation("pred", ("f32", "f32"), _flushed(full))
     yield "neg.f64", Operation("f64", ("f64",), np.negative)
     yield "abs.f64", Operation("f64", ("f64",), np.abs)
     for name in _COMPARISONS:
@@ -279,6 +368,11 @@ def _conversions() -> Iterator[tuple[str, Operation]]:
             yield f"cvt.{kind}.{source}", Operation(kind, (source,), function, loose=True)
         name = f"cvt.rn.f64.{source}"
         yield name, Operation("f64", (source,), lambda x: x.astype(np.float64), loose=True)
+    yield "cvt.rz.f32.f64", Operation("f32", ("f64",), lambda x: _toward(0, x))
+    yield "cvt.rp.f32.u32", Operation("f32", ("u32",), lambda x: _toward(np.inf, x.astype("f8")))
+    yield "cvt.rm.f32.u32", Operation("f32", ("u32",), lambda x: _toward(0, x.astype("f8")))
+    half = lambda x: _quiet(x.view(np.float16).astype(np.float32))  # noqa: E731
+    yield "cvt.f32.f16", Operation("f32", ("b16",), half)
     yield "cvt.f64.f32", Operation("f64", ("f32",), _widened(False))
     yield "cvt.ftz.f64.f32", Operation("f64", ("f32",), _widened(True))
 

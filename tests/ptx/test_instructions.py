@@ -17,6 +17,11 @@ def one(code: str) -> int:
     return found
 
 
+INF = float("inf")
+# 1 and the largest float64, by their codes.
+ONE, LARGEST = 0x3FF0000000000000, 0x7FEFFFFFFFFFFFFF
+
+
 def u64(value: int) -> int:
     return value % (1 << 64)
 
@@ -28,6 +33,11 @@ def f64(value: float) -> int:
 def of_32(code: str) -> str:
     """%r5 in %rd2."""
     return f"{code} cvt.u64.u32 %rd2, %r5;"
+
+
+def of_single(code: str) -> str:
+    """The bits of %f1 in %rd2."""
+    return of_32(f"{code} mov.b32 %r5, %f1;")
 
 
 def of_signs(code: str) -> str:
@@ -116,6 +126,49 @@ def of_signs(code: str) -> str:
             f64(1 / 3),
         ),
         ("abs.f64 %fd1, 0dBFF0000000000000; mov.b64 %rd2, %fd1;", f64(1.0)),
+        # Toward zero, up or down: 1 + 2^-52 times itself is more than 1 + 2^-51 by 2^-104.
+        ("mul.rz.f64 %fd1, 0d3FF0000000000001, 0d3FF0000000000001; mov.b64 %rd2, %fd1;", ONE + 2),
+        ("mul.rz.f64 %fd1, 0d3FF0000000000001, 0d3FEFFFFFFFFFFFFF; mov.b64 %rd2, %fd1;", ONE),
+        ("mul.rz.f64 %fd1, 0d3FEFFFFFFFFFFFFF, 0d3FEFFFFFFFFFFFFF; mov.b64 %rd2, %fd1;", ONE - 2),
+        ("mul.rz.f64 %fd1, 0d7FE0000000000000, 0d7FE0000000000000; mov.b64 %rd2, %fd1;", LARGEST),
+        ("mul.rz.f64 %fd1, 0dFFF0000000000000, 0d4000000000000000; mov.b64 %rd2, %fd1;", f64(-INF)),
+        ("max.f64 %fd1, 0dBFF0000000000000, 0d0000000000000000; mov.b64 %rd2, %fd1;", 0),
+        ("max.f64 %fd1, 0d7FF8000000000000, 0d3FF0000000000000; mov.b64 %rd2, %fd1;", ONE),
+        (of_single("mul.rz.f32 %f1, 0f3F800001, 0f3F800001;"), 0x3F800002),
+        (of_single("mul.rz.f32 %f1, 0f3F7FFFFF, 0fBF7FFFFF;"), 0xBF7FFFFE),
+        (of_single("mul.rz.f32 %f1, 0f00000001, 0f3F7FFFFF;"), 0),
+        (of_single("mul.rz.f32 %f1, 0f7F000000, 0f40000001;"), 0x7F7FFFFF),
+        (of_single("mul.rz.f32 %f1, 0f7F800000, 0f40000000;"), 0x7F800000),
+        (of_single("mul.rn.f32 %f1, 0f00000003, 0f3F000000;"), 2),
+        (of_single("sub.rp.f32 %f1, 0f3F800000, 0f00000001;"), 0x3F800000),
+        (of_single("sub.rm.f32 %f1, 0f3F800000, 0f00000001;"), 0x3F7FFFFF),
+        (of_single("sub.rp.f32 %f1, 0f3F800000, 0f80000001;"), 0x3F800001),
+        (of_single("sub.rm.f32 %f1, 0f3F800000, 0f80000001;"), 0x3F800000),
+        (of_single("sub.rp.f32 %f1, 0f00000001, 0f3F800000;"), 0xBF7FFFFF),
+        (of_single("sub.rp.f32 %f1, 0f00000003, 0f00000001;"), 2),
+        (of_single("sub.rp.f32 %f1, 0f7F7FFFFF, 0fFF7FFFFF;"), 0x7F800000),
+        (of_single("sub.rm.f32 %f1, 0f7F7FFFFF, 0fFF7FFFFF;"), 0x7F7FFFFF),
+        (of_single("sub.rm.f32 %f1, 0f7F800000, 0f3F800000;"), 0x7F800000),
+        (of_single("sub.rm.f32 %f1, 0f7F800000, 0f7F800000;"), 0x7FFFFFFF),
+        (of_single("abs.f32 %f1, 0f80000001;"), 1),
+        # "If one of the inputs is NaN, the result is the other", and subnormals are numbers.
+        (of_single("max.f32 %f1, 0f7FC00000, 0f3F800000;"), 0x3F800000),
+        (of_single("max.f32 %f1, 0f7FC00001, 0fFFC00000;"), 0x7FFFFFFF),
+        (of_single("max.f32 %f1, 0f00000001, 0f00000000;"), 1),
+        (of_single("mov.b64 %fd1, 0x3FF0000010000000; cvt.rz.f32.f64 %f1, %fd1;"), 0x3F800000),
+        (of_single("mov.b64 %fd1, 0x3FF000003FFFFFFF; cvt.rz.f32.f64 %f1, %fd1;"), 0x3F800001),
+        (of_single("mov.b64 %fd1, 0x7FE0000000000000; cvt.rz.f32.f64 %f1, %fd1;"), 0x7F7FFFFF),
+        (of_single("mov.b64 %fd1, 0x36AFFFFFFFFFFFFF; cvt.rz.f32.f64 %f1, %fd1;"), 1),
+        (of_single("mov.b64 %fd1, 0x369FFFFFFFFFFFFF; cvt.rz.f32.f64 %f1, %fd1;"), 0),
+        (of_single("cvt.rp.f32.u32 %f1, 0x01000001;"), 0x4B800001),
+        (of_single("cvt.rm.f32.u32 %f1, 0x01000003;"), 0x4B800001),
+        (of_single("cvt.rm.f32.u32 %f1, 0xFFFFFFFF;"), 0x4F7FFFFF),
+        (of_single("mov.u16 %rs1, 1; cvt.f32.f16 %f1, %rs1;"), 0x33800000),
+        (of_single("mov.u16 %rs1, 0xFC00; cvt.f32.f16 %f1, %rs1;"), 0xFF800000),
+        # "Position of the most significant 1-bit", all ones where there is none.
+        (of_32("bfind.u32 %r5, 0x00010001;"), 16),
+        (of_32("bfind.u32 %r5, 0;"), 0xFFFFFFFF),
+        (of_32("bfind.u64 %r5, 0x8000000000000000;"), 63),
     ],
 )
 def test_instructions(code: str, wanted: int) -> None:

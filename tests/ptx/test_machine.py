@@ -76,6 +76,8 @@ def test_atomic_operations(order: Order) -> None:
     $on: bar.sync 0; and.b32 %r5, %r0, 3; atom.shared.max.u32 %r5, [%r4], %r5; bar.sync 0;
     atom.shared.add.u32 %r6, [%r4], 2; bar.sync 0; ld.shared.u32 %rd2, [%r4];"""
     assert run(code, 64, 2, order) == [5 + 128] * 128
+    code = code.replace("atom.shared.add.u32 %r6, ", "red.shared.add.u32 ")
+    assert run(code, 64, 2, order) == [5 + 128] * 128
     plain = "ld.global.u64 %rd2, [%rd0]; add.s64 %rd2, %rd2, 1; st.global.u64 [%rd0], %rd2;"
     with pytest.raises(PtxError, match=r"no barrier between|write at once"):
         run(plain, 64, 1, order)
@@ -83,9 +85,25 @@ def test_atomic_operations(order: Order) -> None:
         run(f"{sum_} ld.global.u64 %rd2, [%rd0+8];", 64, 1, order)
 
 
+@pytest.mark.parametrize("order", ["together", "forward", "backward"])
+def test_volatile_loads(order: Order) -> None:
+    """They may meet atomic operations, as plain loads may not; but no plain store."""
+    code = """mov.u32 %r4, shared; setp.ne.s32 %p1, %r0, 0; @%p1 bra $on; st.shared.u32 [%r4], 5;
+    $on: bar.sync 0; {}.u32 %r5, [%r4]; atom.shared.max.u32 %r6, [%r4], 7; setp.ge.u32 %p1, %r5, 5;
+    selp.u64 %rd2, 1, 0, %p1;"""
+    assert run(code.format("ld.volatile.shared"), 64, 2, order) == [1] * 128
+    with pytest.raises(PtxError, match="no barrier between"):
+        run(code.format("ld.shared"), 64, 2, order)
+    store = code.replace("atom.shared.max.u32 %r6, [%r4], 7", "st.shared.u32 [%r4], 6")
+    with pytest.raises(PtxError, match=r"no barrier between|write at once"):
+        run(store.format("ld.volatile.shared"), 64, 2, order)
+
+
 @pytest.mark.parametrize(
     ("code", "words"),
     [
+        ("ld.volatile.global.u64 %rd2, [%rd0];", "unknown instruction"),
+        ("sub.f32 %f1, %f2, %f3;", "unknown instruction"),
         ("add.s64 %rd2, %rd5, 1;", "%rd5 is read before it is set"),
         ("@%p2 mov.u64 %rd6, 1; add.s64 %rd2, %rd6, 1;", "%rd6 is read before it is set"),
         ("ld.global.u64 %rd2, [%rd0+4];", "unaligned"),

@@ -20,6 +20,15 @@ REPRO_AUDIT_FN int histogram_bin(u64 distance) {
 #endif
 }
 
+// The largest float64.
+inline constexpr double kLargestDouble = 1.7976931348623157e308;
+
+// |a - b| in proportion to the larger of |a| and |b|. An infinite difference is infinite in
+// proportion too: infinity / infinity would be NaN.
+REPRO_AUDIT_FN double relative_difference(double absolute, double scale) {
+  return absolute <= kLargestDouble ? absolute / scale : absolute;
+}
+
 // All but the histogram.
 struct Figures {
   u64 numel = 0;
@@ -92,9 +101,7 @@ struct Figures {
       max_b = Format::value(b);
     }
     const double absolute = Format::difference(a, b);
-    // An infinite difference is infinite in proportion too: infinity / infinity would be NaN.
-    const bool finite = absolute <= 1.7976931348623157e308;
-    const double relative = finite ? absolute / Format::scale(a, b) : absolute;
+    const double relative = relative_difference(absolute, Format::scale(a, b));
     if (absolute > max_absolute) max_absolute = absolute;
     if (relative > max_relative) max_relative = relative;
   }

@@ -15,7 +15,7 @@
 #define __global__
 #define __device__
 #define __grid_constant__
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 // A block runs on one thread of the host.
 #define __shared__ static thread_local
 
@@ -47,6 +47,15 @@ template <class Number>
 Number atomicAdd(Number* to, std::type_identity_t<Number> number) {
   static_assert(std::is_same_v<Number, unsigned> || std::is_same_v<Number, unsigned long long>);
   return __atomic_fetch_add(to, number, __ATOMIC_RELAXED);
+}
+template <class Number>
+Number atomicMax(Number* to, std::type_identity_t<Number> number) {
+  static_assert(std::is_same_v<Number, unsigned> || std::is_same_v<Number, unsigned long long>);
+  Number before = __atomic_load_n(to, __ATOMIC_RELAXED);
+  while (before < number && !__atomic_compare_exchange_n(to, &before, number, true,
+                                                         __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+  return before;
 }
 
 struct alignas(16) ulonglong2 {

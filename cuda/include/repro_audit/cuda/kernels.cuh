@@ -66,8 +66,35 @@ __global__ void __launch_bounds__(kThreads)
   sample_work<kItem>(pieces, count, out, thread_index(), thread_count());
 }
 
+// Counters of a warp in shared memory.
+class SharedCounters {
+ public:
+#if defined(__CUDACC__)
+  // Handed to itself: else their address would be made again for every count, from the number of
+  // the thread.
+  __device__ explicit SharedCounters(const u32* first)
+      : first_(__shfl_sync(~0U, static_cast<u32>(__cvta_generic_to_shared(first)), 0)) {}
+
+  __device__ void count(int i) const {
+    asm volatile("red.shared.add.u32 [%0], 1;"
+                 :
+                 : "r"(first_ + 4 * static_cast<u32>(i))
+                 : "memory");
+  }
+
+ private:
+  u32 first_;
+#else
+  explicit SharedCounters(u32* first) : first_(first) {}
+  void count(int i) const { atomicAdd(first_ + i, 1U); }
+
+ private:
+  u32* first_;
+#endif
+};
+
 template <class Format, class Source>
-__global__ void __launch_bounds__(kUlpThreads)
+__global__ void __launch_bounds__(kUlpThreads, kUlpBlocks)
     ulp_kernel(Source a, Source b, u64 numel, Divergence* records) {
   constexpr unsigned kUlpWarps = kUlpThreads / 32;
   // One histogram a warp: where all elements differ by as much, every thread counts into one bin.
@@ -77,13 +104,14 @@ __global__ void __launch_bounds__(kUlpThreads)
   for (unsigned i = threadIdx.x; i < kUlpWarps * kHistogramBins; i += kUlpThreads) {
     bins[i / kHistogramBins][i % kHistogramBins] = 0;
   }
+  __shared__ Reached<Format> reached;
+  if (threadIdx.x == 0) reached.clear();
   __syncthreads();
-  u32* mine = bins[threadIdx.x / 32];
-  Figures figures;
+  const SharedCounters mine(bins[threadIdx.x / 32]);
+  all[threadIdx.x] = Figures{};
   ulp_work<Format>(a, b, numel, u64{blockIdx.x} * kUlpThreads + threadIdx.x,
-                   u64{gridDim.x} * kUlpThreads, figures,
-                   [=](int bin) { atomicAdd(mine + bin, 1U); });
-  all[threadIdx.x] = figures;
+                   u64{gridDim.x} * kUlpThreads, reached, all[threadIdx.x],
+                   [=](int bin) { mine.count(bin); });
   __syncthreads();
   for (unsigned step = kUlpThreads / 2; step > 0; step /= 2) {
     if (threadIdx.x < step) all[threadIdx.x].merge(all[threadIdx.x + step]);
@@ -94,7 +122,7 @@ __global__ void __launch_bounds__(kUlpThreads)
   for (unsigned bin = threadIdx.x; bin < kHistogramBins; bin += kUlpThreads) {
     u64 sum = 0;
     for (unsigned warp = 0; warp < kUlpWarps; ++warp) sum += bins[warp][bin];
-    record->histogram[bin] = sum;
+    record->histogram[bin] = bin == 0 ? all[0].signed_zero + all[0].nan_payload : sum;
   }
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "repro_audit/cuda/sources.hpp"
+#include "repro_audit/cuda/tally.hpp"
 #include "repro_audit/digest.hpp"
 #include "repro_audit/multiset.hpp"
 #include "repro_audit/sample.hpp"
@@ -17,6 +18,9 @@ inline constexpr u64 kWarp = 32;
 // Of a block of threads, in all kernels but that of ULP divergence.
 inline constexpr unsigned kThreads = 256;
 inline constexpr unsigned kUlpThreads = 128;
+
+// Of ULP divergence, blocks that a multiprocessor is to run at once: 64 registers for a thread.
+inline constexpr unsigned kUlpBlocks = 8;
 
 // Blocks for each multiprocessor at most: of kernels that read through a warp's blocks, and of
 // those whose threads read by themselves.
@@ -290,59 +294,89 @@ REPRO_AUDIT_FN u32 difference(const Quad& a, const Quad& b) {
 }
 
 // Thread `thread` of `threads`: its part of what `numel` numbers of one format differ by. Calls
-// count(bin) for each differing pair that the histogram counts. The figures' numel stays 0.
+// count(bin) for each pair of different numbers, whose bin is not 0, and for some others with 0:
+// differing pairs of bin 0 are signed zeros and NaNs' payloads. The figures, which are those of
+// nothing, get all but numel.
+// Threads that share what is reached spare each other pairs to look at, and find no less together.
 template <class Format, class SourceA, class SourceB, class Count>
 REPRO_AUDIT_FN void ulp_work(const SourceA& a, const SourceB& b, u64 numel, u64 thread, u64 threads,
-                             Figures& figures, Count&& count) {
+                             Reached<Format>& reached, Figures& figures, Count&& count) {
   using Bits = typename Format::Bits;
   constexpr int kItem = sizeof(Bits);
+  // Words that are worked on at a time: the code of 8 or 16 elements would be more than a
+  // multiprocessor's instruction cache holds.
+  constexpr int kWords = kItem >= 4 ? 4 : 1;
+  constexpr int kPairs = 4 * kWords / kItem;
   const u64 nbytes = numel * kItem;
   const u64 stride = threads * kQuadBytes;
+  Tally<Format> tally(reached, figures);
+  const auto element = [](const Quad& quad, int i) {
+    if constexpr (kItem == 8) {
+      return u64{quad.word[2 * i]} | u64{quad.word[2 * i + 1]} << 32;
+    } else {
+      return static_cast<Bits>(quad.word[i * kItem / 4] >> (i * kItem % 4 * 8));
+    }
+  };
+  // Moves elements from `bytes` on to the quad's begin.
+  const auto advance = [](Quad& quad, int bytes) {
+    if (bytes < 4) {
+      quad.word[0] >>= 8 * bytes;
+      return;
+    }
+    REPRO_AUDIT_UNROLL
+    for (int m = 0; m < 4; ++m) quad.word[m] = m + bytes / 4 < 4 ? quad.word[m + bytes / 4] : 0;
+  };
+  const auto part = [&](u64 at, const Quad& x, const Quad& y) {
+    if (tally.begun()) {
+      const Reached<Format> seen = reached.seen();
+      bool plain = true;
+      REPRO_AUDIT_UNROLL
+      for (int i = 0; i < kPairs; ++i) {
+        plain &= tally.is_plain(element(x, i), element(y, i), seen);
+      }
+      if (plain) {
+        REPRO_AUDIT_UNROLL
+        for (int i = 0; i < kPairs; ++i) tally.count(element(x, i), element(y, i), count);
+        return;
+      }
+    }
+    Quad p = x;
+    Quad q = y;
+    REPRO_AUDIT_ROLLED
+    for (int i = 0; i < kPairs; ++i) {
+      const Bits one = element(p, 0);
+      const Bits other = element(q, 0);
+      if (one != other) tally.look(at / kItem + static_cast<u64>(i), one, other, count);
+      advance(p, kItem);
+      advance(q, kItem);
+    }
+  };
   // What a short last quad lacks, and all of one past the end, is 0 on both sides: equal.
   for (u64 first = thread * kQuadBytes; first < nbytes; first += 2 * stride) {
-    // Four loads are in flight, of which most often nothing is left to do. Where something is, it
-    // is loaded once more, from the cache: kept, it would take the registers of other threads.
-    const u32 here = difference(a.load(first), b.load(first));
-    const u32 there = difference(a.load(first + stride), b.load(first + stride));
-    if ((here | there) == 0) continue;
+    // But for a stream's end all of them are whole: one question for all the loads. Four are in
+    // flight, of which most often nothing is left to do. Where something is, it is loaded once
+    // more, from the cache: kept, it would take the registers of other threads.
+    const u64 next = first + stride;
+    const bool whole = a.holds(first, next + kQuadBytes) && b.holds(first, next + kQuadBytes);
+    if (whole) {
+      const u32 here = difference(a.load_held(first), b.load_held(first));
+      const u32 there = difference(a.load_held(next), b.load_held(next));
+      if ((here | there) == 0) continue;
+    }
     REPRO_AUDIT_ROLLED
     for (int k = 0; k < 2; ++k) {
-      const u64 at = first + static_cast<u64>(k) * stride;
-      Quad x = a.load(at);
-      Quad y = b.load(at);
-      const auto pair = [&](int i, Bits p, Bits q) {
-        if (p != q) {
-          figures.template add<Format>((at + static_cast<u64>(i)) / kItem, p, q, count);
-        }
-      };
-      if constexpr (kItem == 8) {
-        REPRO_AUDIT_UNROLL
-        for (int n = 0; n < 4; n += 2) {
-          pair(4 * n, u64{x.word[n]} | u64{x.word[n + 1]} << 32,
-               u64{y.word[n]} | u64{y.word[n + 1]} << 32);
-        }
-      } else if constexpr (kItem == 4) {
-        REPRO_AUDIT_UNROLL
-        for (int n = 0; n < 4; ++n) pair(4 * n, x.word[n], y.word[n]);
-      } else {
-        // One word after another is moved to where one is looked at: the code of 8 or 16 elements
-        // would be more than a multiprocessor's instruction cache holds.
-        REPRO_AUDIT_ROLLED
-        for (int n = 0; n < 4; ++n) {
-          REPRO_AUDIT_UNROLL
-          for (int i = 0; i < 4; i += kItem) {
-            pair(4 * n + i, static_cast<Bits>(x.word[0] >> (8 * i)),
-                 static_cast<Bits>(y.word[0] >> (8 * i)));
-          }
-          REPRO_AUDIT_UNROLL
-          for (int m = 0; m < 3; ++m) {
-            x.word[m] = x.word[m + 1];
-            y.word[m] = y.word[m + 1];
-          }
-        }
+      const u64 at = k == 0 ? first : next;
+      Quad x = whole ? a.load_held(at) : a.load(at);
+      Quad y = whole ? b.load_held(at) : b.load(at);
+      REPRO_AUDIT_ROLLED
+      for (int n = 0; n < 4; n += kWords) {
+        part(at + 4 * static_cast<u64>(n), x, y);
+        advance(x, 4);
+        advance(y, 4);
       }
     }
   }
+  tally.finish();
 }
 
 }  // namespace repro_audit::cuda
