@@ -108,12 +108,8 @@ def check_here(axes: Sequence[Axis], ask: Callable[[], Machine]) -> None:
                 f"There are: {', '.join(known)}"
             )
     for value in devices:
-        kind, _, index = value.partition(":")
-        if kind != "cpu" and int(index or 0) >= here.devices.get(kind, 0):
-            there = [f"{name} ({n})" for name, n in sorted(here.devices.items()) if n]
-            raise UsageError(
-                f"torch finds no device {value} here. There are: {', '.join(['cpu', *there])}"
-            )
+        if value != "cpu":
+            here.check(value)
 
 
 def cells_of(axes: Sequence[Axis], *, grid: bool) -> list[dict[str, str]]:

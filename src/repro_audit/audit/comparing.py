@@ -18,7 +18,7 @@ from repro_audit.diagnose.configuration import configured
 from repro_audit.diagnose.drift import drift, gaps_between
 from repro_audit.diagnose.origin import Divergence, between_devices
 from repro_audit.diagnose.overview import overview
-from repro_audit.diagnose.runs import compare_runs
+from repro_audit.diagnose.runs import SAME_PROGRAM, compare_runs
 from repro_audit.diagnose.start import draws_compare, start_of
 from repro_audit.errors import InconclusiveError, UsageError
 from repro_audit.model import (
@@ -33,9 +33,6 @@ from repro_audit.model import (
     Warn,
 )
 from repro_audit.trace import Trace
-
-# With fewer events in common than this share, two recordings are of different programs.
-_SAME_PROGRAM = 0.5
 
 
 def compare_traces(paths: Sequence[Path], tolerance: Tolerance | None = None) -> Audit:
@@ -96,7 +93,7 @@ def compared(runs: Sequence[RunInfo], traces: Sequence[Trace], tolerance: Tolera
     reason = None
     if outcomes.counts.compared == 0:
         verdict, reason = "inconclusive", "the recordings hold no event with a fingerprint"
-    elif outcomes.aligned < _SAME_PROGRAM and not (apart or _same_source(traces)):
+    elif outcomes.aligned < SAME_PROGRAM and not (apart or _same_source(traces)):
         verdict = "different-program"
         reason = f"only {outcomes.aligned:.0%} of their events have a counterpart"
     elif outcomes.divergence is not None:

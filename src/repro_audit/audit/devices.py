@@ -40,16 +40,18 @@ def devices_here(asked: Sequence[str]) -> list[Device]:
     Where there is no accelerator it is every core. Raises UsageError for a device that is not here,
     and for one that is named twice.
     """
-    here: Machine | None = None
-    if not asked or any(not name.startswith("cpu") for name in asked):
-        here = machine()
-    if not asked:
-        assert here is not None
+    here = machine() if not asked or any(not name.startswith("cpu") for name in asked) else None
+    if here is not None and not asked:
         asked = [kind for kind in _ACCELERATORS if here.devices.get(kind)] or ["cpu"]
     found: dict[str, Device] = {}
     for name in asked:
         kind, _, index = name.partition(":")
-        named = _cores(index) if kind == "cpu" else _accelerators(kind, index, here)
+        if kind == "cpu":
+            named = _cores(index)
+        else:
+            assert here is not None
+            here.check(name)
+            named = _accelerators(kind, index, here)
         for device in named:
             if device.name in found:
                 raise UsageError(f"{device.name} is named twice; --rounds N runs it more often")
@@ -105,20 +107,13 @@ def _cores(index: str) -> list[Device]:
     ]
 
 
-def _accelerators(kind: str, index: str, here: Machine | None) -> list[Device]:
-    count = 0 if here is None else here.devices.get(kind, 0)
-    if int(index or 0) >= count:
-        there = [] if here is None else [f"{k} ({n})" for k, n in here.devices.items() if n]
-        asked = f"{kind}:{index}" if index else kind
-        raise UsageError(
-            f"torch finds no device {asked} here. There are: {', '.join(['cpu', *there])}"
-        )
-    called = [] if here is None else here.names.get(kind, [])
+def _accelerators(kind: str, index: str, here: Machine) -> list[Device]:
+    called = here.names.get(kind, [])
     if kind == "mps":
         return [Device(kind, None, {"device": kind})]
     return [
         Device(f"{kind}:{n}", called[n] if n < len(called) else None, {"device": f"{kind}:{n}"})
-        for n in ([int(index)] if index else range(count))
+        for n in ([int(index)] if index else range(here.devices[kind]))
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from repro_audit.audit.session import Finished, Session
@@ -93,14 +93,7 @@ def _again(session: Session, turns: Turns, both: Both, divergence: Divergence) -
     seen = look_at(one.trace, x, two.trace, y)
     if not seen.differs:
         return Told(origin)
-    refined = replace(
-        origin,
-        inputs_identical=seen.inputs_identical,
-        output=seen.output,
-        spec=seen.spec,
-        ulp=seen.ulp,
-        ulp_runs=(one.info.name, two.info.name),
-    )
+    refined = seen.told_of(origin, (one.info.name, two.info.name))
     return Told(refined, seen, made_by(one.trace, x, two.trace, y))
 
 

@@ -290,15 +290,7 @@ class _Screen:
         if seen is None or not seen.differs:
             said = f"what {' and '.join(dict.fromkeys(names))} differ by did not recur"
             return origin, [Warn("RA103", f"{said} in two further runs: it is intermittent")]
-        refined = replace(
-            origin,
-            inputs_identical=seen.inputs_identical,
-            output=seen.output,
-            spec=seen.spec,
-            ulp=seen.ulp,
-            ulp_runs=(a.info.name, b.info.name),
-        )
-        return refined, []
+        return seen.told_of(origin, (a.info.name, b.info.name)), []
 
 
 def _cause(

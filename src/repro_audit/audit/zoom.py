@@ -117,14 +117,7 @@ def _told(
     warnings: list[Warn],
 ) -> Closer:
     """The divergence as two runs, which kept its tensors, show it."""
-    origin = replace(
-        there.origin,
-        inputs_identical=seen.inputs_identical,
-        output=seen.output,
-        spec=seen.spec,
-        ulp=seen.ulp,
-        ulp_runs=(there.a.run, there.b.run),
-    )
+    origin = seen.told_of(there.origin, (there.a.run, there.b.run))
     divergence = first
     if there.origin.key != first.origin.key:
         divergence = replace(there, counts=first.counts)

@@ -14,6 +14,8 @@ from repro_audit.model import EventCounts, Observed, Sighting, SiteKey
 from repro_audit.model.codes import KIND_RNG
 from repro_audit.trace import Trace
 
+# With fewer events in common than this share, two runs are of different programs.
+SAME_PROGRAM = 0.5
 _HEAD = struct.Struct("<bqbII")
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from repro_audit.diagnose.align import align
 from repro_audit.diagnose.cells import telling_gap
+from repro_audit.diagnose.manifests import lookup
 from repro_audit.diagnose.origin import Divergence, compare
-from repro_audit.diagnose.runs import same_in_all
+from repro_audit.diagnose.runs import SAME_PROGRAM, same_in_all
 from repro_audit.errors import InconclusiveError
 from repro_audit.model import EventCounts, Json, Observed, Screened, Screening, Standing
 from repro_audit.trace import Trace
 
-# With fewer events in common than this share, two runs are not of one program.
-_SAME_PROGRAM = 0.5
+# What is equal of runs on devices of one kind.
+_ALIKE = (
+    *("platform.processor", "torch.backends.cpu.get_cpu_capability", "torch.get_num_threads"),
+    *("versions.torch", "torch.version.cuda", "torch.backends.cudnn.version"),
+)
 # Results that a further one is compared with: where there are more, all runs differ.
 _MOST = 64
 
@@ -200,7 +204,7 @@ class _Kind:
             return number
         for number, (_, known) in enumerate(self.results[:_MOST]):
             divergence, counts, share = compare(known.trace, run.trace)
-            if share < _SAME_PROGRAM:
+            if share < SAME_PROGRAM:
                 raise InconclusiveError(
                     f"{known.name} and {run.name} have {share:.0%} of their events in common: they "
                     "are not of one program. Screen devices by one, with the same arguments."
@@ -289,19 +293,16 @@ def _kind(candidate: Candidate) -> tuple[str, str]:
     """What a device is called, and what is equal for those that are to give the same bits."""
     trace = candidate.runs[0].trace
     manifest = trace.manifest
-    settings = manifest.get("torch") or {}
-    processor = str(_found(manifest, "platform", "processor") or "CPU")
+    processor = str(lookup(manifest, "platform.processor") or "CPU")
     used = sorted(trace.devices() - {"meta", "cpu"})
     called = candidate.hardware
     if called is None:
-        shown = (_device_name(device, settings.get("cuda.devices")) for device in used)
+        names = lookup(manifest, "torch.cuda.devices")
+        shown = (_device_name(device, names) for device in used)
         called = " and ".join(dict.fromkeys(shown)) if used else processor
     # Whatever the device, a part of the program may compute on the CPU.
-    on_cpu = (processor, settings.get("backends.cpu.get_cpu_capability"))
-    threads = settings.get("get_num_threads")
-    libraries = [settings.get(name) for name in ("version.cuda", "backends.cudnn.version")]
-    version = _found(manifest, "versions", "torch")
-    return called, json.dumps([called, *on_cpu, threads, version, *libraries])
+    alike = [lookup(manifest, field) for field in _ALIKE]
+    return called, json.dumps([called, *alike])
 
 
 def _device_name(device: str, names: Json) -> str:
@@ -309,10 +310,3 @@ def _device_name(device: str, names: Json) -> str:
     if kind == "cuda" and isinstance(names, list) and int(index or 0) < len(names):
         return str(names[int(index or 0)])
     return kind
-
-
-def _found(manifest: Mapping[str, Json], *path: str) -> Json:
-    value: Json = manifest
-    for name in path:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value

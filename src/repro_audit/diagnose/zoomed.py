@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from repro_audit.engine import compare_streams
 from repro_audit.errors import UnsupportedTensorError
-from repro_audit.model import Output, SiteKey, TensorSpec, UlpDivergence
+from repro_audit.model import Origin, Output, SiteKey, TensorSpec, UlpDivergence
 from repro_audit.trace import Trace
 
 _STATE = 2
@@ -32,6 +32,17 @@ class Zoomed:
     ulp: UlpDivergence | None = None
     reordered: int = 0
     generators_identical: bool | None = None
+
+    def told_of(self, origin: Origin, runs: tuple[str, str]) -> Origin:
+        """`origin`, with what these two runs show of it."""
+        return replace(
+            origin,
+            inputs_identical=self.inputs_identical,
+            output=self.output,
+            spec=self.spec,
+            ulp=self.ulp,
+            ulp_runs=runs,
+        )
 
 
 def look(a: Trace, b: Trace, key: SiteKey) -> Zoomed | None:

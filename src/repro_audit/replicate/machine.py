@@ -29,6 +29,15 @@ class Machine:
     devices: dict[str, int]
     names: dict[str, list[str]] = field(default_factory=dict)
 
+    def check(self, device: str) -> None:
+        """Raise UsageError unless torch finds an accelerator of that name (`cuda`, `cuda:1`)."""
+        kind, _, index = device.partition(":")
+        if int(index or 0) >= self.devices.get(kind, 0):
+            there = [f"{name} ({n})" for name, n in sorted(self.devices.items()) if n]
+            raise UsageError(
+                f"torch finds no device {device} here. There are: {', '.join(['cpu', *there])}"
+            )
+
 
 def machine() -> Machine:
     """Ask torch; takes as long as to import it. Raises UsageError where that fails."""
