@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ import repro_audit as ra
 from repro_audit.errors import UnsupportedTensorError, UsageError
 
 RANKS = 2
+Started = Callable[..., list[dict[str, Any]]]
 Hook = Callable[[int, torch.Tensor], torch.Tensor]
 
 
@@ -141,18 +141,9 @@ def check_all(rank: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def seen(tmp_path_factory: pytest.TempPathFactory, started: Started) -> list[dict[str, Any]]:
     """What each rank saw."""
-    folder = tmp_path_factory.mktemp("ranks")
-    started = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(folder)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(RANKS)
-    ]
-    assert [process.wait(200) for process in started] == [0] * RANKS
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(RANKS)]
+    return started(__file__, tmp_path_factory.mktemp("ranks"), RANKS)
 
 
 def test_a_guarded_training_ends_as_one_that_is_not(seen: list[dict[str, Any]]) -> None:
@@ -200,7 +191,7 @@ def test_sharded_parameters_are_guarded(seen: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+    rank, folder = int(os.environ["RANK"]), Path(sys.argv[1])
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=RANKS)
     (folder / f"{rank}.json").write_text(json.dumps(check_all(rank)))
     dist.barrier()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import socket
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import repro_audit as ra
 from repro_audit.audit.comparing import compare_traces
-from repro_audit.trace import Trace
 
 RANKS = 2
+Started = Callable[..., list[dict[str, Any]]]
+Closing = Callable[[Path], dict[str, Any]]
 
 
 def module(pl: Any, *, differs: int | None = None, fails: int | None = None) -> Any:
@@ -122,38 +122,13 @@ def among_ranks(trainings: Trainings) -> dict[str, Any]:
     }
 
 
-def started(folder: Path, ranks: int, package: str) -> list[dict[str, Any]]:
-    """What the processes saw: one alone, or so many ranks."""
-    with socket.socket() as held:
-        held.bind(("localhost", 0))
-        port = held.getsockname()[1]
-    group = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(folder), package],
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                **({**group, "LOCAL_RANK": str(rank)} if ranks > 1 else {}),
-            },
-        )
-        for rank in range(ranks)
-    ]
-    assert [process.wait(250) for process in processes] == [0] * ranks
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)]
-
-
 @pytest.fixture(scope="module", params=["lightning.pytorch", "pytorch_lightning"])
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, started: Started
+) -> Path:
     made = tmp_path_factory.mktemp("trainings")
-    started(made, 1, request.param)
+    started(__file__, made, 1, request.param)
     return made
-
-
-def closing(path: Path) -> dict[str, Any]:
-    trace = Trace.open(path)
-    trace.close()
-    return dict(trace.closing)
 
 
 def test_recording_changes_nothing(folder: Path) -> None:
@@ -176,7 +151,7 @@ def test_what_differs_is_named(folder: Path) -> None:
     assert str(audit.origin.call_site).endswith(f"test_lightning.py:{line}")
 
 
-def test_an_exception_ends_the_recording(folder: Path) -> None:
+def test_an_exception_ends_the_recording(folder: Path, closing: Closing) -> None:
     assert json.loads((folder / "0.json").read_text())["fails"] == "ValueError: no"
     told = closing(folder / "fails.audit")
     assert (told["outcome"], told["steps"], told["error"]) == ("raised", 1, "ValueError: no")
@@ -184,8 +159,10 @@ def test_an_exception_ends_the_recording(folder: Path) -> None:
     assert closing(folder / "after.audit")["outcome"] == "finished"
 
 
-def test_ranks_are_recorded_and_compared(tmp_path: Path) -> None:
-    seen = started(tmp_path, RANKS, "lightning.pytorch")
+def test_ranks_are_recorded_and_compared(
+    tmp_path: Path, started: Started, closing: Closing
+) -> None:
+    seen = started(__file__, tmp_path, RANKS, "lightning.pytorch")
     assert [rank["same"] for rank in seen] == ["none"] * RANKS
     for rank in range(RANKS):
         assert closing(tmp_path / f"same.rank{rank}.audit")["outcome"] == "finished"

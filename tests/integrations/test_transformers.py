@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +14,10 @@ import torch
 
 import repro_audit as ra
 from repro_audit.audit.comparing import compare_traces
-from repro_audit.trace import Trace
 
 RANKS = 2
+Started = Callable[..., list[dict[str, Any]]]
+Closing = Callable[[Path], dict[str, Any]]
 Hook = Callable[[int, torch.Tensor], torch.Tensor]
 
 
@@ -144,41 +143,14 @@ def among_ranks(trainings: Trainings) -> dict[str, Any]:
     }
 
 
-def started(folder: Path, ranks: int) -> list[dict[str, Any]]:
-    """What the processes saw: one alone, or so many ranks."""
-    with socket.socket() as held:
-        held.bind(("localhost", 0))
-        port = held.getsockname()[1]
-    group = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(folder)],
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                **({**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}),
-            },
-        )
-        for rank in range(ranks)
-    ]
-    assert [process.wait(250) for process in processes] == [0] * ranks
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)]
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("trainings")
 
 
 @pytest.fixture(scope="module")
-def seen(folder: Path) -> dict[str, Any]:
-    return started(folder, 1)[0]
-
-
-def closing(path: Path) -> dict[str, Any]:
-    trace = Trace.open(path)
-    trace.close()
-    return dict(trace.closing)
+def seen(folder: Path, started: Started) -> dict[str, Any]:
+    return started(__file__, folder, 1)[0]
 
 
 def test_recording_changes_nothing(seen: dict[str, Any]) -> None:
@@ -201,7 +173,7 @@ def test_what_differs_is_named(seen: dict[str, Any], folder: Path) -> None:
 
 
 def test_an_exception_leaves_no_recording_that_looks_whole(
-    seen: dict[str, Any], folder: Path
+    seen: dict[str, Any], folder: Path, closing: Closing
 ) -> None:
     assert seen["fails"] == "ValueError: no"
     told = closing(folder / "fails.audit")
@@ -220,8 +192,10 @@ def test_a_guarded_trainer_raises_before_the_optimizer(seen: dict[str, Any]) -> 
     assert "the first of two was the odd one" in seen["flip"]
 
 
-def test_ranks_are_recorded_and_compared(tmp_path: Path) -> None:
-    seen = started(tmp_path, RANKS)
+def test_ranks_are_recorded_and_compared(
+    tmp_path: Path, started: Started, closing: Closing
+) -> None:
+    seen = started(__file__, tmp_path, RANKS)
     assert [(rank["alone"], rank["same"]) for rank in seen] == [("none", "none")] * RANKS
     for rank in range(RANKS):
         # What ranks ask each other is no part of the training.
