@@ -46,6 +46,15 @@ py::tuple stream_source(u64 address, const py::object& sizes, const py::object& 
   return found;
 }
 
+py::tuple multiset_source(u64 address, const py::object& sizes, const py::object& strides,
+                          u64 itemsize) {
+  const Strided view = strided(address, sizes, strides, itemsize);
+  if (view.numel() == 0) throw py::value_error("a source of no bytes");
+  py::tuple found;
+  cuda::with_elements(view, [&](auto, const auto& source) { found = described(source); });
+  return found;
+}
+
 }  // namespace
 
 void register_sources(py::module_& module) {
@@ -66,6 +75,9 @@ void register_sources(py::module_& module) {
              "limit"_a, py::pos_only(),
              "Type and bytes of the source of a strided tensor's stream, in pieces of at most "
              "`limit` bytes; one range where that is more than an element and it lies together.");
+  module.def("multiset_source", &multiset_source, "address"_a, "sizes"_a, "strides"_a, "itemsize"_a,
+             py::pos_only(),
+             "Type and bytes of the source of a strided tensor's elements, in any order.");
 }
 
 }  // namespace repro_audit::bindings

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <type_traits>
 
 #include "../../cpp/src/strided.hpp"
 #include "repro_audit/cuda/sources.hpp"
@@ -64,6 +65,31 @@ void with_range(u64 address, u64 nbytes, u64 offset, Use&& use) {
   if (origin % 4 == 0) return use(Contiguous<4>{origin, offset, end});
   if (origin % 2 == 0) return use(Contiguous<2>{origin, offset, end});
   return use(Contiguous<1>{origin, offset, end});
+}
+
+// Calls use(width, source) for the elements of a view, not empty, in the order of their memory:
+// for what is blind to order. `width` holds an element's bytes as a constant.
+template <class Use>
+void with_elements(const Strided& given, Use&& use) {
+  const Strided view = reordered(given);
+  const auto elements = [&](auto width) {
+    constexpr int kItem = width;
+    const u64 address = reinterpret_cast<u64>(view.data);
+    if (view.sizes.size() == 1 && view.strides[0] == 1) {
+      if (address % 16 == 0) return use(width, Contiguous<16>{address, 0, view.nbytes()});
+      if (address % kItem == 0) return use(width, Contiguous<kItem>{address, 0, view.nbytes()});
+      return use(width, Contiguous<1>{address, 0, view.nbytes()});
+    }
+    if (piece_bytes(view, kItem) == kItem) return use(width, pieces_of<kItem>(view));
+    use(width, pieces_of<1>(view));
+  };
+  switch (view.itemsize) {
+    case 1: return elements(std::integral_constant<int, 1>{});
+    case 2: return elements(std::integral_constant<int, 2>{});
+    case 4: return elements(std::integral_constant<int, 4>{});
+    case 8: return elements(std::integral_constant<int, 8>{});
+    default: return elements(std::integral_constant<int, 16>{});
+  }
 }
 
 }  // namespace repro_audit::cuda

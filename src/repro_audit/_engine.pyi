@@ -103,3 +103,6 @@ def stream_source(
     limit: int,
     /,
 ) -> tuple[str, bytes]: ...
+def multiset_source(
+    address: int, sizes: Sequence[int], strides: Sequence[int], itemsize: int, /
+) -> tuple[str, bytes]: ...

@@ -123,3 +123,8 @@ def test_a_pickle_with_a_wrong_byte_is_read_or_refused(value: Any, at: int, byte
     damaged[at % len(damaged)] = byte
     with contextlib.suppress(CheckpointError):
         read(bytes(damaged), "it")
+
+
+def test_of_a_damaged_string_nothing_is_warned() -> None:
+    with pytest.raises(CheckpointError, match="instruction STRING"):
+        read(b"S'an escape\\_of nothing'\n.", "it")

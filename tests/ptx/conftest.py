@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,7 +56,7 @@ def _names() -> dict[str, list[str]]:
 
 
 @functools.cache
-def _kernels(compiler: str, architecture: str, only: frozenset[str]) -> Kernels:
+def _kernels(compiler: str, architecture: str, only: frozenset[str], shared: Path) -> Kernels:
     """Those of some files, or, where these are dtypes, of ULP divergence between aligned ones."""
     required = os.environ.get("REPRO_AUDIT_REQUIRE", "").split(",")
     missing = shutil.which("nvcc") is None if compiler == "nvcc" else find_spec("cupy") is None
@@ -66,20 +67,29 @@ def _kernels(compiler: str, architecture: str, only: frozenset[str]) -> Kernels:
     names = {file: each for file, each in _names().items() if file in only} or {
         "ulp": [cupy_kernels.ulp_kernel(dtype, "Contiguous<16>") for dtype in sorted(only)]
     }
-    return (Nvcc if compiler == "nvcc" else Nvrtc)(architecture, names)
+    return Nvcc(architecture, names, shared) if compiler == "nvcc" else Nvrtc(architecture, names)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of all workers of these tests' run."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(params=["nvcc", "cupy"])
-def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Device:
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, shared: Path) -> Device:
     """A device with the kernels that a compiler makes for compute capability 9.0."""
-    return Device(_kernels(request.param, "90", frozenset(_names())), monkeypatch)
+    return Device(_kernels(request.param, "90", frozenset(_names()), shared), monkeypatch)
 
 
 @pytest.fixture
-def other_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Device:
+def other_device(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, shared: Path
+) -> Device:
     """One with some of what a compiler makes for another: (compiler, capability, what)."""
     compiler, architecture, only = request.param
-    return Device(_kernels(compiler, architecture, frozenset(only)), monkeypatch)
+    return Device(_kernels(compiler, architecture, frozenset(only), shared), monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ it would ask a device for is stood in for.
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import subprocess
 import sys
@@ -70,24 +71,34 @@ class Kernels(Protocol):
         """The machine that has a kernel, and the kernel's name there."""
 
 
-def _by_nvcc(file: str, architecture: str) -> str:
-    command = ["nvcc", "-ptx", f"-arch=compute_{architecture}", *_NVCC, "-o", "-"]
-    done = subprocess.run(
-        [*command, f"cuda/src/{file}.cu"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    return done.stdout
+def _by_nvcc(file: str, architecture: str, shared: Path) -> str:
+    """Compiled by whichever of the processes that share a directory comes first."""
+    held = shared / f"{file}-{architecture}.ptx"
+    with held.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not held.exists():
+            command = ["nvcc", "-ptx", f"-arch=compute_{architecture}", *_NVCC, "-o", "-"]
+            done = subprocess.run(
+                [*command, f"cuda/src/{file}.cu"],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                raise RuntimeError(done.stderr)
+            held.write_text(done.stdout)
+    return held.read_text()
 
 
 class Nvcc:
     """What nvcc makes of some files of cuda/src, all of which are compiled at once."""
 
-    def __init__(self, architecture: str, names: dict[str, list[str]]) -> None:
+    def __init__(self, architecture: str, names: dict[str, list[str]], shared: Path) -> None:
         self._files = {name: file for file, each in names.items() for name in each}
         self._machines: dict[str, Machine] = {}
         pool = ThreadPoolExecutor(len(names))
-        self._texts = {file: pool.submit(_by_nvcc, file, architecture) for file in names}
+        self._texts = {file: pool.submit(_by_nvcc, file, architecture, shared) for file in names}
         pool.shutdown(wait=False)
 
     def find(self, name: str) -> tuple[Machine, str]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from repro_audit import _engine
 from repro_audit.engine import by_stream, cupy_kernels, reference, reference_ulp
 from repro_audit.engine.tags import ITEMSIZES, PARTS, TAGS
 
@@ -135,12 +136,12 @@ def test_strided(device: Device, itemsize: int) -> None:
 
 @pytest.mark.parametrize("itemsize", [1, 2, 4, 8, 16])
 def test_multisets_of_ranges(device: Device, itemsize: int) -> None:
-    """As cuda/src/multiset.cu launches them: CuPy's launches read what lies together in pieces."""
     data = noise(itemsize * 2049)
     for width in {16, itemsize, 1}:
         place = device.memory.put(data, width % 16)
-        held = np.array([place, 0, len(data)], np.uint64).tobytes()
-        name = cupy_kernels.multiset_kernel(itemsize, f"Contiguous<{width}>")
+        source, held = _engine.multiset_source(place, (2049,), (1,), itemsize)
+        assert source == f"Contiguous<{width}>"
+        name = cupy_kernels.multiset_kernel(itemsize, source)
         for blocks in (1, 3):
             out = device.sums()
             cupy_kernels._launch(name, blocks, "threads", (held, len(data), 5, out), *QUEUE)

@@ -8,6 +8,7 @@ that a name of a class or function stays a name (`Named`), a call a note of what
 from __future__ import annotations
 
 import pickletools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,7 +97,10 @@ def read(pickle: bytes, what: str) -> Any:
     Raises CheckpointError where it is none, is cut off, or uses what no checkpoint does.
     """
     try:
-        return _run(pickle)
+        with warnings.catch_warnings():
+            # Of escapes that Python no longer knows, in strings of a damaged pickle.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return _run(pickle)
     except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(
             f"{what} holds a pickle that cannot be read ({error}). It may be damaged: save it "

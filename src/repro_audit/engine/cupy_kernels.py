@@ -217,7 +217,7 @@ def add_multiset(
     nbytes = _nbytes(sizes, itemsize)
     if nbytes == 0:
         return
-    source, held = _engine.stream_source(address, sizes, strides, itemsize, itemsize)
+    source, held = _engine.multiset_source(address, sizes, strides, itemsize)
     _launch(
         multiset_kernel(itemsize, source),
         _grid(nbytes // 512 + 1, "threads", "threadwise", device),
