@@ -65,7 +65,7 @@ class MemorySink:
     def site(self, module: str, op: str) -> int:
         return self._number("s", (module, op))
 
-    def code(self, location: str) -> int:
+    def code(self, location: str, called_from: str | None) -> int:
         return self._number("c", location)
 
     def spec(self, dtype: str, shape: tuple[int, ...], device: str) -> int:

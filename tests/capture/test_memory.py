@@ -41,6 +41,134 @@ def test_freed_memory_is_nobodys(record):
     assert len(run.recorder.memory.unwritten) < 3000
 
 
+def rows():
+    out = torch.empty(6, 4)
+    for at in torch.randperm(6).tolist():
+        out[at] = torch.ones(4)
+    return out * 2
+
+
+def columns():
+    out = torch.empty(100, 5)
+    for at in range(5):
+        out[:, at] = torch.ones(100)
+    return out * 2
+
+
+def steps():
+    out = torch.empty(4, 9)
+    for at in range(3):
+        out[..., at::3] = 1.0
+    return out * 2
+
+
+def slices():
+    out = torch.empty(4, dtype=torch.long)  # torch_geometric.utils.cumsum
+    out[:1] = 0
+    torch.cumsum(torch.arange(3), 0, out=out[1:])
+    return out * 2
+
+
+def halves():
+    out = torch.empty(8)
+    out.view(torch.uint8)[:16] = 0
+    out[4:].view(torch.int64).zero_()
+    return out * 2
+
+
+def channels_last():
+    out = torch.empty(2, 3, 4, 4, memory_format=torch.channels_last)
+    out[:, :, :2].fill_(1)
+    out[:, :, 2:].fill_(1)
+    return out * 2
+
+
+def complexes():
+    out = torch.empty(4, dtype=torch.complex64)
+    out.real.fill_(1)
+    out.imag.fill_(1)
+    return out.conj() * 2
+
+
+def what_was_written():
+    out = torch.empty(4, 8)
+    out[:2] = 1.0
+    out[3, ::2] = 1.0
+    out[:1].expand(5, 8) * 2
+    out[1:1] * 2
+    out[3, ::4].sum()
+    return out[:2].t().contiguous() * 2
+
+
+def gaps():
+    out = torch.empty_strided((4, 3), (5, 1))
+    out.fill_(1)
+    return out * 2
+
+
+def quasirandom():
+    engine = torch.quasirandom.SobolEngine(2)
+    return engine.draw(4) + engine.draw(4)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        rows,
+        columns,
+        steps,
+        slices,
+        halves,
+        channels_last,
+        complexes,
+        what_was_written,
+        gaps,
+        quasirandom,
+    ],
+)
+def test_what_was_written_piece_by_piece_is_nobodys_to_mark(record, work):
+    assert taints(record(work)) == []
+
+
+def test_a_reader_of_what_is_still_unwritten_is_marked(record):
+    def work():
+        out = torch.empty(4, 8)
+        out[:2] = 1.0
+        out[3, ::2] = 1.0
+        out[1:3].sum()
+        out[3].mean()
+        out[3, 1::2].neg()
+        out[:, 0].exp()
+        # What overlaps counts once.
+        twice = torch.empty(8)
+        twice.as_strided((4, 2), (1, 1)).add_(1)
+        twice.abs()
+
+    assert [op.split(".")[1] for op in taints(record(work))] == [
+        "sum",
+        "mean",
+        "neg",
+        "exp",
+        "add_",
+        "abs",
+    ]
+
+
+def test_other_memory_at_the_address_of_freed_memory_is_marked(record):
+    def work():
+        addresses = set()
+        for _ in range(50):
+            out = torch.empty(1 << 10)
+            addresses.add(out.data_ptr())
+            out[: 1 << 9] = 1.0
+            out[1 << 9 :].neg()
+            del out
+        assert len(addresses) < 50
+
+    run = record(work)
+    assert taints(run) == ["aten.neg.default"] * 50
+
+
 def test_poison_changes_what_unwritten_memory_gives(record):
     def work():
         return torch.empty(8, dtype=torch.uint8).clone(), torch.zeros(8).clone()

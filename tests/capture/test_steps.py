@@ -284,23 +284,52 @@ def test_without_an_optimizer_a_step_begins_with_the_roots_forward(record):
 
 
 @pytest.mark.parametrize(
-    ("critic", "idle", "steps"),
-    [(5, 0, 3), (1, 1, 5)],
-    ids=["a critic steps five times", "an optimizer is never used"],
+    ("order", "steps"),
+    [
+        (("A" * 5 + "B") * 3, 3),
+        (("A" * 10 + "B") * 3, 3),
+        (("A" * 6 + "C" * 6 + "B") * 3, 3),
+        # It is waited for ten times: the eleventh call ends a step, then each further one.
+        ("A" * 15, 5),
+        # The first call of the second part ends a step, the next eleven make one.
+        ("A" * 3 + "B" * 40, 30),
+        ("AB" * 3 + "B" * 14, 7),
+        ("A" * 20 + "B" * 20 + "A" * 20, 30),
+        ("A" * 12 + "B" + "AB" * 3, 5),
+    ],
+    ids=[
+        "a critic steps five times",
+        "a critic steps ten times",
+        "two critics step six times",
+        "an optimizer is never used",
+        "a student follows its teacher",
+        "one of two goes on alone",
+        "parts take turns",
+        "an optimizer begins late",
+    ],
 )
-def test_a_step_waits_for_all_optimizers_in_use(record, critic, idle, steps):
+def test_a_step_waits_for_all_optimizers_in_use(record, order, steps):
+    def train():
+        parameters = {name: nn.Parameter(torch.ones(2)) for name in {*order, "B"}}
+        updates = {name: torch.optim.SGD([p], lr=0.1) for name, p in parameters.items()}
+        for name in order:
+            parameters[name].grad = torch.ones(2)
+            updates[name].step()
+
+    assert record(train).recorder.step == steps
+
+
+def test_the_last_of_two_parts_ends_where_its_steps_are_limited(record):
     parameters = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+    done = []
 
     def train():
-        first = torch.optim.SGD([parameters[0]], lr=0.1)
-        second = torch.optim.SGD([parameters[1]], lr=0.1)
-        for _ in range(3 if not idle else 15):
-            for _ in range(critic):
-                parameters[0].grad = torch.ones(2)
-                first.step()
-            if not idle:
-                parameters[1].grad = torch.ones(2)
-                second.step()
+        updates = [torch.optim.SGD([p], lr=0.1) for p in parameters]
+        for at in [0] * 3 + [1] * 40:
+            parameters[at].grad = torch.ones(2)
+            done.append(at)
+            updates[at].step()
 
-    # The unused one is waited for ten times: the eleventh call ends a step, then each further one.
-    assert record(train).recorder.step == steps
+    with pytest.raises(SystemExit):
+        record(train, steps=5)
+    assert done == [0] * 3 + [1] * 15

@@ -12,7 +12,7 @@ from repro_audit.diagnose.nondeterministic import why
 from repro_audit.diagnose.origin import compare
 from repro_audit.diagnose.zoomed import Zoomed
 from repro_audit.model import Cause
-from repro_audit.model.codes import RANDOM, TAINTED
+from repro_audit.model.codes import OWN_GENERATOR, RANDOM, TAINTED
 from repro_audit.trace import Trace
 
 Run = Callable[..., Trace]
@@ -90,8 +90,8 @@ def test_a_draw_on_a_device_is_its_own_generators(run: Run) -> None:
 
 
 def test_a_draw_from_a_generator_of_its_own(run: Run) -> None:
-    op = "aten.randn.generator"
-    assert cause(run([(op, 1, DRAW)]), run([(op, 2, DRAW)])).cls == "unseeded-rng"
+    runs = (run([("aten.normal_.default", n, {"flags": RANDOM | OWN_GENERATOR})]) for n in (1, 2))
+    assert cause(*runs).cls == "unseeded-rng"
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_another_path_that_begins_with_a_draw(run: Run) -> None:
     assert found.cls == "rng-drift"
     assert "one run draws here" in found.evidence[0]
     # One of the program's own shifts nothing else.
-    own = ("aten.rand.generator", 2, DRAW)
+    own = ("aten.rand.generator", 2, {"flags": RANDOM | OWN_GENERATOR})
     assert cause(run([("mm", 1), own]), run([("mm", 1)])).cls == "unseeded-rng"
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 whole = pytest.mark.whole
@@ -250,3 +253,37 @@ def test_another_number_is_another_input(audit) -> None:
     assert named(result.origin) == ("forward", "", "aten.mul.Tensor")
     assert result.origin["inputs_identical"] is False
     assert result.report["cause"]["class"] == "unknown"
+    (evidence,) = result.report["cause"]["evidence"]
+    assert re.fullmatch(r"argument 2 is \d+\.0 in zoom-1a and \d+\.0 in zoom-1b", evidence)
+
+
+def test_other_values_are_no_other_order(audit) -> None:
+    result = audit("tests/programs/values_outside.py")
+    assert named(result.origin) == ("data", "", "aten.lift_fresh.default")
+    assert result.origin["call_site"].endswith("values_outside.py:11")
+    assert result.report["cause"]["class"] == "unknown"
+    assert "other values came in" in result.report["cause"]["evidence"][0]
+
+
+@pytest.mark.parametrize("lockstep", [(), ("--lockstep",)])
+def test_a_generator_given_to_an_op_in_a_program_of_wrapped_tensors(audit, lockstep) -> None:
+    result = audit("tests/programs/differentiated.py", *lockstep)
+    assert (result.code, result.origin["step"]) == (1, 0)
+    assert named(result.origin) == ("forward", "", "aten.normal_.default")
+    assert result.origin["call_site"].endswith("differentiated.py:20")
+    assert result.report["cause"]["class"] == "unseeded-rng"
+    assert "torch.Generator" in result.report["cause"]["evidence"][0]
+    assert result.report["warnings"] == []
+
+
+def test_a_package_s_line_and_the_one_that_called_it(audit, tmp_path: Path) -> None:
+    package = tmp_path / "site-packages/noise.py"
+    package.parent.mkdir()
+    package.write_text("import os\ndef add(x):\n    return x + os.urandom(8)[0] + os.getpid()\n")
+    (tmp_path / "train.py").write_text("import noise, torch\nnoise.add(torch.ones(3))\n")
+    result = audit(tmp_path / "train.py", PYTHONPATH=str(package.parent))
+    assert result.origin["op"] == "aten.add.Tensor"
+    assert (result.origin["call_site"], result.origin["called_from"]) == (
+        "noise.py:3",
+        "train.py:2",
+    )

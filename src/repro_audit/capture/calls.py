@@ -114,6 +114,8 @@ class Call:
     def _described(self, value: Any) -> Json:
         if isinstance(value, torch.Tensor):
             plain = type(value) in _PLAIN and value.layout is torch.strided
+            # One of a function that is differentiated or vectorised has no memory of its own.
+            plain = plain and not torch._C._functorch.is_functorch_wrapped_tensor(value)
             if not plain or value.is_meta or value.is_quantized:
                 return {"unknown": f"{value.layout} {type(value).__name__}"}
             if _extent(value)[1] > value.untyped_storage().nbytes():

@@ -15,8 +15,10 @@ from torch._C import _current_autograd_node
 from torch._C._autograd import _get_sequence_nr
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from repro_audit import engine
 from repro_audit.capture import graphs, late
 from repro_audit.capture.causes import Bound, Causes
+from repro_audit.capture.draws import flags_of
 from repro_audit.capture.focus import READ, SILENT
 from repro_audit.capture.memory import traced
 from repro_audit.capture.modules import ModuleNames
@@ -134,7 +136,7 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             recorder.together(self)
         index = recorder.next_index()
         cause = None
-        flags = RANDOM if operator.random else 0
+        flags = flags_of(args, kwargs) if operator.random else 0
         kind = KIND_OP
         stack = self.stack
         causes = self.causes
@@ -434,7 +436,12 @@ def address_of(tensor: torch.Tensor) -> int:
 def paused() -> Iterator[None]:
     """A guard under which our own reading reaches no mode and no subclass of the program's."""
     with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
-        yield
+        if torch._C._functorch.peek_interpreter_stack() is None:
+            yield
+            return
+        # Where a function is differentiated or vectorised, tensors that are made are wrapped too.
+        with engine.unseen():
+            yield
 
 
 def unseen_by_dynamo(*functions: Any) -> None:

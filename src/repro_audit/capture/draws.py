@@ -7,6 +7,7 @@ import hashlib
 import random
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import torch
 
 from repro_audit import engine
 from repro_audit.capture.replaced import Replaced
+from repro_audit.model.codes import OWN_GENERATOR, RANDOM
 
 if TYPE_CHECKING:
     from repro_audit.capture.recorder import Recorder
@@ -99,6 +101,17 @@ class Draws:
             return getattr(own, name)(*args, **kwargs)
 
         return drawing
+
+
+def flags_of(args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> int:
+    """The flags of an operator that draws: from a global generator, or one of the program's own."""
+    for value in (*args, *(kwargs or {}).values()):
+        if isinstance(value, torch.Generator):
+            # What an operator is given is a wrapper of its own.
+            known = (torch.default_generator, *torch.cuda.default_generators)
+            own = value._cdata not in {generator._cdata for generator in known}  # type: ignore[attr-defined]
+            return RANDOM | OWN_GENERATOR if own else RANDOM
+    return RANDOM
 
 
 def _seed(label: str, line: str) -> int:

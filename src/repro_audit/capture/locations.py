@@ -1,4 +1,6 @@
-"""Call sites: the innermost line that is not torch's, the standard library's or ours."""
+"""Call sites: the innermost line that is not torch's, the standard library's or ours, and, where an
+installed package has it, the line of the program that called the package.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,13 @@ _WORKLOAD = f"{_PACKAGE}workload.py"
 class Locator:
     """Turns frames into numbers of call sites, through `register` (the trace's interning).
 
+    `register` is given the line and, where that is an installed package's, the program's own.
     Paths below one of `bases` are written relative to it, those of installed packages relative to
     their site directory, so that traces from two checkouts compare. Files are classified once each;
     a look-up costs one dictionary access a frame.
     """
 
-    def __init__(self, bases: tuple[str, ...], register: Callable[[str], int]) -> None:
+    def __init__(self, bases: tuple[str, ...], register: Callable[[str, str | None], int]) -> None:
         # With an empty part, join leaves the separator that a prefix needs.
         self._bases = tuple(os.path.join(os.path.realpath(base), "") for base in bases)  # noqa: PTH118
         self._register = register
@@ -34,14 +37,16 @@ class Locator:
         sites = {paths[k] for k in ("purelib", "platlib")}
         sites |= {at for at in sys.path if at.rstrip(os.sep).endswith(_SITES)}
         self._sites = tuple({os.path.join(os.path.realpath(site), "") for site in sites})  # noqa: PTH118
-        self._library = (
-            os.path.join(os.path.realpath(os.path.dirname(torch.__file__)), ""),  # noqa: PTH118, PTH120
-            *(os.path.join(os.path.realpath(paths[k]), "") for k in ("stdlib", "platstdlib")),  # noqa: PTH118
+        self._torch = os.path.join(os.path.realpath(os.path.dirname(torch.__file__)), "")  # noqa: PTH118, PTH120
+        self._library = tuple(
+            os.path.join(os.path.realpath(paths[k]), "")  # noqa: PTH118
+            for k in ("stdlib", "platstdlib")
         )
         self._shown: dict[str, str | None] = {}
-        self._numbers: dict[tuple[str, int], int] = {}
+        self._installed: set[str] = set()
+        self._numbers: dict[tuple[str, int, str | None, int], int] = {}
 
-    def forget(self, register: Callable[[str], int]) -> None:
+    def forget(self, register: Callable[[str, str | None], int]) -> None:
         """Number anew, through another `register`."""
         self._register = register
         self._numbers.clear()
@@ -56,13 +61,31 @@ class Locator:
             except KeyError:
                 name = shown[filename] = self._show(filename)
             if name is not None:
-                key = (filename, frame.f_lineno)
+                caller = self._program(frame) if filename in self._installed else None
+                own, line = (
+                    (None, 0) if caller is None else (caller.f_code.co_filename, caller.f_lineno)
+                )
+                key = (filename, frame.f_lineno, own, line)
                 try:
                     return self._numbers[key]
                 except KeyError:
-                    number = self._numbers[key] = self._register(f"{name}:{frame.f_lineno}")
+                    called_from = None if own is None else f"{shown[own]}:{line}"
+                    location = f"{name}:{frame.f_lineno}"
+                    number = self._numbers[key] = self._register(location, called_from)
                     return number
             frame = frame.f_back
+        return None
+
+    def _program(self, frame: FrameType) -> FrameType | None:
+        """The innermost frame from `frame` outwards that is the program's own."""
+        caller: FrameType | None = frame
+        while caller is not None:
+            filename = caller.f_code.co_filename
+            if filename not in self._shown:
+                self._shown[filename] = self._show(filename)
+            if self._shown[filename] is not None and filename not in self._installed:
+                return caller
+            caller = caller.f_back
         return None
 
     def line(self, frame: FrameType | None) -> str | None:
@@ -84,11 +107,12 @@ class Locator:
 
     def importing(self, frame: FrameType | None) -> bool:
         """True if `frame` runs because an installed package is imported."""
+        others = (self._torch, *self._sites, *self._library)
         while frame is not None:
             filename = frame.f_code.co_filename
             if filename.startswith("<frozen importlib"):
                 return True
-            installed = os.path.realpath(filename).startswith((*self._sites, *self._library))
+            installed = os.path.realpath(filename).startswith(others)
             if not installed and not filename.startswith("<"):
                 return False
             frame = frame.f_back
@@ -109,7 +133,11 @@ class Locator:
             for base in self._bases:
                 if real.startswith(base):
                     return real[len(base) :]
+        # Of an environment the site directory lies within that of the standard library.
+        if real.startswith(self._torch):
+            return None
         for site in self._sites:
             if real.startswith(site):
-                return None if real.startswith(self._library) else real[len(site) :]
+                self._installed.add(filename)
+                return real[len(site) :]
         return None if real.startswith(self._library) else real

@@ -138,9 +138,9 @@ class Lockstep:
         self._sites[number] = repr((module, op))
         return number
 
-    def code(self, location: str) -> int:
+    def code(self, location: str, called_from: str | None) -> int:
         """As the sink."""
-        return self._sink.code(location)
+        return self._sink.code(location, called_from)
 
     def spec(self, dtype: str, shape: tuple[int, ...], device: str) -> int:
         """As the sink."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -9,21 +11,33 @@ import torch
 
 from repro_audit import engine
 from repro_audit.capture.storages import Storages, storage_of
+from repro_audit.capture.written import LARGEST_MAP, Written, part_of
 
 if TYPE_CHECKING:
     from repro_audit.capture.operators import Operator
 
+# Freed storages are forgotten once maps of so many bytes may have been made.
+_MAPS = 1 << 28
+# Its C++ writes what it makes by address, which the dispatcher does not see.
+_BY_ADDRESS = torch.quasirandom.SobolEngine.draw.__code__
+
 
 class UnwrittenMemory:
-    """Storages made by `empty*` and not yet overwritten in full.
+    """Storages made by `empty*` and not yet overwritten in full, and what was written of each.
 
-    Partial writes leave a storage unwritten, so a reader of its written half is marked too: the
-    mark is evidence beside a divergence, never a finding of its own. With `poison`, a byte, the
-    memory is filled on creation, so that a program that reads it gives another result.
+    So memory that is filled piece by piece ends as written, and of the rest a reader is marked that
+    reads more than was written. Where the pieces are too many to tell (each second number of a
+    gigabyte, or those that a tensor of indices names) they count as unwritten: the mark is evidence
+    beside a divergence, never a finding of its own. With `poison`, a byte, the memory is filled on
+    creation, so that a program that reads it gives another result.
     """
 
     def __init__(self, *, poison: int | None) -> None:
-        self.unwritten: Storages[None] = Storages()
+        # None: nothing of it was written.
+        self.unwritten: Storages[Written | None] = Storages()
+        # Threads may fill parts of the same memory.
+        self._lock = threading.RLock()
+        self._maps = 0
         self._poison = poison
         self._noise: Storages[None] = Storages()
 
@@ -35,7 +49,10 @@ class UnwrittenMemory:
                 _fill(storage, self._poison)
 
     def made(self, result: Any) -> None:
-        """Note the storage an `empty*` operator returned."""
+        """Note the storage an `empty*` operator returned; to be called by the dispatch mode."""
+        if sys._getframe(2).f_code is _BY_ADDRESS:
+            self.poisoned(result)
+            return
         storage = self.note(result)
         if storage is not None and self._poison is not None:
             _fill(storage, self._poison)
@@ -72,22 +89,59 @@ class UnwrittenMemory:
         return self.holds(positional) or any(self.holds(value) for value in named.values())
 
     def wrote(self, tensor: torch.Tensor) -> None:
-        """Note that a tensor was produced or written: if it covers its storage, all is written."""
+        """Note that a tensor was produced or written."""
         storage = storage_of(tensor)
-        if (
-            storage is not None
-            and storage._cdata in self.unwritten
-            and tensor.numel() * tensor.element_size() >= storage.nbytes()
-        ):
+        if storage is None or storage._cdata not in self.unwritten:
+            return
+        key = storage._cdata
+        part, nbytes = part_of(tensor, storage)
+        with self._lock:
+            entry = self.unwritten.get(key)
             # Another thread may have been as fast.
-            self.unwritten.pop(storage._cdata, None)
+            if part is None or entry is None:
+                return
+            if part.length == nbytes:
+                self.unwritten.pop(key, None)
+                return
+            reference, written = entry
+            if written is None:
+                self._make_room(nbytes)
+                written = Written(nbytes)
+                self.unwritten[key] = reference, written
+            written.add(part, nbytes)
+            if written.whole():
+                self.unwritten.pop(key, None)
 
     def holds(self, value: Any) -> bool:
         """True if a tensor, or one in a list, has memory that was not wholly written."""
         if isinstance(value, torch.Tensor):
             storage = storage_of(value)
-            return storage is not None and storage._cdata in self.unwritten
+            return (
+                storage is not None
+                and storage._cdata in self.unwritten
+                and self._lacks(value, storage)
+            )
         return isinstance(value, list | tuple) and any(self.holds(item) for item in value)
+
+    def _lacks(self, tensor: torch.Tensor, storage: torch.UntypedStorage) -> bool:
+        """True if some of a tensor was not written; of a storage that is not written in full."""
+        with self._lock:
+            entry = self.unwritten.get(storage._cdata)
+            if entry is None:
+                return False
+            written = entry[1]
+            if written is None:
+                with torch._C.DisableTorchFunction():
+                    return tensor.numel() > 0
+            part, nbytes = part_of(tensor, storage)
+            return part is not None and not written.has(part, nbytes)
+
+    def _make_room(self, nbytes: int) -> None:
+        """Before a storage is written in part: forget maps of those that are gone."""
+        self._maps += min(nbytes, LARGEST_MAP)
+        if self._maps > _MAPS:
+            self._maps = 0
+            self.unwritten.forget()
 
 
 def traced() -> bool:

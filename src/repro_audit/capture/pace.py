@@ -5,24 +5,25 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
-# Steps of one optimizer without another that was constructed, before that counts as unused.
+# Steps of one optimizer without another, before that counts as unused.
 _PATIENCE = 10
 
 
 class Pace:
     """The optimizers that a thread constructs or steps.
 
-    A program with two optimizers (a GAN) makes one step when both have stepped. One that is
-    constructed but never used is left out once another has stepped ten times without it. What
-    other threads do with theirs has no part in it: when they do it is chance.
+    A program with two optimizers (a GAN) makes one step when both have stepped, the one perhaps
+    ten times. One that has not while another steps for the eleventh time is left out until it
+    steps again: it is never used, or its part of the training is over. So the first eleven steps
+    of a part that has an optimizer of its own count as one. What other threads do with theirs has
+    no part in it: when they do it is chance.
     """
 
     def __init__(self) -> None:
         self.constructed = False
         self._optimizers: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._stepped: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._ever: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._waiting = 0
+        # How often each has stepped since the last step ended.
+        self._stepped: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
     def add(self, optimizer: Any) -> None:
         """An optimizer was constructed."""
@@ -32,21 +33,18 @@ class Pace:
     def stepped(self, optimizer: Any) -> bool:
         """An optimizer has stepped: True if that ends the step."""
         self.add(optimizer)
-        # A critic may step several times before its generator first does.
-        self._waiting += optimizer in self._stepped
-        self._stepped.add(optimizer)
-        self._ever.add(optimizer)
-        if self._waiting >= _PATIENCE:
-            for idle in [o for o in self._optimizers if o not in self._ever]:
+        times = self._stepped[optimizer] = self._stepped.get(optimizer, 0) + 1
+        # A critic steps several times before its generator does.
+        if times > _PATIENCE:
+            for idle in [o for o in self._optimizers if o not in self._stepped]:
                 self._optimizers.discard(idle)
         return all(o in self._stepped for o in self._optimizers)
 
     def within(self, optimizer: Any) -> None:
         """An optimizer has stepped inside another's step, which ends none."""
         self.add(optimizer)
-        self._stepped.add(optimizer)
+        self._stepped.setdefault(optimizer, 0)
 
     def restart(self) -> None:
         """A step has ended."""
         self._stepped.clear()
-        self._waiting = 0

@@ -20,7 +20,7 @@ class Sink(Protocol):
     def site(self, module: str, op: str) -> int:
         """Number of a (module path, op) pair."""
 
-    def code(self, location: str) -> int:
+    def code(self, location: str, called_from: str | None) -> int:
         """Number of a call site."""
 
     def spec(self, dtype: str, shape: tuple[int, ...], device: str) -> int:

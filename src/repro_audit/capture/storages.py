@@ -29,10 +29,14 @@ class Storages(dict[int, tuple[StorageWeakRef, _Known]]):
         reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
         self[reference.cdata] = reference, known
         if len(self) > self._forget_at:
-            for key, (other, _) in list(self.items()):
-                if other.expired():  # type: ignore[no-untyped-call]
-                    self.pop(key, None)
-            self._forget_at = len(self) + _FORGET_EVERY
+            self.forget()
+
+    def forget(self) -> None:
+        """Forget those that were freed."""
+        for key, (other, _) in list(self.items()):
+            if other.expired():  # type: ignore[no-untyped-call]
+                self.pop(key, None)
+        self._forget_at = len(self) + _FORGET_EVERY
 
 
 def storage_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:

@@ -139,7 +139,7 @@ PINS = (
     Pin(
         "fixed-seeds",
         "every generator given a fixed seed, whatever the program gives it",
-        "seed with a fixed number: numpy.random.default_rng(0), random.Random(0)",
+        "seed with a fixed number: default_rng(0), random.Random(0), Generator().manual_seed(0)",
         "unseeded-rng",
     ),
     Pin(

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from repro_audit.diagnose.align import column
-from repro_audit.diagnose.entered import computed_before, data_order, left_files
+from repro_audit.diagnose.entered import came_in, computed_before, data_order, left_files
+from repro_audit.diagnose.manifests import lookup
 from repro_audit.diagnose.nondeterministic import why
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.zoomed import Zoomed
 from repro_audit.model import Cause
-from repro_audit.model.codes import HELD, KIND_BATCH, KIND_RNG, RANDOM, TAINTED
+from repro_audit.model.codes import HELD, KIND_BATCH, KIND_RNG, OWN_GENERATOR, RANDOM, TAINTED
 from repro_audit.trace import Trace
 
 _SEEDERS = {"torch": ("seed:torch",), "python": ("seed:random.",), "numpy": ("seed:numpy.",)}
@@ -160,7 +161,7 @@ def _devices(case: Case) -> Cause | None:
 def _draw(case: Case) -> Cause | None:
     if not case.flags & RANDOM:
         return None
-    if ".generator" in case.op:
+    if case.flags & OWN_GENERATOR:
         return Cause(
             "unseeded-rng",
             "likely",
@@ -177,7 +178,8 @@ def _generator(case: Case, generator: str, device: str = "cpu") -> Cause | None:
 
     States are seen where steps end; within a step, where the zoom kept that of the draw.
     """
-    states = dict(case.divergence.states)
+    divergence = case.divergence
+    states = dict(divergence.states)
     place = generator if device == "cpu" else f"{generator}.{device}"
     moved = case.zoomed is not None and case.zoomed.generators_identical is False
     if place not in states and not moved:
@@ -190,7 +192,7 @@ def _generator(case: Case, generator: str, device: str = "cpu") -> Cause | None:
         for i, kind in enumerate(trace.kind[: case.event])
     )
     controlled = all(
-        run.plan.get("mode", "as-is") != "as-is" for run in (case.divergence.a, case.divergence.b)
+        run.plan.get("mode", "as-is") != "as-is" for run in (divergence.a, divergence.b)
     )
     if not seeded and not controlled:
         return Cause(
@@ -198,6 +200,14 @@ def _generator(case: Case, generator: str, device: str = "cpu") -> Cause | None:
             "likely",
             (f"{name}'s global generator was not seeded before this draw",),
             (f"call {_SEED_CALL[generator]} first, or repro_audit.seed_everything(0)",),
+        )
+    seeds = [lookup(run.manifest, "torch.initial_seed") for run in (divergence.a, divergence.b)]
+    if generator == "torch" and None not in seeds and seeds[0] != seeds[1]:
+        return Cause(
+            "unseeded-rng",
+            "likely",
+            (f"torch's generator was given the seed {seeds[0]}, and {seeds[1]} in the other run",),
+            ("seed with a fixed number: torch.manual_seed(0)",),
         )
     when = f"at step {states[place]}" if place in states else "when it was drawn from here"
     return Cause(
@@ -216,6 +226,23 @@ def _nondeterministic_op(case: Case) -> Cause | None:
     if case.zoomed is not None and case.zoomed.differs and case.zoomed.inputs_identical is False:
         return None
     return Cause("nondeterministic-op", "likely", (reason,), ("--deterministic",), "torch docs")
+
+
+def _number(case: Case) -> Cause | None:
+    """A number that Python made, of a generator that was drawn from or of whatever else."""
+    if case.zoomed is None or not case.zoomed.number:
+        return None
+    for generator in ("numpy", "python"):
+        if _drawn_from(case, generator):
+            cause = _generator(case, generator)
+            if cause is not None:
+                return cause
+    return Cause(
+        "unknown",
+        "likely",
+        (case.zoomed.number,),
+        ("look at what makes it in Python: time, os.urandom, a set, a generator of its own",),
+    )
 
 
 def _order(case: Case) -> Cause | None:
@@ -245,12 +272,7 @@ def _batch(case: Case) -> Cause | None:
     return (
         computed_before(case.divergence)
         or left_files(case.divergence)
-        or Cause(
-            "data-order",
-            "likely",
-            ("the data already differed when it came in, before any op",),
-            ("look at what makes it: file order, sets, workers, generators of its own",),
-        )
+        or came_in(case.divergence, case.zoomed)
     )
 
 
@@ -281,7 +303,7 @@ def _path(case: Case) -> Cause | None:
             if cause is not None:
                 return cause
     files = left_files(case.divergence)
-    if files is None and case.flags & RANDOM and ".generator" not in case.op:
+    if files is None and case.flags & (RANDOM | OWN_GENERATOR) == RANDOM:
         return one_draw_more()
     return files
 
@@ -383,6 +405,7 @@ _RULES: tuple[Callable[[Case], Cause | None], ...] = (
     _seeding_call,
     _devices,
     _draw,
+    _number,
     _order,
     _nondeterministic_op,
     _unwritten_memory,

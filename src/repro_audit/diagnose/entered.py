@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from repro_audit.diagnose.origin import Divergence
+from repro_audit.diagnose.zoomed import Zoomed
 from repro_audit.model import Cause, Output
+from repro_audit.model.codes import KIND_BATCH
+from repro_audit.trace import Trace
 
 # In the path of what inductor keeps from one process to the next.
 _COMPILED = "torchinductor_"
@@ -65,6 +70,42 @@ def computed_before(found: Divergence) -> Cause | None:
                 ("look for what writes to its memory outside torch: .numpy(), an extension",),
             )
     return None
+
+
+def came_in(found: Divergence, zoomed: Zoomed | None) -> Cause:
+    """Data that differs as it comes in: another order of the same, as far as is known."""
+    spec = found.origin.spec
+    few = spec is None or spec.dtype == "bool" or math.prod(spec.shape) < _FEW
+    one = _batches(found.a, found.i) & _batches(found.b, None)
+    other = _batches(found.b, found.j) & _batches(found.a, None)
+    if not few and (one or other):
+        return data_order("the other run has the same data elsewhere")
+    # Of a batch the rows may be others of the same, and of few numbers nobody can tell.
+    batch = found.origin.key.op.startswith("DataLoader")
+    if few or batch or zoomed is None or not zoomed.differs:
+        return Cause(
+            "data-order",
+            "likely",
+            ("the data already differed when it came in, before any op",),
+            ("look at what makes it: file order, sets, workers, generators of its own",),
+        )
+    return Cause(
+        "unknown",
+        "likely",
+        ("other values came in, before any op: they are not the same in another order",),
+        (
+            "look at what makes them: an environment or a generator without a seed, time, "
+            "os.urandom, what was read",
+        ),
+    )
+
+
+def _batches(trace: Trace, at: int | None) -> set[bytes]:
+    """What came in from outside, or at one event, by its bits."""
+    kinds = np.asarray(trace.kind)
+    events = np.flatnonzero(kinds == KIND_BATCH).tolist() if at is None else [at]
+    signatures = [trace.signature(i) for i in events]
+    return {signature for signature in signatures if signature is not None}
 
 
 def telling(output: Output) -> bool:

@@ -16,7 +16,7 @@ from repro_audit.diagnose.align import (
     told_apart,
 )
 from repro_audit.model import CausedBy, Event, EventCounts, Origin
-from repro_audit.model.codes import KIND_BATCH, KIND_RNG, RANDOM
+from repro_audit.model.codes import KIND_BATCH, KIND_RNG, OWN_GENERATOR, RANDOM
 from repro_audit.trace import Trace
 
 
@@ -151,7 +151,7 @@ def _fed_by(trace: Trace, at: int, origin: Origin, seed: str) -> bool:
     """
     if origin.kind == "structural" or trace.kind[at] == KIND_BATCH:
         return True
-    drawn = bool(trace.flags[at] & RANDOM) and ".generator" not in trace.site_name(at)[1]
+    drawn = trace.flags[at] & (RANDOM | OWN_GENERATOR) == RANDOM
     return drawn and seed.startswith("seed:torch.")
 
 
@@ -165,6 +165,7 @@ def located(trace: Trace, event: Event) -> Origin:
         output=0 if output is not None else None,
         spec=output.spec if output is not None else None,
         call_site=event.call_site,
+        called_from=event.called_from,
         kind="value",
         recompute=event.recompute,
         output_name=output.name if output is not None else "",
@@ -183,7 +184,7 @@ def _caused_by(trace: Trace, event: Event) -> CausedBy | None:
     if event.cause is None:
         return None
     cause = trace.event(event.cause)
-    return CausedBy(cause.key.op, cause.key.module, cause.call_site)
+    return CausedBy(cause.key.op, cause.key.module, cause.call_site, cause.called_from)
 
 
 def _instead(a: Trace, b: Trace, alignment: Alignment, i: int | None, j: int | None) -> str | None:

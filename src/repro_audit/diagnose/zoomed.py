@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 
 from repro_audit.engine import compare_streams
 from repro_audit.errors import UnsupportedTensorError
-from repro_audit.model import Origin, Output, SiteKey, TensorSpec, UlpDivergence
+from repro_audit.model import Json, Origin, Output, SiteKey, TensorSpec, UlpDivergence
 from repro_audit.trace import Trace
 
 _STATE = 2
+# As which an event's numbers are an input.
+_ARGUMENTS = "arguments"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,8 @@ class Zoomed:
     fingerprinted while the others agree. `reordered` counts the rows
     (slices of dimension 0) that both outputs consist of, in another order; 0 if they do not.
     `generators_identical` tells whether what it draws from was in the same state in both; None
-    where it draws from nothing that was kept.
+    where it draws from nothing that was kept. `number` says which number that it was given differs,
+    where its tensors are the same; '' where none does.
     """
 
     differs: bool
@@ -32,6 +35,7 @@ class Zoomed:
     ulp: UlpDivergence | None = None
     reordered: int = 0
     generators_identical: bool | None = None
+    number: str = ""
 
     def told_of(self, origin: Origin, runs: tuple[str, str]) -> Origin:
         """`origin`, with what these two runs show of it."""
@@ -56,6 +60,7 @@ def look_at(a: Trace, i: int, b: Trace, j: int) -> Zoomed:
     mine, other = a.event(i), b.event(j)
     inputs = _inputs_identical(mine.inputs, other.inputs)
     states = _generators_identical(a, i, b, j)
+    number = _number(a, i, b, j)
     for position, (x, y) in enumerate(zip(mine.outputs, other.outputs, strict=False)):
         if x.bits == y.bits:
             continue
@@ -69,7 +74,9 @@ def look_at(a: Trace, i: int, b: Trace, j: int) -> Zoomed:
                 y.spec.shape,
             )
         ):
-            return Zoomed(True, inputs, position, x.spec, generators_identical=states)
+            return Zoomed(
+                True, inputs, position, x.spec, generators_identical=states, number=number
+            )
         return Zoomed(
             differs=True,
             inputs_identical=inputs,
@@ -78,8 +85,9 @@ def look_at(a: Trace, i: int, b: Trace, j: int) -> Zoomed:
             ulp=ulp_of(kept_a, kept_b, x.spec),
             reordered=_reordered(kept_a, kept_b, x.spec),
             generators_identical=states,
+            number=number,
         )
-    return Zoomed(False, inputs, generators_identical=states)
+    return Zoomed(False, inputs, generators_identical=states, number=number)
 
 
 def ulp_of(a: bytes, b: bytes, spec: TensorSpec) -> UlpDivergence | None:
@@ -98,6 +106,46 @@ def _inputs_identical(
     if [tensor.bits for tensor in mine] != [tensor.bits for tensor in other]:
         return False
     return True if all(tensor.digest is not None for tensor in mine) else None
+
+
+def _number(a: Trace, i: int, b: Trace, j: int) -> str:
+    """Which of the numbers that an event was given differ, where nothing else does."""
+    mine, other = a.event(i).inputs, b.event(j).inputs
+    if mine is None or other is None or len(mine) != len(other):
+        return ""
+    differing = [x.name for x, y in zip(mine, other, strict=True) if x.bits != y.bits]
+    if differing != [_ARGUMENTS]:
+        return ""
+    calls = a.call(i), b.call(j)
+    if calls[0] is not None and calls[1] is not None:
+        for label, x, y in _pairs(*calls):
+            if x != y and _is_number(x) and _is_number(y):
+                return f"{label} is {_plain(x)} in {a.run} and {_plain(y)} in {b.run}"
+    return "a number that it is given differs, and no tensor"
+
+
+def _pairs(mine: Json, other: Json) -> Iterator[tuple[str, Json, Json]]:
+    """The arguments of two calls of one operator beside each other, each with what it is."""
+    for at, (x, y) in enumerate(zip(mine["arguments"], other["arguments"], strict=False)):
+        yield from _flat(f"argument {at + 1}", x, y)
+    for name in sorted({*mine["keywords"]} & {*other["keywords"]}):
+        yield from _flat(f"argument {name}", mine["keywords"][name], other["keywords"][name])
+
+
+def _flat(label: str, x: Json, y: Json) -> Iterator[tuple[str, Json, Json]]:
+    if isinstance(x, list) and isinstance(y, list) and len(x) == len(y):
+        for one, another in zip(x, y, strict=True):
+            yield from _flat(f"a number of {label}", one, another)
+    else:
+        yield label, x, y
+
+
+def _is_number(value: Json) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, dict) and "float" in value)
+
+
+def _plain(value: Json) -> str:
+    return repr(float.fromhex(value["float"])) if isinstance(value, dict) else repr(value)
 
 
 def _generators_identical(a: Trace, i: int, b: Trace, j: int) -> bool | None:

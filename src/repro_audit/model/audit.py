@@ -65,6 +65,7 @@ class CausedBy:
     op: str
     module: str
     call_site: str | None
+    called_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class Origin:
     `inputs_identical` is True or False only where that event's own inputs were digested.
     `ulp` compares the captured output of the two runs named in `ulp_runs`. `event` is its place
     among those of its process, `rank` that process's in its process group, 0 where it has none.
+    `called_from` is the program's own line, where that at `call_site` is an installed package's.
     `source` is the text of the line at its call site, or the forward op's where it belongs to one.
     """
 
@@ -92,6 +94,7 @@ class Origin:
     rank: int = 0
     recompute: bool = False
     source: str | None = None
+    called_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,6 @@ HELD = frozenset({KIND_PARAM, KIND_STATE})
 PHASES = ("data", "rng", "weights", "forward", "backward", "optimizer")
 DATA, RNG, WEIGHTS, FORWARD, BACKWARD, OPTIMIZER = range(6)
 # Flags of an event.
-TAINTED, RANDOM, RECOMPUTE, INPUTS = 1, 2, 4, 8
+TAINTED, RANDOM, RECOMPUTE, INPUTS, OWN_GENERATOR = 1, 2, 4, 8, 16
 # What rows of `measured` compare; the last says how a change of the arguments grows in the result.
 OWN, HERE, THERE, CONDITION = range(4)

@@ -266,7 +266,10 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One recorded thing. `index` is its place in the run, `cause` that of its `CausedBy`."""
+    """One recorded thing. `index` is its place in the run, `cause` that of its `CausedBy`.
+
+    `called_from` is the program's own line, where that at `call_site` is an installed package's.
+    """
 
     index: int
     kind: EventKind
@@ -278,3 +281,4 @@ class Event:
     tainted: bool = False
     random: bool = False
     recompute: bool = False
+    called_from: str | None = None

@@ -23,9 +23,9 @@ def to_github(audit: Audit) -> str:
     subject = " · ".join(told.place.path) if told.place is not None else told.subject
     origin = audit.origin
     caused_by = None if origin is None else origin.caused_by
-    site = None if origin is None else origin.call_site
-    if caused_by is not None and caused_by.call_site is not None:
-        site = caused_by.call_site
+    place = caused_by if caused_by is not None and caused_by.call_site is not None else origin
+    # Of a package's line the checkout has only the one that called it.
+    site = None if place is None else place.called_from or place.call_site
     level = _LEVELS.get(audit.verdict, "notice")
     if audit.self_check is not None and audit.self_check.differing:
         level = "error"

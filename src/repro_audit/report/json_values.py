@@ -194,6 +194,7 @@ def _origin(origin: Mapping[str, Json]) -> Origin:
         rank=_integer(origin["rank"]),
         recompute=_truth(origin["recompute"]),
         source=_optional(_text, origin.get("source")),
+        called_from=_optional(_text, origin.get("called_from")),
     )
 
 
@@ -247,6 +248,7 @@ def _caused_by(caused_by: Mapping[str, Json]) -> CausedBy:
         op=_text(caused_by["op"]),
         module=_text(caused_by["module"]),
         call_site=_optional(_text, caused_by["call_site"]),
+        called_from=_optional(_text, caused_by.get("called_from")),
     )
 
 

@@ -109,14 +109,14 @@ class TraceFile:
         at = bisect_left(self.ids, number)
         return at if at < len(self.ids) and self.ids[at] == number else None
 
-    def source(self, number: int) -> tuple[str | None, int | None]:
-        """(call site, id of the forward event) of the event with this id."""
-        code, cause = self._connection.execute(
-            "SELECT location, cause FROM event LEFT JOIN code ON code.id = event.code "
+    def source(self, number: int) -> tuple[str | None, str | None, int | None]:
+        """(call site, where it is called from, id of the forward event) of the event of this id."""
+        code, caller, cause = self._connection.execute(
+            "SELECT location, called_from, cause FROM event LEFT JOIN code ON code.id = event.code "
             "WHERE event.id = ?",
             (number,),
         ).fetchone()
-        return code, cause
+        return code, caller, cause
 
     def marks(self, first: int, last: int) -> dict[int, tuple[str | None, TensorSpec | None]]:
         """(call site, what its first output is) of the events between two ids, both included."""

@@ -188,13 +188,14 @@ class Trace:
     def event(self, i: int) -> Event:
         """Event `i` with its outputs and, where they were kept, inputs."""
         file, number = self._found(i)
-        code, cause = file.source(number)
+        code, caller, cause = file.source(number)
         flags = self.flags[i]
         return Event(
             index=i,
             kind=cast(EventKind, KINDS[self.kind[i]]),
             key=self.key(i),
             call_site=code,
+            called_from=caller,
             cause=self._index(self._file[i], file.place(cause)),
             outputs=file.tensors("output", number),
             inputs=file.tensors("input", number) or None,

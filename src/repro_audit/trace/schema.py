@@ -8,7 +8,7 @@ Versions are in `PRAGMA user_version`; one that is not known is refused, never g
 from __future__ import annotations
 
 SCHEMA = "repro-audit/trace/5"
-VERSION = 5
+VERSION = 6
 # "RAud": tells a trace from any other SQLite file.
 APPLICATION_ID = 0x52417564
 
@@ -28,8 +28,9 @@ CREATE TABLE site (
   op     TEXT NOT NULL    -- aten.addmm.default; param:weight; state:AdamW; rng:torch
 );
 CREATE TABLE code (
-  id       INTEGER PRIMARY KEY,
-  location TEXT NOT NULL  -- call site, path:line
+  id          INTEGER PRIMARY KEY,
+  location    TEXT NOT NULL, -- call site, path:line
+  called_from TEXT           -- the program's line, where `location` is an installed package's
 );
 CREATE TABLE spec (
   id     INTEGER PRIMARY KEY,
@@ -52,7 +53,8 @@ CREATE TABLE event (
   call_index INTEGER NOT NULL,    -- how many events of this step, phase and site came before
   code       INTEGER,             -- code.id of the call site
   cause      INTEGER,             -- for a backward op, event.id of its forward op or parameter
-  flags      INTEGER NOT NULL     -- 1 read unwritten memory, 2 random, 4 recompute, 8 inputs kept
+  flags      INTEGER NOT NULL     -- 1 read unwritten memory, 2 random, 4 recompute, 8 inputs kept,
+                                  -- 16 random, from a generator of the program's own
 );
 CREATE TABLE clock (
   event INTEGER PRIMARY KEY,      -- event.id; only where the run has several processes

@@ -49,7 +49,7 @@ class Writer:
         self.reductions: list[Row] = []
         self.measured: list[Row] = []
         self._sites: dict[tuple[str, str], int] = {}
-        self._codes: dict[str, int] = {}
+        self._codes: dict[tuple[str, str | None], int] = {}
         self._specs: dict[tuple[str, tuple[int, ...], str], int] = {}
         self._threads = 1
         self._new: list[tuple[str, Row]] = []
@@ -101,12 +101,12 @@ class Writer:
             number = self._number(self._sites, (module, op), insert, (module, op))
         return number
 
-    def code(self, location: str) -> int:
-        """Number of a call site, `path:line`."""
-        number = self._codes.get(location)
+    def code(self, location: str, called_from: str | None = None) -> int:
+        """Number of a call site, `path:line`, and the program's line that called it, if another."""
+        number = self._codes.get((location, called_from))
         if number is None:
-            insert = "INSERT INTO code VALUES (?,?)"
-            number = self._number(self._codes, location, insert, (location,))
+            insert, row = "INSERT INTO code VALUES (?,?,?)", (location, called_from)
+            number = self._number(self._codes, row, insert, row)
         return number
 
     def spec(self, dtype: str, shape: tuple[int, ...], device: str) -> int:

@@ -1,0 +1,88 @@
+"""Call sites: the innermost line of a program or package, and the program's own that led there."""
+
+from __future__ import annotations
+
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from repro_audit.capture.locations import Locator
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Any]:
+    """Defines functions in files of an environment, as virtual environments lay it out."""
+    library = tmp_path / "env/lib/python3.11"
+    paths = {
+        **sysconfig.get_paths(),
+        "platstdlib": str(library),
+        "purelib": str(library / "site-packages"),
+        "platlib": str(library / "site-packages"),
+    }
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: paths)
+
+    def defined(path: str, code: str) -> Any:
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        names: dict[str, Any] = {}
+        exec(compile(code, str(file), "exec"), names)
+        return names["f"]
+
+    return defined
+
+
+CALL = "def f(g, *rest):\n    return g(*rest)\n"
+HERE = "import sys\ndef f():\n    return sys._getframe()\n"
+
+
+def sites(tmp_path: Path) -> tuple[Locator, list[tuple[str, str | None]]]:
+    found: list[tuple[str, str | None]] = []
+
+    def register(location: str, called_from: str | None) -> int:
+        found.append((location, called_from))
+        return len(found) - 1
+
+    return Locator((str(tmp_path / "project"),), register), found
+
+
+def test_a_package_s_line_and_the_program_s(place: Any, tmp_path: Path) -> None:
+    site = "env/lib/python3.11/site-packages"
+    program, inner = place("project/train.py", CALL), place(f"{site}/nets/layers.py", HERE)
+    outer = place(f"{site}/trainer.py", CALL)
+    locator, found = sites(tmp_path)
+    at = program(outer, inner)
+    assert locator.number(at) == locator.number(at) == 0
+    assert found == [("nets/layers.py:3", "train.py:2")]
+    assert locator.line(at) == "nets/layers.py:3"
+    # From another line of the program it is another site.
+    other = place("project/evaluate.py", CALL)
+    assert locator.number(other(inner)) == 1
+    assert found[1] == ("nets/layers.py:3", "evaluate.py:2")
+
+
+def test_the_program_s_own_line_alone(place: Any, tmp_path: Path) -> None:
+    """Also where a package calls it: a callback."""
+    program = place("project/train.py", HERE)
+    trainer = place("env/lib/python3.11/site-packages/trainer.py", CALL)
+    locator, found = sites(tmp_path)
+    locator.number(trainer(program))
+    assert found == [("train.py:3", None)]
+
+
+def test_the_standard_library_is_passed_over(place: Any, tmp_path: Path) -> None:
+    program = place("project/train.py", CALL)
+    library = place("env/lib/python3.11/functools.py", HERE)
+    locator, found = sites(tmp_path)
+    locator.number(program(library))
+    assert found == [("train.py:2", None)]
+    assert locator.direct(program(library)) is None
+
+
+def test_a_program_that_is_a_package(place: Any, tmp_path: Path) -> None:
+    package = place("env/lib/python3.11/site-packages/pkg/train.py", HERE)
+    locator, found = sites(tmp_path)
+    locator.number(package())
+    assert found[0][0] == "pkg/train.py:3"
