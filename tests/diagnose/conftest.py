@@ -20,7 +20,8 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
     digests, None has none; a tuple of values is as many outputs. Columns: kind, step, phase,
     thread, module, code, cause (index), flags, shape, dtype, device, name, inputs (values), keep
     (bytes of output 0), sample (numbers in output 0, float32), length (of what it adds up), states
-    (bytes of each generator's), process, time. Phase and kind follow
+    (bytes of each generator's), process, time, numbers (those of the inputs that stand for
+    numbers), call (as `capture.calls` describes it). Phase and kind follow
     from the op where they are not given. Threads in `cut` did not end. `undrawn` are the places of
     seedings after which nobody drew, `stale` files that an earlier run had left.
     """
@@ -109,8 +110,12 @@ def fill(writer: Writer, events: Sequence[tuple[Any, ...]], cut: Sequence[str]) 
         for position, item in enumerate(values):
             row = (index, position, spec, digest(item), columns.get("name"))
             writer.outputs.append(row)
+        called = columns.get("numbers", ())
         for position, item in enumerate(columns.get("inputs", ())):
-            writer.inputs.append((index, position, spec, digest(item), None))
+            label = "arguments" if position in called else None
+            writer.inputs.append((index, position, spec, digest(item), label))
+        if columns.get("call") is not None:
+            writer.call(index, columns["call"])
         if "sample" in columns:
             numbers = columns["sample"]
             writer.samples.append((index, 0, struct.pack(f"<{len(numbers)}f", *numbers)))

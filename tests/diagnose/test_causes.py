@@ -335,3 +335,70 @@ def test_every_op_in_the_table_is_one_of_torchs() -> None:
     }
     listed = {*_CPU, *_CUDA}
     assert {name for name in listed if not {name, f"{name}_"} & known} == set()
+
+
+SEEN = Zoomed(True, None)
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "dtype", "zoomed", "cls"),
+    [
+        ("aten.lift_fresh.default", (8,), "float32", SEEN, "unknown"),
+        ("aten.lift_fresh.default", (1, 8), "float32", SEEN, "unknown"),
+        # Nobody looked; labels, batches and few numbers may come anew.
+        ("aten.lift_fresh.default", (8,), "float32", None, "data-order"),
+        ("aten.lift_fresh.default", (8,), "int64", SEEN, "data-order"),
+        ("DataLoader.__next__", (2, 4), "float32", SEEN, "data-order"),
+        ("aten.lift_fresh.default", (3,), "float32", SEEN, "data-order"),
+    ],
+)
+def test_whether_other_values_came_in(
+    run: Run, op: str, shape: tuple[int, ...], dtype: str, zoomed: Zoomed | None, cls: str
+) -> None:
+    columns = {**BATCH, "shape": shape, "dtype": dtype}
+    found = cause(run([(op, 1, columns)]), run([(op, 2, columns)]), zoomed)
+    assert found.cls == cls
+    assert "another order" in found.evidence[0] or "before any op" in found.evidence[0]
+
+
+def test_samples_that_the_other_run_takes_elsewhere(run: Run) -> None:
+    columns = {**BATCH, "shape": (8,), "dtype": "float32"}
+    a, b = (
+        run([("aten.lift_fresh.default", n, columns) for n in order]) for order in ((1, 2), (2, 3))
+    )
+    found = cause(a, b, SEEN)
+    assert (found.cls, found.evidence) == (
+        "data-order",
+        ("the other run has the same data elsewhere",),
+    )
+
+
+def test_a_number_that_python_made(run: Run) -> None:
+    said = "argument 2 is 0.5 in zoom-1a and 0.25 in zoom-1b"
+    zoomed = Zoomed(True, False, number=said)
+    found = cause(run([("aten.add.Tensor", 1)]), run([("aten.add.Tensor", 2)]), zoomed)
+    assert (found.cls, found.evidence) == ("unknown", (said,))
+    # From a generator that has drawn, and in one run more often.
+    drew = [("rng:python", 1), ("rng:python", 2, {"step": 1})]
+    a = run([*drew, ("aten.add.Tensor", 1, {"step": 1})], plan={"mode": "controlled"})
+    b = run(
+        [drew[0], ("rng:python", 3, {"step": 1}), ("aten.add.Tensor", 2, {"step": 1})],
+        plan={"mode": "controlled"},
+    )
+    assert cause(a, b, zoomed).cls == "rng-drift"
+
+
+def test_a_generator_of_torchs_with_two_seeds(run: Run) -> None:
+    """Seeded where no call of Python's shows it."""
+    states = [("rng:torch", n, {"step": 0}) for n in (1, 2)]
+    runs = [
+        run(
+            [state, ("randn", n, DRAW)],
+            manifest={"torch": {"initial_seed": n}},
+            plan={"mode": "controlled"},
+        )
+        for n, state in zip((1, 2), states, strict=True)
+    ]
+    found = cause(*runs)
+    assert found.cls == "unseeded-rng"
+    assert "the seed 1, and 2 in the other run" in found.evidence[0]

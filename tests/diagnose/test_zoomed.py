@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -149,3 +150,29 @@ def test_the_states_that_a_draw_began_with(run: Run, one, other, identical) -> N
     )  # fmt: skip
     assert found is not None
     assert found.generators_identical is identical
+
+
+def test_the_number_that_differs(run: Run) -> None:
+    def call(*arguments: Any, **keywords: Any) -> dict[str, Any]:
+        return {"arguments": list(arguments), "keywords": keywords}
+
+    def said(one: dict[str, Any] | None, other: dict[str, Any] | None, *, tensors: int = 1) -> str:
+        runs = []
+        for value, given in ((1, one), (2, other)):
+            inputs = [(5 if tensors == 1 else value), value]
+            columns = {"inputs": tuple(inputs), "numbers": (1,), "call": given}
+            runs.append(run([("mul", value, columns)]))
+        found = look(*runs, SiteKey(0, "forward", "", "aten.mul.default", 0))
+        assert found is not None
+        return re.sub(r"run-\d+", "run", found.number)
+
+    half, third = {"float": (0.5).hex()}, {"float": (1 / 3).hex()}
+    tensor = {"tensor": 0}
+    shown = "argument 2 is 0.5 in run and 0.3333333333333333 in run"
+    assert said(call(tensor, half), call(tensor, third)) == shown
+    assert said(call(tensor, p=3), call(tensor, p=4)) == "argument p is 3 in run and 4 in run"
+    shifts = call(tensor, [1, 2]), call(tensor, [1, 3])
+    assert said(*shifts) == "a number of argument 2 is 2 in run and 3 in run"
+    assert said(None, None) == "a number that it is given differs, and no tensor"
+    # Where tensors differ as well, a number explains nothing.
+    assert said(call(tensor, half), call(tensor, third), tensors=2) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from repro_audit.audit.session import Finished
 from repro_audit.diagnose.align import column
+from repro_audit.diagnose.entered import COMPILED
 from repro_audit.diagnose.replicas import replica_drift
 from repro_audit.model import Unseen, Warn
 from repro_audit.model.codes import TAINTED
@@ -35,20 +37,11 @@ def cut_short(runs: Sequence[Finished]) -> str | None:
 def warnings_of(runs: Sequence[Finished], *, printed_identical: bool | None) -> list[Warn]:
     """What to know beside the verdict."""
     found: list[Warn] = []
-    for run in runs[1:]:
-        stale = run.trace.stale_reads
-        if stale:
-            more = f" and {len(stale) - 1} more" if len(stale) > 1 else ""
-            found.append(
-                Warn(
-                    "RA101",
-                    f"{run.info.name} read {stale[0]}{more}, changed since the audit began: "
-                    "the runs may not have started equal; --isolate gives each its own copy",
-                )
-            )
-            break
+    stale = next((run for run in runs[1:] if run.trace.stale_reads), None)
+    if stale is not None:
+        found.append(Warn("RA101", _stale(stale)))
     if printed_identical is False:
-        found.append(Warn("RA106", f"the runs printed different things; compare {_logs(runs)}"))
+        found.append(Warn("RA106", _printed(runs)))
     unobserved: Counter[str] = Counter()
     for file in runs[0].trace.files:
         unobserved.update(file.closing.get("unobserved", {}))
@@ -105,7 +98,27 @@ def _partly(file: TraceFile) -> Iterator[str]:
         yield " ".join(part for part in (process, f"thread {name}" if name else "") if part)
 
 
-def _logs(runs: Sequence[Finished]) -> str:
-    """The logs of the first run and the first that printed something else."""
+def _stale(run: Finished) -> str:
+    """What a run read that had changed since the audit began: a compiler's cache last."""
+    paths = sorted(run.trace.stale_reads, key=lambda path: COMPILED in path)
+    if COMPILED in paths[0]:
+        return (
+            f"{run.info.name} took compiled code from torch's cache, which an earlier run had put "
+            "there; TORCHINDUCTOR_FORCE_DISABLE_CACHES=1 has each compile its own"
+        )
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return (
+        f"{run.info.name} read {paths[0]}{more}, changed since the audit began: the runs may not "
+        "have started equal; --isolate gives each its own copy"
+    )
+
+
+def _printed(runs: Sequence[Finished]) -> str:
+    """Where the first run and the first that printed something else part, and their logs."""
     other = next(run for run in runs if run.info.printed != runs[0].info.printed)
-    return " and ".join(str(Path(run.info.trace).with_suffix(".out")) for run in (runs[0], other))
+    logs = [Path(run.info.trace).with_suffix(".out") for run in (runs[0], other)]
+    with logs[0].open("rb") as mine, logs[1].open("rb") as its:
+        lines = enumerate(itertools.zip_longest(mine, its), 1)
+        number = next((at for at, (one, another) in lines if one != another), None)
+    where = "" if number is None else f", from line {number:,} on"
+    return f"the runs printed different things{where}; compare {logs[0]} and {logs[1]}"

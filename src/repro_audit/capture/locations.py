@@ -43,7 +43,9 @@ class Locator:
             for k in ("stdlib", "platstdlib")
         )
         self._shown: dict[str, str | None] = {}
+        # Those shown that are installed packages', and those that are the program's.
         self._installed: set[str] = set()
+        self._own: set[str] = set()
         self._numbers: dict[tuple[str, int, str | None, int], int] = {}
 
     def forget(self, register: Callable[[str, str | None], int]) -> None:
@@ -78,14 +80,16 @@ class Locator:
 
     def _program(self, frame: FrameType) -> FrameType | None:
         """The innermost frame from `frame` outwards that is the program's own."""
+        shown, own = self._shown, self._own
         caller: FrameType | None = frame
         while caller is not None:
             filename = caller.f_code.co_filename
-            if filename not in self._shown:
-                self._shown[filename] = self._show(filename)
-            if self._shown[filename] is not None and filename not in self._installed:
+            if filename in own:
                 return caller
-            caller = caller.f_back
+            if filename in shown:
+                caller = caller.f_back
+            else:
+                shown[filename] = self._show(filename)
         return None
 
     def line(self, frame: FrameType | None) -> str | None:
@@ -132,6 +136,7 @@ class Locator:
         if not real.startswith(self._sites):
             for base in self._bases:
                 if real.startswith(base):
+                    self._own.add(filename)
                     return real[len(base) :]
         # Of an environment the site directory lies within that of the standard library.
         if real.startswith(self._torch):
@@ -140,4 +145,7 @@ class Locator:
             if real.startswith(site):
                 self._installed.add(filename)
                 return real[len(site) :]
-        return None if real.startswith(self._library) else real
+        if real.startswith(self._library):
+            return None
+        self._own.add(filename)
+        return real

@@ -8,12 +8,13 @@ import numpy as np
 
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.zoomed import Zoomed
-from repro_audit.model import Cause, Output
+from repro_audit.model import Cause, Output, TensorSpec
 from repro_audit.model.codes import KIND_BATCH
 from repro_audit.trace import Trace
 
 # In the path of what inductor keeps from one process to the next.
-_COMPILED = "torchinductor_"
+COMPILED = "torchinductor_"
+_REAL = ("float", "bfloat", "complex")
 # A tensor of fewer numbers may have the bits of another one.
 _FEW = 4
 
@@ -33,7 +34,7 @@ def left_files(found: Divergence) -> Cause | None:
     for mine, other in ((found.b, found.a), (found.a, found.b)):
         known = other.stale_reads
         # What a compiler left there is code, the same that the other run had it make.
-        left = [at for at in mine.stale_reads if at not in known and _COMPILED not in at]
+        left = [at for at in mine.stale_reads if at not in known and COMPILED not in at]
         if left:
             more = f" and {len(left) - 1} more" if len(left) > 1 else ""
             return Cause(
@@ -73,31 +74,32 @@ def computed_before(found: Divergence) -> Cause | None:
 
 
 def came_in(found: Divergence, zoomed: Zoomed | None) -> Cause:
-    """Data that differs as it comes in: another order of the same, as far as is known."""
+    """Data that differs as it comes in: another order of the same, unless that is ruled out."""
     spec = found.origin.spec
-    few = spec is None or spec.dtype == "bool" or math.prod(spec.shape) < _FEW
+    many = spec is not None and spec.dtype != "bool" and math.prod(spec.shape) >= _FEW
     one = _batches(found.a, found.i) & _batches(found.b, None)
     other = _batches(found.b, found.j) & _batches(found.a, None)
-    if not few and (one or other):
+    if many and (one or other):
         return data_order("the other run has the same data elsewhere")
-    # Of a batch the rows may be others of the same, and of few numbers nobody can tell.
-    batch = found.origin.key.op.startswith("DataLoader")
-    if few or batch or zoomed is None or not zoomed.differs:
+    seen = zoomed is not None and zoomed.differs
+    if seen and many and spec is not None and _is_sample(spec):
         return Cause(
-            "data-order",
+            "unknown",
             "likely",
-            ("the data already differed when it came in, before any op",),
-            ("look at what makes it: file order, sets, workers, generators of its own",),
+            ("other values came in, before any op: they are not the same in another order",),
+            ("look at what makes them: an environment or generator unseeded, time, os.urandom",),
         )
     return Cause(
-        "unknown",
+        "data-order",
         "likely",
-        ("other values came in, before any op: they are not the same in another order",),
-        (
-            "look at what makes them: an environment or a generator without a seed, time, "
-            "os.urandom, what was read",
-        ),
+        ("the data already differed when it came in, before any op",),
+        ("look at what makes it: file order, sets, workers, generators or environments unseeded",),
     )
+
+
+def _is_sample(spec: TensorSpec) -> bool:
+    """True for a vector of real numbers: of a batch, or its labels, the rows may come anew."""
+    return spec.dtype.startswith(_REAL) and sum(size > 1 for size in spec.shape) <= 1
 
 
 def _batches(trace: Trace, at: int | None) -> set[bytes]:
@@ -111,4 +113,4 @@ def _batches(trace: Trace, at: int | None) -> set[bytes]:
 def telling(output: Output) -> bool:
     """False for values that come again by chance: of a few numbers, or of integers."""
     numbers = math.prod(output.spec.shape)
-    return output.spec.dtype.startswith(("float", "bfloat", "complex")) and numbers >= _FEW
+    return output.spec.dtype.startswith(_REAL) and numbers >= _FEW
