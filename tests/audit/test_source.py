@@ -54,6 +54,19 @@ def test_of_two_files_of_that_name_none_is_shown(program: Target) -> None:
     assert with_source(ORIGIN, Target("script", "train.py")).source == "nearer"
 
 
+def test_a_packages_line_is_looked_for_among_packages(
+    program: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in a file of the program's that has the same name."""
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path / "site"))
+    of_package = replace(ORIGIN, called_from="main.py:1")
+    assert with_source(of_package, program).source is None
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "train.py").write_text("\nof the package\n")
+    assert with_source(of_package, program).source == "of the package"
+    assert with_source(ORIGIN, program).source == "y = a @ b  # mm"
+
+
 def test_of_a_backward_op_the_forward_ops_line(program: Target) -> None:
     caused = replace(ORIGIN, caused_by=CausedBy("aten.index.Tensor", "emb", "train.py:1"))
     assert with_source(caused, program).source == "import torch"

@@ -56,7 +56,7 @@ def test_a_package_s_line_and_the_program_s(place: Any, tmp_path: Path) -> None:
     at = program(outer, inner)
     assert locator.number(at) == locator.number(at) == 0
     assert found == [("nets/layers.py:3", "train.py:2")]
-    assert locator.line(at) == "nets/layers.py:3"
+    assert locator.line(at) == "nets/layers.py:3 from train.py:2"
     # From another line of the program it is another site.
     other = place("project/evaluate.py", CALL)
     assert locator.number(other(inner)) == 1
@@ -86,3 +86,22 @@ def test_a_program_that_is_a_package(place: Any, tmp_path: Path) -> None:
     locator, found = sites(tmp_path)
     locator.number(package())
     assert found[0][0] == "pkg/train.py:3"
+
+
+def test_an_interpreter_below_the_program_s_directory(place: Any, tmp_path: Path) -> None:
+    program, library = place("train.py", CALL), place("env/lib/python3.11/functools.py", HERE)
+    found: list[tuple[str, str | None]] = []
+    locator = Locator((str(tmp_path),), lambda *site: found.append(site) or 0)
+    locator.number(program(library))
+    assert found == [("train.py:2", None)]
+
+
+def test_a_line_asked_for_before_its_number(place: Any, tmp_path: Path) -> None:
+    """What is known of a file must not depend on who asked first."""
+    program = place("project/train.py", CALL)
+    package = place("env/lib/python3.11/site-packages/noise.py", HERE)
+    locator, found = sites(tmp_path)
+    at = program(package)
+    assert locator.line(at.f_back) == "train.py:2"
+    locator.number(at)
+    assert found == [("noise.py:3", "train.py:2")]

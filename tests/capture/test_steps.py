@@ -289,6 +289,8 @@ def test_without_an_optimizer_a_step_begins_with_the_roots_forward(record):
         (("A" * 5 + "B") * 3, 3),
         (("A" * 10 + "B") * 3, 3),
         (("A" * 6 + "C" * 6 + "B") * 3, 3),
+        # Until its generator steps for the first time, it is as one that is alone.
+        (("A" * 20 + "B") * 5, 15),
         # It is waited for ten times: the eleventh call ends a step, then each further one.
         ("A" * 15, 5),
         # The first call of the second part ends a step, the next eleven make one.
@@ -301,6 +303,7 @@ def test_without_an_optimizer_a_step_begins_with_the_roots_forward(record):
         "a critic steps five times",
         "a critic steps ten times",
         "two critics step six times",
+        "a critic steps twenty times",
         "an optimizer is never used",
         "a student follows its teacher",
         "one of two goes on alone",

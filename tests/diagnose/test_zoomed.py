@@ -164,7 +164,7 @@ def test_the_number_that_differs(run: Run) -> None:
             runs.append(run([("mul", value, columns)]))
         found = look(*runs, SiteKey(0, "forward", "", "aten.mul.default", 0))
         assert found is not None
-        return re.sub(r"run-\d+", "run", found.number)
+        return re.sub(r"run-\d+", "run", found.given)
 
     half, third = {"float": (0.5).hex()}, {"float": (1 / 3).hex()}
     tensor = {"tensor": 0}
@@ -172,7 +172,11 @@ def test_the_number_that_differs(run: Run) -> None:
     assert said(call(tensor, half), call(tensor, third)) == shown
     assert said(call(tensor, p=3), call(tensor, p=4)) == "argument p is 3 in run and 4 in run"
     shifts = call(tensor, [1, 2]), call(tensor, [1, 3])
-    assert said(*shifts) == "a number of argument 2 is 2 in run and 3 in run"
-    assert said(None, None) == "a number that it is given differs, and no tensor"
+    assert said(*shifts) == "a part of argument 2 is 2 in run and 3 in run"
+    assert said(None, None) == "an argument that is no tensor differs"
+    rounding = call(tensor, rounding_mode="floor"), call(tensor, rounding_mode="trunc")
+    assert said(*rounding) == "argument rounding_mode is 'floor' in run and 'trunc' in run"
+    lengths = call(tensor, [1, 2]), call(tensor, [1, 2, 3])
+    assert said(*lengths) == "an argument that is no tensor differs"
     # Where tensors differ as well, a number explains nothing.
     assert said(call(tensor, half), call(tensor, third), tensors=2) == ""

@@ -257,14 +257,6 @@ def test_another_number_is_another_input(audit) -> None:
     assert re.fullmatch(r"argument 2 is \d+\.0 in zoom-1a and \d+\.0 in zoom-1b", evidence)
 
 
-def test_other_values_are_no_other_order(audit) -> None:
-    result = audit("tests/programs/values_outside.py")
-    assert named(result.origin) == ("data", "", "aten.lift_fresh.default")
-    assert result.origin["call_site"].endswith("values_outside.py:11")
-    assert result.report["cause"]["class"] == "unknown"
-    assert "other values came in" in result.report["cause"]["evidence"][0]
-
-
 @pytest.mark.parametrize("lockstep", [(), ("--lockstep",)])
 def test_a_generator_given_to_an_op_in_a_program_of_wrapped_tensors(audit, lockstep) -> None:
     result = audit("tests/programs/differentiated.py", *lockstep)

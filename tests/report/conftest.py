@@ -207,6 +207,27 @@ AUDITS = {
             call_site="research/experiments/2026/segmentation/models/backbone_with_long_name.py:1204",
         )
     ),
+    "divergent-in-package": _diverging(
+        _at(
+            "aten.index_put.default",
+            "backward",
+            call_site="train.py:40",
+            caused_by=CausedBy(
+                "aten.index.Tensor", "emb", "nets/embedding.py:12", called_from="train.py:31"
+            ),
+        )
+    ),
+    "divergent-seed-in-package": _diverging(
+        _at(
+            "seed:torch.manual_seed",
+            "rng",
+            "",
+            spec=None,
+            call_site="transformers/trainer_utils.py:193",
+            called_from="train.py:7",
+        ),
+        SEEDLESS,
+    ),
     "structural": _diverging(
         _at("aten.mul.Tensor", kind="structural", other_op="aten.add.Tensor", spec=None)
     ),

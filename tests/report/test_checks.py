@@ -72,6 +72,14 @@ def test_the_origin_is_annotated_at_its_line(audits: dict[str, Audit]) -> None:
     assert "threads arrive   [torch docs]%0AWhat to try: --deterministic" in line
 
 
+@pytest.mark.parametrize(("name", "line"), [("", 31), ("-seed", 7)])
+def test_of_a_package_the_line_that_called_it(
+    audits: dict[str, Audit], name: str, line: int
+) -> None:
+    said = to_github(audits[f"divergent{name}-in-package"])
+    assert said.startswith(f"::error file=train.py,line={line},")
+
+
 def test_what_would_end_a_command_is_escaped(audits: dict[str, Audit]) -> None:
     warned = replace(audits["identical"], warnings=(Warn("RA101", "50% of\nit", "a,b.py:3"),))
     notice, warning = to_github(warned).splitlines()

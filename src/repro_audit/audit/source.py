@@ -17,8 +17,8 @@ def with_source(origin: Origin, target: Target) -> Origin:
     The file must still be there, unchanged since the runs.
     """
     caused_by = origin.caused_by
-    site = origin.call_site if caused_by is None else caused_by.call_site
-    found = file_of(site or "", target.path)
+    place = origin if caused_by is None else caused_by
+    found = file_of(place.call_site or "", target.path, installed=place.called_from is not None)
     if found is None:
         return origin
     path, number = found

@@ -89,7 +89,7 @@ def zoom(session: Session, divergence: Divergence, sightings: tuple[Sighting, ..
         "RA103",
         f"the divergence did not recur at its origin in {attempts.made} further pairs of runs: it "
         "is intermittent, and there are no ULP figures for it",
-        origin.call_site,
+        origin.called_from or origin.call_site,
     )
     return Closer(divergence, origin, None, tally.sightings(), [warning])
 
@@ -138,7 +138,8 @@ def _vanished(attempts: Attempts, divergence: Divergence) -> list[Warn]:
     elif divergence.a.stale_reads != divergence.b.stale_reads:
         speaks = "where both read the files that earlier runs left"
     said = f"the divergence vanished in lock-step, in {attempts.agreed} of {attempts.agreed} pairs"
-    return [Warn("RA103", f"{said}, {speaks}", divergence.origin.call_site)]
+    origin = divergence.origin
+    return [Warn("RA103", f"{said}, {speaks}", origin.called_from or origin.call_site)]
 
 
 def _same(found: Divergence | None, origin: Origin) -> bool:

@@ -25,7 +25,7 @@ class Locator:
     `register` is given the line and, where that is an installed package's, the program's own.
     Paths below one of `bases` are written relative to it, those of installed packages relative to
     their site directory, so that traces from two checkouts compare. Files are classified once each;
-    a look-up costs one dictionary access a frame.
+    a look-up costs one dictionary access a frame, as far out as the program's own.
     """
 
     def __init__(self, bases: tuple[str, ...], register: Callable[[str, str | None], int]) -> None:
@@ -42,11 +42,9 @@ class Locator:
             os.path.join(os.path.realpath(paths[k]), "")  # noqa: PTH118
             for k in ("stdlib", "platstdlib")
         )
-        self._shown: dict[str, str | None] = {}
-        # Those shown that are installed packages', and those that are the program's.
-        self._installed: set[str] = set()
-        self._own: set[str] = set()
-        self._numbers: dict[tuple[str, int, str | None, int], int] = {}
+        # Of each file the name to show, None of a library's, and if it is the program's own.
+        self._files: dict[str, tuple[str | None, bool]] = {}
+        self._numbers: dict[tuple[str | int, ...], int] = {}
 
     def forget(self, register: Callable[[str, str | None], int]) -> None:
         """Number anew, through another `register`."""
@@ -55,49 +53,35 @@ class Locator:
 
     def number(self, frame: FrameType | None) -> int | None:
         """Number of the innermost frame outside the libraries, from `frame` outwards."""
-        shown = self._shown
+        files = self._files
         while frame is not None:
             filename = frame.f_code.co_filename
             try:
-                name = shown[filename]
+                name, own = files[filename]
             except KeyError:
-                name = shown[filename] = self._show(filename)
+                name, own = self._file(filename)
             if name is not None:
-                caller = self._program(frame) if filename in self._installed else None
-                own, line = (
-                    (None, 0) if caller is None else (caller.f_code.co_filename, caller.f_lineno)
-                )
-                key = (filename, frame.f_lineno, own, line)
+                caller = None if own else self._program(frame)
+                key: tuple[str | int, ...] = (filename, frame.f_lineno)
+                if caller is not None:
+                    key = (*key, caller.f_code.co_filename, caller.f_lineno)
                 try:
                     return self._numbers[key]
                 except KeyError:
-                    called_from = None if own is None else f"{shown[own]}:{line}"
-                    location = f"{name}:{frame.f_lineno}"
-                    number = self._numbers[key] = self._register(location, called_from)
+                    called_from = None if caller is None else self._line(caller)
+                    number = self._numbers[key] = self._register(self._line(frame), called_from)
                     return number
             frame = frame.f_back
         return None
 
-    def _program(self, frame: FrameType) -> FrameType | None:
-        """The innermost frame from `frame` outwards that is the program's own."""
-        shown, own = self._shown, self._own
-        caller: FrameType | None = frame
-        while caller is not None:
-            filename = caller.f_code.co_filename
-            if filename in own:
-                return caller
-            if filename in shown:
-                caller = caller.f_back
-            else:
-                shown[filename] = self._show(filename)
-        return None
-
     def line(self, frame: FrameType | None) -> str | None:
-        """The line that `number` numbers: `train.py:12`."""
+        """The line that `number` numbers, and the program's that called it: `train.py:12`."""
         while frame is not None:
-            name = self._show(frame.f_code.co_filename)
+            name, own = self._file(frame.f_code.co_filename)
             if name is not None:
-                return f"{name}:{frame.f_lineno}"
+                caller = None if own else self._program(frame)
+                called_from = "" if caller is None else f" from {self._line(caller)}"
+                return f"{self._line(frame)}{called_from}"
             frame = frame.f_back
         return None
 
@@ -105,7 +89,7 @@ class Locator:
         """Number of `frame`, or of the first not of the files `through`; None if a library's."""
         while frame is not None and frame.f_code.co_filename in through:
             frame = frame.f_back
-        if frame is None or self._show(frame.f_code.co_filename) is None:
+        if frame is None or self._file(frame.f_code.co_filename)[0] is None:
             return None
         return self.number(frame)
 
@@ -122,30 +106,50 @@ class Locator:
             frame = frame.f_back
         return False
 
-    def _show(self, filename: str) -> str | None:
-        """The name to show for a file, or None where it belongs to a library."""
+    def _line(self, frame: FrameType) -> str:
+        return f"{self._file(frame.f_code.co_filename)[0]}:{frame.f_lineno}"
+
+    def _program(self, frame: FrameType) -> FrameType | None:
+        """The innermost frame around `frame` that is the program's own."""
+        files = self._files
+        caller = frame.f_back
+        while caller is not None:
+            filename = caller.f_code.co_filename
+            try:
+                own = files[filename][1]
+            except KeyError:
+                own = self._file(filename)[1]
+            if own:
+                return caller
+            caller = caller.f_back
+        return None
+
+    def _file(self, filename: str) -> tuple[str | None, bool]:
+        """The name to show for a file, None where it is a library's; True for the program's own."""
+        known = self._files.get(filename)
+        if known is None:
+            known = self._files[filename] = self._classified(filename)
+        return known
+
+    def _classified(self, filename: str) -> tuple[str | None, bool]:
         if filename.startswith("<"):
-            return None
+            return None, False
         real = os.path.realpath(filename)
         # torch sets it where nobody else has, once it compiles.
         generated = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
         if generated and real.startswith(os.path.join(os.path.realpath(generated), "")):  # noqa: PTH118
-            return None
+            return None, False
         if real.startswith(_PACKAGE) and real != _WORKLOAD:
-            return None
-        if not real.startswith(self._sites):
-            for base in self._bases:
-                if real.startswith(base):
-                    self._own.add(filename)
-                    return real[len(base) :]
+            return None, False
         # Of an environment the site directory lies within that of the standard library.
         if real.startswith(self._torch):
-            return None
+            return None, False
         for site in self._sites:
             if real.startswith(site):
-                self._installed.add(filename)
-                return real[len(site) :]
-        if real.startswith(self._library):
-            return None
-        self._own.add(filename)
-        return real
+                return real[len(site) :], False
+        library = max((len(at) for at in self._library if real.startswith(at)), default=0)
+        for base in self._bases:
+            # An interpreter may lie below a program's directory.
+            if real.startswith(base) and len(base) > library:
+                return real[len(base) :], True
+        return (None, False) if library else (real, True)

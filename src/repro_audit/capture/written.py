@@ -15,6 +15,8 @@ import torch
 _FEW = 16
 # So many runs are gone through one by one, where a map has no room.
 _MANY = 1024
+# A map is made ranges again where they have so many edges.
+_EDGES = 1 << 14
 # The largest map, in bytes.
 LARGEST_MAP = 1 << 24
 
@@ -100,8 +102,7 @@ class Written:
         runs = part.runs()
         if (self._map is not None or runs > _FEW) and self._maps(part.unit()):
             self._view(part)[...] = True
-        elif runs <= _MANY:
-            self._use_edges()
+        elif runs <= _MANY and self._use_edges():
             for begin in part.begins():
                 self._insert(begin, begin + part.length)
             if len(self._edges) > self._crowd and not self._maps(0):
@@ -175,17 +176,22 @@ class Written:
         self._unit = unit
         return True
 
-    def _use_edges(self) -> None:
-        """Have ranges instead of a map."""
+    def _use_edges(self) -> bool:
+        """Have ranges instead of a map; False where they would be too many."""
         if self._map is not None:
             units = np.frombuffer(b"\0" + self._map + b"\0", np.bool_)
-            self._edges = (np.flatnonzero(units[1:] != units[:-1]) * self._unit).tolist()
+            ends = units[1:] != units[:-1]
+            if np.count_nonzero(ends) > _EDGES:
+                return False
+            self._edges = (np.flatnonzero(ends) * self._unit).tolist()
             self._map = None
+        return True
 
     def _resize(self, nbytes: int) -> None:
         """The storage has so many bytes: what was written beyond them is gone."""
         if nbytes != self._nbytes:
-            self._use_edges()
+            if not self._use_edges():
+                self._map, self._edges = None, []
             at = bisect.bisect_left(self._edges, nbytes)
             self._edges[at:] = [nbytes][: at % 2]
             self._nbytes = nbytes

@@ -9,7 +9,6 @@ import numpy as np
 
 from repro_audit.diagnose.align import column
 from repro_audit.diagnose.entered import came_in, computed_before, data_order, left_files
-from repro_audit.diagnose.manifests import lookup
 from repro_audit.diagnose.nondeterministic import why
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.zoomed import Zoomed
@@ -201,14 +200,6 @@ def _generator(case: Case, generator: str, device: str = "cpu") -> Cause | None:
             (f"{name}'s global generator was not seeded before this draw",),
             (f"call {_SEED_CALL[generator]} first, or repro_audit.seed_everything(0)",),
         )
-    seeds = [lookup(run.manifest, "torch.initial_seed") for run in (divergence.a, divergence.b)]
-    if generator == "torch" and None not in seeds and seeds[0] != seeds[1]:
-        return Cause(
-            "unseeded-rng",
-            "likely",
-            (f"torch's generator was given the seed {seeds[0]}, and {seeds[1]} in the other run",),
-            ("seed with a fixed number: torch.manual_seed(0)",),
-        )
     when = f"at step {states[place]}" if place in states else "when it was drawn from here"
     return Cause(
         "rng-drift",
@@ -228,9 +219,9 @@ def _nondeterministic_op(case: Case) -> Cause | None:
     return Cause("nondeterministic-op", "likely", (reason,), ("--deterministic",), "torch docs")
 
 
-def _number(case: Case) -> Cause | None:
-    """A number that Python made, of a generator that was drawn from or of whatever else."""
-    if case.zoomed is None or not case.zoomed.number:
+def _argument(case: Case) -> Cause | None:
+    """A value that Python made, of a generator that was drawn from or of whatever else."""
+    if case.zoomed is None or not case.zoomed.given:
         return None
     for generator in ("numpy", "python"):
         if _drawn_from(case, generator):
@@ -240,7 +231,7 @@ def _number(case: Case) -> Cause | None:
     return Cause(
         "unknown",
         "likely",
-        (case.zoomed.number,),
+        (case.zoomed.given,),
         ("look at what makes it in Python: time, os.urandom, a set, a generator of its own",),
     )
 
@@ -270,9 +261,7 @@ def _batch(case: Case) -> Cause | None:
             if cause is not None:
                 return cause
     return (
-        computed_before(case.divergence)
-        or left_files(case.divergence)
-        or came_in(case.divergence, case.zoomed)
+        computed_before(case.divergence) or left_files(case.divergence) or came_in(case.divergence)
     )
 
 
@@ -405,7 +394,7 @@ _RULES: tuple[Callable[[Case], Cause | None], ...] = (
     _seeding_call,
     _devices,
     _draw,
-    _number,
+    _argument,
     _order,
     _nondeterministic_op,
     _unwritten_memory,

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
+from repro_audit.diagnose.align import column
 from repro_audit.diagnose.origin import Divergence
-from repro_audit.diagnose.zoomed import Zoomed
-from repro_audit.model import Cause, Output, TensorSpec
+from repro_audit.model import Cause, Output
 from repro_audit.model.codes import KIND_BATCH
 from repro_audit.trace import Trace
 
@@ -73,22 +73,10 @@ def computed_before(found: Divergence) -> Cause | None:
     return None
 
 
-def came_in(found: Divergence, zoomed: Zoomed | None) -> Cause:
-    """Data that differs as it comes in: another order of the same, unless that is ruled out."""
-    spec = found.origin.spec
-    many = spec is not None and spec.dtype != "bool" and math.prod(spec.shape) >= _FEW
-    one = _batches(found.a, found.i) & _batches(found.b, None)
-    other = _batches(found.b, found.j) & _batches(found.a, None)
-    if many and (one or other):
+def came_in(found: Divergence) -> Cause:
+    """Data that differs as it comes in: another order of the same, as far as is known."""
+    if found.i is not None and found.j is not None and _swapped(found, found.i, found.j):
         return data_order("the other run has the same data elsewhere")
-    seen = zoomed is not None and zoomed.differs
-    if seen and many and spec is not None and _is_sample(spec):
-        return Cause(
-            "unknown",
-            "likely",
-            ("other values came in, before any op: they are not the same in another order",),
-            ("look at what makes them: an environment or generator unseeded, time, os.urandom",),
-        )
     return Cause(
         "data-order",
         "likely",
@@ -97,17 +85,18 @@ def came_in(found: Divergence, zoomed: Zoomed | None) -> Cause:
     )
 
 
-def _is_sample(spec: TensorSpec) -> bool:
-    """True for a vector of real numbers: of a batch, or its labels, the rows may come anew."""
-    return spec.dtype.startswith(_REAL) and sum(size > 1 for size in spec.shape) <= 1
+def _swapped(found: Divergence, i: int, j: int) -> bool:
+    """True if each run has elsewhere what the other has here, of values that tell."""
+    if not all(telling(t.event(at).outputs[0]) for t, at in ((found.a, i), (found.b, j))):
+        return False
+    mine, other = _batches(found.a), _batches(found.b)
+    return found.a.signature(i) in other and found.b.signature(j) in mine
 
 
-def _batches(trace: Trace, at: int | None) -> set[bytes]:
-    """What came in from outside, or at one event, by its bits."""
-    kinds = np.asarray(trace.kind)
-    events = np.flatnonzero(kinds == KIND_BATCH).tolist() if at is None else [at]
-    signatures = [trace.signature(i) for i in events]
-    return {signature for signature in signatures if signature is not None}
+def _batches(trace: Trace) -> set[bytes | None]:
+    """All that came in from outside, by its bits."""
+    events = np.flatnonzero(column(trace.kind) == KIND_BATCH)
+    return {trace.signature(i) for i in events.tolist()} - {None}
 
 
 def telling(output: Output) -> bool:

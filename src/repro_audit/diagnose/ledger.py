@@ -16,7 +16,7 @@ DRAW = "draw:"
 # Draws after the first difference by which it is told which run drew more.
 _WINDOW = 500
 
-_Draw = tuple[str, str | None]
+_Draw = tuple[str, str | None, str | None]
 
 
 def draws(trace: Trace) -> bool:
@@ -61,7 +61,8 @@ def _draws(trace: Trace, numbers: Sequence[int]) -> list[tuple[int, _Draw]]:
             continue
         op = trace.site_name(i)[1]
         if op.startswith(DRAW):
-            found.append((i, (op, trace.event(i).call_site)))
+            event = trace.event(i)
+            found.append((i, (op, event.call_site, event.called_from)))
     return found
 
 

@@ -12,8 +12,9 @@ from repro_audit.model import Json, Origin, Output, SiteKey, TensorSpec, UlpDive
 from repro_audit.trace import Trace
 
 _STATE = 2
-# As which an event's numbers are an input.
+# As which what is no tensor is an input, together.
 _ARGUMENTS = "arguments"
+_LONGEST = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,8 @@ class Zoomed:
     fingerprinted while the others agree. `reordered` counts the rows
     (slices of dimension 0) that both outputs consist of, in another order; 0 if they do not.
     `generators_identical` tells whether what it draws from was in the same state in both; None
-    where it draws from nothing that was kept. `number` says which number that it was given differs,
-    where its tensors are the same; '' where none does.
+    where it draws from nothing that was kept. `given` says which argument that is no tensor
+    differs, where the tensors are the same; '' where none does.
     """
 
     differs: bool
@@ -35,7 +36,7 @@ class Zoomed:
     ulp: UlpDivergence | None = None
     reordered: int = 0
     generators_identical: bool | None = None
-    number: str = ""
+    given: str = ""
 
     def told_of(self, origin: Origin, runs: tuple[str, str]) -> Origin:
         """`origin`, with what these two runs show of it."""
@@ -60,7 +61,7 @@ def look_at(a: Trace, i: int, b: Trace, j: int) -> Zoomed:
     mine, other = a.event(i), b.event(j)
     inputs = _inputs_identical(mine.inputs, other.inputs)
     states = _generators_identical(a, i, b, j)
-    number = _number(a, i, b, j)
+    given = _given(a, i, b, j)
     for position, (x, y) in enumerate(zip(mine.outputs, other.outputs, strict=False)):
         if x.bits == y.bits:
             continue
@@ -74,9 +75,7 @@ def look_at(a: Trace, i: int, b: Trace, j: int) -> Zoomed:
                 y.spec.shape,
             )
         ):
-            return Zoomed(
-                True, inputs, position, x.spec, generators_identical=states, number=number
-            )
+            return Zoomed(True, inputs, position, x.spec, generators_identical=states, given=given)
         return Zoomed(
             differs=True,
             inputs_identical=inputs,
@@ -85,9 +84,9 @@ def look_at(a: Trace, i: int, b: Trace, j: int) -> Zoomed:
             ulp=ulp_of(kept_a, kept_b, x.spec),
             reordered=_reordered(kept_a, kept_b, x.spec),
             generators_identical=states,
-            number=number,
+            given=given,
         )
-    return Zoomed(False, inputs, generators_identical=states, number=number)
+    return Zoomed(False, inputs, generators_identical=states, given=given)
 
 
 def ulp_of(a: bytes, b: bytes, spec: TensorSpec) -> UlpDivergence | None:
@@ -108,44 +107,48 @@ def _inputs_identical(
     return True if all(tensor.digest is not None for tensor in mine) else None
 
 
-def _number(a: Trace, i: int, b: Trace, j: int) -> str:
-    """Which of the numbers that an event was given differ, where nothing else does."""
+def _given(a: Trace, i: int, b: Trace, j: int) -> str:
+    """Which argument that is no tensor differs, where nothing else that an event was given does."""
     mine, other = a.event(i).inputs, b.event(j).inputs
-    if mine is None or other is None or len(mine) != len(other):
+    if _inputs_identical(mine, other) is not False or len(mine or ()) != len(other or ()):
         return ""
-    differing = [x.name for x, y in zip(mine, other, strict=True) if x.bits != y.bits]
-    if differing != [_ARGUMENTS]:
+    pairs = list(zip(mine or (), other or (), strict=True))
+    differing = [x.name for x, y in pairs if x.bits != y.bits]
+    if differing != [_ARGUMENTS] or any(x.digest is None for x, _ in pairs):
         return ""
     calls = a.call(i), b.call(j)
     if calls[0] is not None and calls[1] is not None:
         for label, x, y in _pairs(*calls):
-            if x != y and _is_number(x) and _is_number(y):
-                return f"{label} is {_plain(x)} in {a.run} and {_plain(y)} in {b.run}"
-    return "a number that it is given differs, and no tensor"
+            if x != y and None not in (values := (_plain(x), _plain(y))):
+                return f"{label} is {values[0]} in {a.run} and {values[1]} in {b.run}"
+    return "an argument that is no tensor differs"
 
 
 def _pairs(mine: Json, other: Json) -> Iterator[tuple[str, Json, Json]]:
     """The arguments of two calls of one operator beside each other, each with what it is."""
     for at, (x, y) in enumerate(zip(mine["arguments"], other["arguments"], strict=False)):
-        yield from _flat(f"argument {at + 1}", x, y)
+        yield from _flat(f"argument {at + 1}", f"a part of argument {at + 1}", x, y)
     for name in sorted({*mine["keywords"]} & {*other["keywords"]}):
-        yield from _flat(f"argument {name}", mine["keywords"][name], other["keywords"][name])
+        x, y = mine["keywords"][name], other["keywords"][name]
+        yield from _flat(f"argument {name}", f"a part of argument {name}", x, y)
 
 
-def _flat(label: str, x: Json, y: Json) -> Iterator[tuple[str, Json, Json]]:
+def _flat(label: str, part: str, x: Json, y: Json) -> Iterator[tuple[str, Json, Json]]:
     if isinstance(x, list) and isinstance(y, list) and len(x) == len(y):
         for one, another in zip(x, y, strict=True):
-            yield from _flat(f"a number of {label}", one, another)
+            yield from _flat(part, part, one, another)
     else:
         yield label, x, y
 
 
-def _is_number(value: Json) -> bool:
-    return isinstance(value, int | float) or (isinstance(value, dict) and "float" in value)
-
-
-def _plain(value: Json) -> str:
-    return repr(float.fromhex(value["float"])) if isinstance(value, dict) else repr(value)
+def _plain(value: Json) -> str | None:
+    """A kept argument as Python has it; None for lists, and what has no value to tell."""
+    if isinstance(value, dict):
+        ((kind, what),) = value.items()
+        if kind == "float":
+            return repr(float.fromhex(what))
+        return str(what) if kind in {"device", "dtype", "layout", "memory_format"} else None
+    return None if isinstance(value, list) else repr(value)[:_LONGEST]
 
 
 def _generators_identical(a: Trace, i: int, b: Trace, j: int) -> bool | None:

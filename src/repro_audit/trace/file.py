@@ -119,9 +119,9 @@ class TraceFile:
         return code, caller, cause
 
     def marks(self, first: int, last: int) -> dict[int, tuple[str | None, TensorSpec | None]]:
-        """(call site, what its first output is) of the events between two ids, both included."""
+        """(line, what its first output is) of the events between two ids, both included."""
         rows = self._connection.execute(
-            "SELECT event.id, location, output.spec FROM event "
+            "SELECT event.id, location || coalesce(' ' || called_from, ''), output.spec FROM event "
             "LEFT JOIN code ON code.id = event.code "
             "LEFT JOIN output ON output.event = event.id AND output.position = 0 "
             "WHERE event.id BETWEEN ? AND ?",

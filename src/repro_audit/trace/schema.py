@@ -7,8 +7,8 @@ Versions are in `PRAGMA user_version`; one that is not known is refused, never g
 
 from __future__ import annotations
 
-SCHEMA = "repro-audit/trace/5"
 VERSION = 6
+SCHEMA = f"repro-audit/trace/{VERSION}"
 # "RAud": tells a trace from any other SQLite file.
 APPLICATION_ID = 0x52417564
 
