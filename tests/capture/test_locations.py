@@ -38,21 +38,21 @@ CALL = "def f(g, *rest):\n    return g(*rest)\n"
 HERE = "import sys\ndef f():\n    return sys._getframe()\n"
 
 
-def sites(tmp_path: Path) -> tuple[Locator, list[tuple[str, str | None]]]:
+def sites(base: Path) -> tuple[Locator, list[tuple[str, str | None]]]:
     found: list[tuple[str, str | None]] = []
 
     def register(location: str, called_from: str | None) -> int:
         found.append((location, called_from))
         return len(found) - 1
 
-    return Locator((str(tmp_path / "project"),), register), found
+    return Locator((str(base),), register), found
 
 
 def test_a_package_s_line_and_the_program_s(place: Any, tmp_path: Path) -> None:
     site = "env/lib/python3.11/site-packages"
     program, inner = place("project/train.py", CALL), place(f"{site}/nets/layers.py", HERE)
     outer = place(f"{site}/trainer.py", CALL)
-    locator, found = sites(tmp_path)
+    locator, found = sites(tmp_path / "project")
     at = program(outer, inner)
     assert locator.number(at) == locator.number(at) == 0
     assert found == [("nets/layers.py:3", "train.py:2")]
@@ -67,15 +67,17 @@ def test_the_program_s_own_line_alone(place: Any, tmp_path: Path) -> None:
     """Also where a package calls it: a callback."""
     program = place("project/train.py", HERE)
     trainer = place("env/lib/python3.11/site-packages/trainer.py", CALL)
-    locator, found = sites(tmp_path)
+    locator, found = sites(tmp_path / "project")
     locator.number(trainer(program))
     assert found == [("train.py:3", None)]
 
 
-def test_the_standard_library_is_passed_over(place: Any, tmp_path: Path) -> None:
-    program = place("project/train.py", CALL)
+@pytest.mark.parametrize("base", ["project", "."])
+def test_the_standard_library_is_passed_over(place: Any, tmp_path: Path, base: str) -> None:
+    """Also where the program's directory has the interpreter below it."""
+    program = place(f"{base}/train.py", CALL)
     library = place("env/lib/python3.11/functools.py", HERE)
-    locator, found = sites(tmp_path)
+    locator, found = sites(tmp_path / base)
     locator.number(program(library))
     assert found == [("train.py:2", None)]
     assert locator.direct(program(library)) is None
@@ -83,24 +85,16 @@ def test_the_standard_library_is_passed_over(place: Any, tmp_path: Path) -> None
 
 def test_a_program_that_is_a_package(place: Any, tmp_path: Path) -> None:
     package = place("env/lib/python3.11/site-packages/pkg/train.py", HERE)
-    locator, found = sites(tmp_path)
+    locator, found = sites(tmp_path / "project")
     locator.number(package())
     assert found[0][0] == "pkg/train.py:3"
-
-
-def test_an_interpreter_below_the_program_s_directory(place: Any, tmp_path: Path) -> None:
-    program, library = place("train.py", CALL), place("env/lib/python3.11/functools.py", HERE)
-    found: list[tuple[str, str | None]] = []
-    locator = Locator((str(tmp_path),), lambda *site: found.append(site) or 0)
-    locator.number(program(library))
-    assert found == [("train.py:2", None)]
 
 
 def test_a_line_asked_for_before_its_number(place: Any, tmp_path: Path) -> None:
     """What is known of a file must not depend on who asked first."""
     program = place("project/train.py", CALL)
     package = place("env/lib/python3.11/site-packages/noise.py", HERE)
-    locator, found = sites(tmp_path)
+    locator, found = sites(tmp_path / "project")
     at = program(package)
     assert locator.line(at.f_back) == "train.py:2"
     locator.number(at)

@@ -223,12 +223,7 @@ def _argument(case: Case) -> Cause | None:
     """A value that Python made, of a generator that was drawn from or of whatever else."""
     if case.zoomed is None or not case.zoomed.given:
         return None
-    for generator in ("numpy", "python"):
-        if _drawn_from(case, generator):
-            cause = _generator(case, generator)
-            if cause is not None:
-                return cause
-    return Cause(
+    return _drawn(case) or Cause(
         "unknown",
         "likely",
         (case.zoomed.given,),
@@ -255,19 +250,25 @@ def _batch(case: Case) -> Cause | None:
     """Data that came in different: from a generator that was drawn from, else from outside."""
     if case.trace.kind[case.event] != KIND_BATCH:
         return None
-    for generator in ("numpy", "python"):
-        if _drawn_from(case, generator):
-            cause = _generator(case, generator)
-            if cause is not None:
-                return cause
     return (
-        computed_before(case.divergence) or left_files(case.divergence) or came_in(case.divergence)
+        _drawn(case)
+        or computed_before(case.divergence)
+        or left_files(case.divergence)
+        or came_in(case.divergence)
     )
 
 
-def _drawn_from(case: Case, generator: str) -> bool:
-    """True if a run's own states of the generator changed around the event: it was drawn from."""
-    return _drew(case.trace, case.process, generator)
+def _drawn(case: Case) -> Cause | None:
+    """A global generator of NumPy's or Python's that was drawn from, and not, or otherwise, seeded.
+
+    It was where a run's own states of it changed around the event.
+    """
+    for generator in ("numpy", "python"):
+        if _drew(case.trace, case.process, generator):
+            cause = _generator(case, generator)
+            if cause is not None:
+                return cause
+    return None
 
 
 def _drew(trace: Trace, process: str, generator: str) -> bool:
@@ -286,15 +287,10 @@ def _path(case: Case) -> Cause | None:
     """Another path: chosen by a generator that was drawn from and not, or differently, seeded."""
     if case.divergence.origin.kind != "structural":
         return None
-    for generator in ("numpy", "python"):
-        if _drawn_from(case, generator):
-            cause = _generator(case, generator)
-            if cause is not None:
-                return cause
-    files = left_files(case.divergence)
-    if files is None and case.flags & (RANDOM | OWN_GENERATOR) == RANDOM:
+    cause = _drawn(case) or left_files(case.divergence)
+    if cause is None and case.flags & (RANDOM | OWN_GENERATOR) == RANDOM:
         return one_draw_more()
-    return files
+    return cause
 
 
 def _threads(case: Case) -> Cause | None:

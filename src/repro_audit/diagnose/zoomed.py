@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from repro_audit.engine import compare_streams
 from repro_audit.errors import UnsupportedTensorError
-from repro_audit.model import Json, Origin, Output, SiteKey, TensorSpec, UlpDivergence
+from repro_audit.model import Event, Json, Origin, Output, SiteKey, TensorSpec, UlpDivergence
 from repro_audit.trace import Trace
 
 _STATE = 2
@@ -60,33 +60,24 @@ def look_at(a: Trace, i: int, b: Trace, j: int) -> Zoomed:
     """Compare the kept tensors of an event of `a` with those of one of `b`."""
     mine, other = a.event(i), b.event(j)
     inputs = _inputs_identical(mine.inputs, other.inputs)
-    states = _generators_identical(a, i, b, j)
-    given = _given(a, i, b, j)
+    seen = Zoomed(
+        differs=False,
+        inputs_identical=inputs,
+        generators_identical=_generators_identical(a, i, b, j),
+        given=_given(a, mine, b, other) if inputs is False else "",
+    )
     for position, (x, y) in enumerate(zip(mine.outputs, other.outputs, strict=False)):
         if x.bits == y.bits:
             continue
+        seen = replace(seen, differs=True, output=position, spec=x.spec)
         kept_a, kept_b = a.payload(i, 1, position), b.payload(j, 1, position)
-        if (
-            kept_a is None
-            or kept_b is None
-            or (x.spec.dtype, x.spec.shape)
-            != (
-                y.spec.dtype,
-                y.spec.shape,
-            )
-        ):
-            return Zoomed(True, inputs, position, x.spec, generators_identical=states, given=given)
-        return Zoomed(
-            differs=True,
-            inputs_identical=inputs,
-            output=position,
-            spec=x.spec,
-            ulp=ulp_of(kept_a, kept_b, x.spec),
-            reordered=_reordered(kept_a, kept_b, x.spec),
-            generators_identical=states,
-            given=given,
+        alike = (x.spec.dtype, x.spec.shape) == (y.spec.dtype, y.spec.shape)
+        if kept_a is None or kept_b is None or not alike:
+            return seen
+        return replace(
+            seen, ulp=ulp_of(kept_a, kept_b, x.spec), reordered=_reordered(kept_a, kept_b, x.spec)
         )
-    return Zoomed(False, inputs, generators_identical=states, given=given)
+    return seen
 
 
 def ulp_of(a: bytes, b: bytes, spec: TensorSpec) -> UlpDivergence | None:
@@ -107,16 +98,15 @@ def _inputs_identical(
     return True if all(tensor.digest is not None for tensor in mine) else None
 
 
-def _given(a: Trace, i: int, b: Trace, j: int) -> str:
+def _given(a: Trace, mine: Event, b: Trace, other: Event) -> str:
     """Which argument that is no tensor differs, where nothing else that an event was given does."""
-    mine, other = a.event(i).inputs, b.event(j).inputs
-    if _inputs_identical(mine, other) is not False or len(mine or ()) != len(other or ()):
+    if len(mine.inputs or ()) != len(other.inputs or ()):
         return ""
-    pairs = list(zip(mine or (), other or (), strict=True))
+    pairs = list(zip(mine.inputs or (), other.inputs or (), strict=True))
     differing = [x.name for x, y in pairs if x.bits != y.bits]
     if differing != [_ARGUMENTS] or any(x.digest is None for x, _ in pairs):
         return ""
-    calls = a.call(i), b.call(j)
+    calls = a.call(mine.index), b.call(other.index)
     if calls[0] is not None and calls[1] is not None:
         for label, x, y in _pairs(*calls):
             if x != y and None not in (values := (_plain(x), _plain(y))):
