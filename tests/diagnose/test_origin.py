@@ -171,6 +171,25 @@ def test_a_draw_leads_back_to_the_seed(run: Run, op: str, columns: dict[str, Any
     assert found.counts == EventCounts(compared=2, identical=1, divergent=1)
 
 
+@pytest.mark.parametrize(
+    ("op", "columns", "seed"),
+    [
+        pytest.param("dropout", {"flags": RANDOM}, SEED, id="random-op"),
+        pytest.param("DataLoader", {"kind": "batch"}, "seed:random.seed", id="batch"),
+    ],
+)
+def test_of_all_generators_the_one_that_may_be_behind_it(
+    run: Run, op: str, columns: dict[str, Any], seed: str
+) -> None:
+    """Programs seed them beside one another, and torch's not first."""
+
+    def events(value: int) -> list[Any]:
+        seeds = ("seed:random.seed", "seed:numpy.random.seed", SEED)
+        return [*((each, value) for each in seeds), ("mm", 1), (op, value, columns)]
+
+    assert between(run(events(1)), run(events(2))).origin.key.op == seed
+
+
 def test_another_path_leads_back_to_the_seed(run: Run) -> None:
     a = run([(SEED, 1, {"code": "t.py:1"}), ("mm", 1), ("relu", 2)])
     b = run([(SEED, 2, {"code": "t.py:1"}), ("mm", 1), ("gelu", 2)])

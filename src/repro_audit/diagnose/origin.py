@@ -130,8 +130,11 @@ def _divergence(
             other_op=_instead(a, b, alignment, i, j),
         )
     origin = replace(origin, caused_by=_caused_by(trace, event))
-    seeding, states = _generators_before(a, b, i, j)
-    if seeding is not None and _fed_by(trace, at, origin, _seed_op(a, b, seeding)):
+    seedings, states = _generators_before(a, b, i, j)
+    # Programs seed all generators beside one another: the one that was drawn from is meant.
+    fed = (each for each in seedings if _fed_by(trace, at, origin, _seed_op(a, b, each)))
+    seeding = next(fed, None)
+    if seeding is not None:
         x, y = seeding
         seeded, call = (a, x) if x is not None else (b, y or 0)
         return Divergence(a, b, located(seeded, seeded.event(call)), x, y, i, j, counts, states)
@@ -207,8 +210,8 @@ def _instead(a: Trace, b: Trace, alignment: Alignment, i: int | None, j: int | N
 
 def _generators_before(
     a: Trace, b: Trace, i: int | None, j: int | None
-) -> tuple[tuple[int | None, int | None] | None, tuple[tuple[str, int], ...]]:
-    """The earliest differing seeding call, and differing generator states, before the event."""
+) -> tuple[list[tuple[int | None, int | None]], tuple[tuple[str, int], ...]]:
+    """Differing seeding calls, the earliest first, and differing states, before the event."""
     alignment = align(a, b, rng=True)
     process = a.owner(i).process if i is not None else b.owner(j or 0).process
 
@@ -244,8 +247,7 @@ def _generators_before(
         op = a.site_name(x)[1]
         if op.startswith("rng:"):
             states.setdefault(op.removeprefix("rng:"), a.step[x])
-    earliest = min(seeds, key=_order, default=None)
-    return earliest, tuple(sorted(states.items()))
+    return sorted(seeds, key=_order), tuple(sorted(states.items()))
 
 
 def _order(pair: tuple[int | None, int | None]) -> int:
