@@ -26,10 +26,16 @@ class ReproAuditError(Exception):
 
     @property
     def in_a_line(self) -> str:
-        """What went wrong, without what follows it but the program's own last word."""
+        """What went wrong, without what follows it but the program's exception, or last word."""
         first, *rest = str(self).splitlines()
-        words = [line.strip() for line in rest if line.startswith("  ")]
-        return f"{first.rstrip(':')}: {words[-1]}" if words else first.rstrip(":")
+        words = [line[2:] for line in rest if line.startswith("  ")]
+        if not words:
+            return first.rstrip(":")
+        traceback = [at for at, line in enumerate(words) if line.startswith("Traceback (most")]
+        below = words[traceback[-1] + 1 :] if traceback else []
+        # What is printed after a traceback, by what ends later, is not why it ended.
+        raised = next((line for line in below if not line.startswith(" ")), words[-1])
+        return f"{first.rstrip(':')}: {raised.strip()}"
 
 
 class UsageError(ReproAuditError):

@@ -217,6 +217,42 @@ def test_an_error_of_ours_is_not_the_program_s(audit, program) -> None:
     assert "unset REPRO_AUDIT_ENGINE" in result.stderr
 
 
+def test_an_error_of_capture_is_not_the_program_s(audit, program) -> None:
+    program(
+        "train.py",
+        """
+        import torch
+        from repro_audit.capture import dispatch
+        dispatch.flags_of = None
+        torch.nn.Dropout()(torch.ones(2))
+        """,
+    )
+    result = audit("train.py")
+    assert result.code == 5
+    assert "'NoneType' object is not callable" in result.stderr
+    assert "the traceback is in " in result.stderr
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [
+        "layer(torch.ones(2, 5))",
+        "layer(torch.ones(2, 4), 3)",
+        "torch.manual_seed('x')",
+        "torch.optim.SGD(layer.parameters(), lr=0.1).step(5)",
+        "layer(torch.ones(2, 4)).backward()",
+        "torch.load('nothing.pt')",
+        "def deeper(x): deeper(x + 1)\ndeeper(torch.ones(1))",
+        "import repro_audit\nrepro_audit.fingerprint(3)",
+    ],
+)
+def test_an_error_of_the_program_is_not_ours(audit, program, fails: str) -> None:
+    program("train.py", f"import torch\nlayer = torch.nn.Linear(4, 4)\n{fails}\n")
+    result = audit("train.py")
+    assert result.code == 3, result.stderr
+    assert "please report" not in result.stderr
+
+
 def test_devices_and_modes(audit, program, first_run) -> None:
     program(
         "train.py",

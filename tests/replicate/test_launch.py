@@ -153,6 +153,16 @@ def test_a_failed_program_is_quoted(tmp_path: Path) -> None:
     assert str(outcome.err) in lines[-1]
 
 
+def test_the_exception_is_why_not_what_is_printed_after_it(tmp_path: Path) -> None:
+    late = "atexit.register(print, 'a leak?', file=sys.stderr)"
+    outcome = run(tmp_path, f"import atexit\n{late}\nraise OSError('in use\\nby another')")
+    assert outcome.err.read_text().endswith("a leak?\n")
+    said = launch.failure(outcome, plan_in(tmp_path)).in_a_line
+    assert said == "train.py (run-1) failed with exit code 1: OSError: in use"
+    outcome = run(tmp_path, "print('one', 'two', sep=chr(10), file=sys.stderr)\nos._exit(1)")
+    assert launch.failure(outcome, plan_in(tmp_path)).in_a_line.endswith("exit code 1: two")
+
+
 def test_a_program_that_fails_without_a_word(tmp_path: Path) -> None:
     outcome = run(tmp_path, "os._exit(9)")
     message = str(launch.failure(outcome, plan_in(tmp_path)))

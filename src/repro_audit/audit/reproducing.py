@@ -138,7 +138,7 @@ def _condition(request: AuditRequest) -> Condition:
 def _said(origin: Origin, cause: Cause | None, trace: Trace | None) -> Sequence[str]:
     key = origin.key
     where = f"step {key.step}, {key.phase}" + (f", module {key.module}" if key.module else "")
-    at = f" (at {origin.call_site})" if origin.call_site else ""
+    at = f" (at {origin.line})" if origin.line else ""
     said = [f"Found by repro-audit {__version__} at {key.op}: {where}{at}."]
     if cause is not None and cause.evidence:
         said.append(f"Cause ({cause.confidence}): {cause.cls}: {'; '.join(cause.evidence)}.")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +13,6 @@ from torch._C import _current_autograd_node
 from torch._C._autograd import _get_sequence_nr
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from repro_audit import engine
 from repro_audit.capture import graphs, late
 from repro_audit.capture.causes import Bound, Causes
 from repro_audit.capture.draws import flags_of
@@ -187,27 +184,34 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         memory = recorder.memory
         stand_in = False
-        if memory.unwritten and memory.read_by(operator, args, kwargs):
-            flags |= TAINTED
-            stand_in = traced()
-        readable = not (operator.blind or stand_in)
+        readable = not operator.blind
+        filled = None
+        if memory.unwritten:
+            if memory.in_pieces(operator, args):
+                tainted, readable = memory.piece(operator, args, kwargs)
+                filled = args[0] if readable else None
+            else:
+                tainted = memory.read_by(operator, args, kwargs)
+            if tainted:
+                flags |= TAINTED
+                stand_in = traced()
+                readable = readable and not stand_in
         attended = self.reading == READ
-        if operator.partial and memory.unwritten and memory.holds(args[0]):
-            # Circular padding moves corners that it writes only later.
-            readable = readable and operator.fills and not memory.holds(args[1])
         captured = (
             attended
             and bool(recorder.wanted)
             and recorder.wants(phase, module, operator.name, count, self)
         )
-        if captured and recorder.take_inputs(index, operator, args, kwargs):
+        if captured and recorder.take_inputs(index, operator, args, kwargs, filled):
             flags |= INPUTS
         read = attended and readable
         read = read and (phase != OPTIMIZER or recorder.optimizer_ops or captured)
         if lockstep is not None:
             # What is asked for is kept as it is; what is not read is not compared.
             wanted = read and not captured
-            held = lockstep.holds(index, operator, args, kwargs, memory) if wanted else None
+            held = None
+            if wanted:
+                held = lockstep.holds(index, operator, args, kwargs, memory, filled)
 
         given = recorder.given
         if given is not None:
@@ -430,26 +434,3 @@ def address_of(tensor: torch.Tensor) -> int:
         return tensor.data_ptr()
     except RuntimeError:  # sparse, or a wrapper
         return id(tensor)
-
-
-@contextmanager
-def paused() -> Iterator[None]:
-    """A guard under which our own reading reaches no mode and no subclass of the program's."""
-    with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
-        if torch._C._functorch.peek_interpreter_stack() is None:
-            yield
-            return
-        # Where a function is differentiated or vectorised, tensors that are made are wrapped too.
-        with engine.unseen():
-            yield
-
-
-def unseen_by_dynamo(*functions: Any) -> None:
-    """Keep Dynamo from compiling our functions, or what they call, where a program's code runs.
-
-    Set once for the code, unlike `torch._dynamo.disable`, which costs microseconds a call.
-    """
-    frames = torch._C._dynamo.eval_frame
-    skip = frames._FrameAction.SKIP
-    for function in functions:
-        frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))

@@ -11,9 +11,10 @@ from typing import Any, cast
 
 import torch
 
-from repro_audit.capture.dispatch import OpMode, paused
+from repro_audit.capture.dispatch import OpMode
 from repro_audit.capture.focus import Focus
 from repro_audit.capture.given import Given
+from repro_audit.capture.guards import paused
 from repro_audit.capture.inputs import take_inputs
 from repro_audit.capture.late import alike
 from repro_audit.capture.lockstep import Lockstep
@@ -310,6 +311,11 @@ class Events(ABC):
         """True if this event's tensors were asked for."""
         return (mode.step, PHASES[phase], module, op, count, mode.name) in self.wanted
 
-    def take_inputs(self, index: int, operator: Operator, args: Any, kwargs: Any) -> bool:
-        """Keep what the operator of event `index` is given; False where that is what it returns."""
-        return take_inputs(self, index, operator, args, kwargs)
+    def take_inputs(
+        self, index: int, operator: Operator, args: Any, kwargs: Any, filled: torch.Tensor | None
+    ) -> bool:
+        """Keep what the operator of event `index` is given; False where that is what it returns.
+
+        `filled` is unwritten memory that it writes the rest of.
+        """
+        return take_inputs(self, index, operator, args, kwargs, filled)

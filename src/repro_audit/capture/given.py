@@ -19,8 +19,8 @@ import torch
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 from repro_audit import engine
-from repro_audit.capture.dispatch import paused
 from repro_audit.capture.exact import exact_outputs
+from repro_audit.capture.guards import paused
 from repro_audit.capture.operators import tensors_in
 from repro_audit.capture.rounded import Rounded, coarser, rounds
 from repro_audit.model import Deviation, SiteKey

@@ -6,22 +6,31 @@ from typing import TYPE_CHECKING, Any
 
 from repro_audit import engine
 from repro_audit.capture.calls import Call, plain_arguments
-from repro_audit.capture.dispatch import paused
 from repro_audit.capture.generators import digest_of
+from repro_audit.capture.guards import paused
 from repro_audit.capture.operators import tensors_in
 
 if TYPE_CHECKING:
+    import torch
+
     from repro_audit.capture.events import Events
     from repro_audit.capture.operators import Operator
 
 
-def take_inputs(recorder: Events, index: int, operator: Operator, args: Any, kwargs: Any) -> bool:
+def take_inputs(
+    recorder: Events,
+    index: int,
+    operator: Operator,
+    args: Any,
+    kwargs: Any,
+    filled: torch.Tensor | None,
+) -> bool:
     """Fingerprint an operator's arguments before it runs: tensors one by one, numbers together.
 
     And keep the call, so that it can be made again.
 
-    What it overwrites unread is no input. False for an operator that brings memory in: what
-    it is given is what it returns; and while a graph is captured.
+    What it overwrites unread is no input, nor is what it has `filled` then. False for an operator
+    that brings memory in: what it is given is what it returns; and while a graph is captured.
     """
     if operator.outside:
         return False
@@ -32,7 +41,7 @@ def take_inputs(recorder: Events, index: int, operator: Operator, args: Any, kwa
     read = operator.read(args, kwargs)
     position = -1
     for position, tensor in enumerate(tensors_in(read)):
-        if not recorder.memory.is_noise(tensor):
+        if tensor is not filled and not recorder.memory.is_noise(tensor):
             recorder.readings.take(inputs, index, position, tensor)
     digest = digest_of(plain_arguments(read))
     recorder.readings.value(inputs, index, position + 1, digest, "arguments")

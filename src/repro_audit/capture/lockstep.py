@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from repro_audit import engine
-from repro_audit.capture.dispatch import paused
+from repro_audit.capture.guards import paused
 from repro_audit.capture.held import Memory
 from repro_audit.capture.pending import Pending
 from repro_audit.model.codes import KIND_RNG
@@ -211,12 +211,16 @@ class Lockstep:
         args: Any,
         kwargs: dict[str, Any] | None,
         memory: UnwrittenMemory,
+        filled: torch.Tensor | None,
     ) -> Pending | None:
-        """Hold what an operator is about to be given; None where nothing is compared."""
+        """Hold what an operator is about to be given; None where nothing is compared.
+
+        `filled` is unwritten memory that it writes the rest of.
+        """
         if self._alone or operator.outside or engine.captive():
             return None
         event = Pending(index)
-        event.hold_call(self._memory, self._readings, operator, args, kwargs, memory)
+        event.hold_call(self._memory, self._readings, operator, args, kwargs, memory, filled)
         return event
 
     def ran(self, held: Pending | None) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from repro_audit import engine
+from repro_audit.capture.pieces import adds, overwritten
 from repro_audit.capture.storages import Storages, storage_of
 from repro_audit.capture.written import LARGEST_MAP, Written, part_of
 
@@ -111,6 +114,71 @@ class UnwrittenMemory:
             written.add(part, nbytes)
             if written.whole():
                 self.unwritten.pop(key, None)
+
+    def in_pieces(self, operator: Operator, args: Any) -> bool:
+        """True if an operator writes some of such memory, and `piece` is to tell what."""
+        if not operator.partial:
+            return False
+        if not operator.fills:
+            return self.holds(args[0])
+        storage = storage_of(args[0])
+        return storage is not None and storage._cdata in self.unwritten and self.holds(args[1])
+
+    def piece(self, operator: Operator, args: Any, kwargs: Any) -> tuple[bool, bool]:
+        """Before an operator that writes some of its first argument, or moves what is unwritten.
+
+        Notes what it will, and tells whether it reads unwritten memory, and whether all of that
+        argument is written then.
+        """
+        if operator.fills:
+            # What is moved is as unwritten as before.
+            moved = self._overwrite(args[0], ..., args[1])
+            return moved is None, bool(moved)
+        if adds(operator.name, args, kwargs):
+            return True, False
+        places = overwritten(operator.name, args)
+        whole = None if places is None else self._overwrite(args[0], places)
+        return self.holds(args[1:]), bool(whole)
+
+    def _overwrite(self, tensor: torch.Tensor, places: Any, source: Any = None) -> bool | None:
+        """Note that some places of a tensor are written; None where they are too many to tell.
+
+        As far as those of the source are, where there is one. True if all of the tensor is then.
+        """
+        with self._lock:
+            given = True if source is None else self._elements_of(source, tensor)
+            mine = self._map_of(tensor)
+            if mine is None or given is None:
+                return None
+            written, elements = mine
+            # Of those out of bounds the operator itself complains.
+            with contextlib.suppress(IndexError, ValueError):
+                elements[places] = given
+            if written.whole():
+                self.unwritten.pop(tensor.untyped_storage()._cdata, None)
+            return bool(elements.all())
+
+    def _elements_of(self, tensor: torch.Tensor, like: torch.Tensor) -> Any:
+        """Which elements of a tensor that is copied were written, in the shape of its copy."""
+        found = self._map_of(tensor)
+        if found is None:
+            return None
+        return np.broadcast_to(found[1].all(-1, keepdims=True), (*like.shape, 1))
+
+    def _map_of(self, tensor: torch.Tensor) -> tuple[Written, Any] | None:
+        """A storage's map, and a tensor's elements in it; None where those are too many."""
+        storage = storage_of(tensor)
+        entry = None if storage is None else self.unwritten.get(storage._cdata)
+        if storage is None or entry is None:
+            return None
+        reference, written = entry
+        nbytes = storage.nbytes()
+        if written is None:
+            self._make_room(nbytes)
+            written = Written(nbytes)
+            self.unwritten[storage._cdata] = reference, written
+        elements = written.elements(tensor, nbytes)
+        return None if elements is None else (written, elements)
 
     def holds(self, value: Any) -> bool:
         """True if a tensor, or one in a list, has memory that was not wholly written."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from repro_audit import engine
-from repro_audit.capture.dispatch import paused
+from repro_audit.capture.guards import paused
 from repro_audit.capture.outside import leaves
 from repro_audit.model.codes import BACKWARD, FORWARD, RECOMPUTE
 

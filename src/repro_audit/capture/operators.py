@@ -68,6 +68,8 @@ _NO_WRITES = {
     "rrelu_with_noise": "noise",
     "rrelu_with_noise_": "noise",
 }
+# Scratch that they are given (the position of the argument), which in evaluation nobody writes.
+_NOISE = {"rrelu_with_noise": 1, "rrelu_with_noise_": 1, "rrelu_with_noise_backward": 2}
 # Copy the elements of an argument (its position), to another device's memory too.
 _COPIES = {"_foreach_copy_": 1, "_to_copy": 0, "copy_": 1}
 # Results that are scratch for the backward, with padding that is never written (positions of the
@@ -122,6 +124,7 @@ class Operator:
         "labels",
         "many",
         "name",
+        "noise",
         "outs",
         "outside",
         "partial",
@@ -141,6 +144,7 @@ class Operator:
         self.empty = self.fills = self.outside = self.random = False
         self.blind = self.partial = self.collective = self.many = False
         self.first: int | None = None
+        self.noise: int | None = None
         self.copied: int | None = None
         self.outs: frozenset[str] = frozenset()
         self.writes: tuple[tuple[int, str], ...] = ()
@@ -163,6 +167,7 @@ class Operator:
         self.partial = aten and base in _PARTIAL
         self.outside = aten and base in _OUTSIDE
         self.first = _FIRST.get(base) if aten else None
+        self.noise = _NOISE.get(base) if aten else None
         self.copied = _COPIES.get(base) if aten else None
         self.outs = frozenset(argument.name for argument in schema.arguments if argument.is_out)
         self.random = any(tag.name == "nondeterministic_seeded" for tag in func.tags)
@@ -206,11 +211,14 @@ class Operator:
 
     def read(self, args: Any, kwargs: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
         """The arguments of a call but for those that it overwrites without reading them."""
-        if not (self.fills or self.outs or self.first is not None):
+        spares = self.first is not None or self.noise is not None
+        if not (self.fills or self.outs or spares):
             return args, kwargs or {}
         positional = list(args)
         if self.fills:
             del positional[:1]
+        elif self.noise is not None:
+            del positional[self.noise]
         elif self.first is not None and kwargs and kwargs.get("is_first_step"):
             del positional[self.first]
         named = {name: kwargs[name] for name in kwargs if name not in self.outs} if kwargs else {}

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from repro_audit.capture.calls import plain_arguments
-from repro_audit.capture.dispatch import paused
 from repro_audit.capture.generators import digest_of
+from repro_audit.capture.guards import paused
 from repro_audit.capture.held import Held, Memory
 from repro_audit.capture.operators import Operator, tensors_in
 
@@ -71,8 +71,9 @@ class Pending:
         args: Any,
         kwargs: dict[str, Any] | None,
         memory: UnwrittenMemory,
+        filled: torch.Tensor | None,
     ) -> None:
-        """Hold what an operator is about to be given."""
+        """Hold what an operator is about to be given, but for what it has `filled` then."""
         with paused():
             self.call = held = Held(
                 room,
@@ -86,7 +87,7 @@ class Pending:
             read = operator.read(args, kwargs)
             for position, tensor in enumerate(tensors_in(read)):
                 self.given = position + 1
-                if memory.is_noise(tensor):
+                if tensor is filled or memory.is_noise(tensor):
                     continue
                 place = held.places.get(id(tensor)) if held.whole else None
                 rows: list[Row] = []

@@ -14,7 +14,7 @@ import torch
 
 from repro_audit import engine
 from repro_audit.capture import parts
-from repro_audit.capture.dispatch import paused
+from repro_audit.capture.guards import paused
 from repro_audit.capture.lockstep import Watched
 from repro_audit.errors import UnsupportedTensorError
 

@@ -14,11 +14,12 @@ import torch
 
 from repro_audit import engine
 from repro_audit.capture.collectives import Collectives
-from repro_audit.capture.dispatch import OpMode, unseen_by_dynamo
+from repro_audit.capture.dispatch import OpMode
 from repro_audit.capture.draws import Draws
 from repro_audit.capture.events import Events
 from repro_audit.capture.generators import Generators
 from repro_audit.capture.given import Given
+from repro_audit.capture.guards import unseen_by_dynamo
 from repro_audit.capture.locations import Locator
 from repro_audit.capture.modules import FirstSeen
 from repro_audit.capture.operators import Operator

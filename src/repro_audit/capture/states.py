@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim.optimizer import Optimizer
 
-from repro_audit.capture.dispatch import unseen_by_dynamo
 from repro_audit.capture.generators import digest_of
+from repro_audit.capture.guards import unseen_by_dynamo
 from repro_audit.capture.modules import FirstSeen
 from repro_audit.capture.outside import leaves
 from repro_audit.capture.replaced import Replaced

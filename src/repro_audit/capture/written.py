@@ -122,6 +122,27 @@ class Written:
         length = part.length
         return 1 < runs <= _MANY and all(self._contains(at, at + length) for at in part.begins())
 
+    def elements(
+        self, tensor: torch.Tensor, nbytes: int
+    ) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+        """Which elements of a tensor were written, to be changed: of its shape, with an axis more.
+
+        None where a map would be too large.
+        """
+        self._resize(nbytes)
+        with torch._C.DisableTorchFunction():
+            size = tensor.element_size()
+            begin = int(tensor.storage_offset()) * size
+            shape, strides = tuple(tensor.shape), tensor.stride()
+        unit = math.gcd(size, begin)
+        last = sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+        if 0 in shape or begin + (last + 1) * size > nbytes or not self._maps(unit):
+            return None
+        self._first = 0
+        unit = self._unit
+        by = (*(stride * size // unit for stride in strides), 1)
+        return np.ndarray((*shape, size // unit), np.bool_, self._map, begin // unit, by)
+
     def whole(self) -> bool:
         """True if every byte was written."""
         if self._map is None:

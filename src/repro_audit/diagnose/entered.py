@@ -63,7 +63,7 @@ def computed_before(found: Divergence) -> Cause | None:
         if maker is not None:
             made = trace.event(maker)
             op = made.key.op.removesuffix(".default")
-            line = f" at {made.call_site}" if made.call_site else ""
+            line = f" at {made.line}" if made.line else ""
             return Cause(
                 "unknown",
                 "likely",

@@ -104,7 +104,7 @@ def _before(divergence: Divergence, more: Sequence[int]) -> str:
     if not alone:
         return ""
     event = divergence.b.event(alone[0])
-    line = f" at {event.call_site}" if event.call_site else ""
+    line = f" at {event.line}" if event.line else ""
     op = event.key.op.removesuffix(".default")
     return f"before that it does {len(alone):,} more than the straight run, first {op}{line}"
 
@@ -125,7 +125,7 @@ def made_by(straight: Trace, i: int, resumed: Trace, j: int) -> str | None:
         if maker is None or straight.phase[maker] == DATA:
             return None
         event = straight.event(maker)
-        line = f" at {event.call_site}" if event.call_site else ""
+        line = f" at {event.line}" if event.line else ""
         op = event.key.op.removesuffix(".default")
         step = f", in step {event.key.step}" if event.key.step != straight.step[i] else ""
         return f"the straight run has there what {op} gave{line}{step}, the resumed run does not"

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Literal
 from repro_audit.model.drift import Drift, OwnErrors, Start
 from repro_audit.model.overview import Overview
 from repro_audit.model.resumed import Resumption
-from repro_audit.model.values import CauseClass, Json, SiteKey, TensorSpec, UlpDivergence, Verdict
+from repro_audit.model.values import (
+    CauseClass,
+    Json,
+    Placed,
+    SiteKey,
+    TensorSpec,
+    UlpDivergence,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from repro_audit.model.matrix import Matrix
@@ -59,7 +67,7 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True)
-class CausedBy:
+class CausedBy(Placed):
     """The forward op a backward op belongs to; the parameter whose gradient it accumulates."""
 
     op: str
@@ -69,7 +77,7 @@ class CausedBy:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Placed):
     """The first divergence: the event where matching inputs first gave differing outputs.
 
     `inputs_identical` is True or False only where that event's own inputs were digested.

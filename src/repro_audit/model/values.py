@@ -264,8 +264,22 @@ class Output:
         return self.spec.dtype, self.spec.shape, self.digest, self.name
 
 
+class Placed:
+    """What has a place in the source: `called_from` where `call_site` is a package's line."""
+
+    __slots__ = ()
+    call_site: str | None
+    called_from: str | None
+
+    @property
+    def line(self) -> str:
+        """The call site, and the program's own line that leads there; empty if unknown."""
+        called = f", called from {self.called_from}" if self.called_from else ""
+        return f"{self.call_site or ''}{called}"
+
+
 @dataclass(frozen=True, slots=True)
-class Event:
+class Event(Placed):
     """One recorded thing. `index` is its place in the run, `cause` that of its `CausedBy`.
 
     `called_from` is the program's own line, where that at `call_site` is an installed package's.

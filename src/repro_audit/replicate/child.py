@@ -46,6 +46,8 @@ def execute(run: Run) -> tuple[str, int, str | None]:
         runner.print_exception(raised)
         outcome, code, error = "interrupted", EXIT_INTERRUPTED, "KeyboardInterrupt"
     except BaseException as raised:
+        if runner.is_ours(raised):
+            run.end(raised)
         runner.print_exception(raised)
         outcome, code = "raised", 1
         # As a traceback's last line has it: the exception's own str() may raise.

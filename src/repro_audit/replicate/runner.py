@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import dis
 import importlib.util
 import os
 import sys
@@ -11,10 +12,11 @@ import types
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
-from repro_audit.errors import UsageError
+from repro_audit.errors import ReproAuditError, UsageError
 from repro_audit.model import Target
 
 _OURS = str(Path(__file__).resolve().parent.parent) + os.sep
+_CAPTURE = os.path.join(_OURS, "capture", "")  # noqa: PTH118
 # How an operator is called from a dispatch mode, and a module's code from a loader that is watched.
 _CALLED_BY_US = (os.path.join("torch", "_ops.py"), "<frozen importlib._bootstrap_external>")  # noqa: PTH118
 # Our own __main__ is replaced by the program's; without a reference its globals would be cleared.
@@ -76,6 +78,30 @@ def print_exception(error: BaseException) -> None:
     printed = traceback.TracebackException(type(error), error, tb, compact=True)
     _leave_us_out(printed)
     print("".join(printed.format()), end="", file=sys.stderr)
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether capture itself raised it: then the program, unobserved, would have gone on.
+
+    What is passed on is called with all that came (`*args`): what such a call raises is the
+    program's, and so is what tells of the machine (no memory, a device's earlier fault) or of a
+    stack that is full, wherever it is noticed.
+    """
+    told_late = isinstance(error, RuntimeError) and "CUDA error" in str(error)
+    out_of_memory = type(error).__name__ == "OutOfMemoryError"
+    if isinstance(error, ReproAuditError | MemoryError | RecursionError) or not isinstance(
+        error, Exception
+    ):
+        return False
+    last, captures = None, False
+    tb = error.__traceback__
+    while tb is not None:
+        name = tb.tb_frame.f_code.co_filename
+        captures = name.startswith(_OURS) and (captures or name.startswith(_CAPTURE))
+        last, tb = tb, tb.tb_next
+    if last is None or not captures or told_late or out_of_memory:
+        return False
+    return last.tb_frame.f_code.co_code[last.tb_lasti] != dis.opmap["CALL_FUNCTION_EX"]
 
 
 def _leave_us_out(printed: traceback.TracebackException | None) -> None:

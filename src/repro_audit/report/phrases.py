@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from repro_audit.model import (
     Audit,
     CauseClass,
-    CausedBy,
     Cure,
     Deviation,
     Experiment,
@@ -160,26 +159,20 @@ def site(key: SiteKey, *, rank: int = 0, recompute: bool = False) -> tuple[str, 
     )
 
 
-def line(of: Origin | CausedBy) -> str:
-    """A call site, and the program's own line that leads there through a package."""
-    called = f", called from {printable(of.called_from)}" if of.called_from else ""
-    return f"{printable(of.call_site or '')}{called}"
-
-
 def whereabouts(origin: Origin) -> str:
     """What places an origin in the source: the forward op, the call site, which call it was."""
     which = f"{ordinal(origin.key.call_index + 1)} call" if origin.key.call_index else ""
     caused_by = origin.caused_by
     if caused_by is None:
-        at = f"at {line(origin)}" if origin.call_site else ""
+        at = f"at {printable(origin.line)}" if origin.call_site else ""
         return ", ".join(part for part in (which, at) if part)
     forward = f"of {op_name(caused_by.op)}"
     if caused_by.module != origin.key.module:
         forward += f" in {printable(caused_by.module) or 'the root module'}"
     if caused_by.call_site:
-        forward += f" at {line(caused_by)}"
+        forward += f" at {printable(caused_by.line)}"
     elif origin.call_site:
-        forward += f", reached from {line(origin)}"
+        forward += f", reached from {printable(origin.line)}"
     return ", ".join(part for part in (which, forward) if part)
 
 
