@@ -112,6 +112,20 @@ def test_what_cannot_be_kept_is_said() -> None:
     assert complete(Call("aten.mm.default", (BASE, [BASE, None]), {}, False).json)
 
 
+@pytest.mark.filterwarnings("ignore:.*nested tensors is in prototype:UserWarning")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged, None])
+def test_a_tensor_without_memory_of_one_shape_is_not_kept(layout: torch.layout | None) -> None:
+    tensor = torch._efficientzerotensor(3)
+    sizes: list[Any] = [3]
+    if layout is not None:
+        tensor = torch.nested.nested_tensor([torch.ones(2, 4), torch.ones(3, 4)], layout=layout)
+    if layout is torch.jagged:
+        sizes = [tensor.shape[1]]
+    assert not complete(json.loads(json.dumps(Call("aten.neg.default", (tensor,), {}, False).json)))
+    described = Call("aten.view.default", (BASE, sizes), {}, False).json
+    assert complete(json.loads(json.dumps(described))) is (layout is not torch.jagged)
+
+
 def test_a_call_is_kept_as_it_was_before_the_op_wrote(record: Any) -> None:
     """`record` names the event first, then keeps it."""
 

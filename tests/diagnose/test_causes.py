@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from repro_audit.diagnose.causes import classify, may_have_drifted
-from repro_audit.diagnose.nondeterministic import why
+from repro_audit.diagnose.entered import by_confirming
+from repro_audit.diagnose.nondeterministic import chooses, why
 from repro_audit.diagnose.origin import compare
 from repro_audit.diagnose.zoomed import Zoomed
 from repro_audit.model import Cause
@@ -64,9 +65,13 @@ def test_an_op_seen_to_vary(run: Run) -> None:
 
 def test_memory_read_before_written(run: Run) -> None:
     tainted = {"flags": TAINTED}
-    assert cause(run([("add", 1, tainted)]), run([("add", 2, tainted)])).cls == (
-        "uninitialized-memory"
-    )
+    found = cause(run([("add", 1, tainted)]), run([("add", 2, tainted)]))
+    assert found.cls == "uninitialized-memory"
+    assert found.evidence[0].startswith("it reads memory")
+    # A parameter reads nothing.
+    found = cause(run([("param:bias", 1, tainted)]), run([("param:bias", 2, tainted)]))
+    assert found.cls == "uninitialized-memory"
+    assert found.evidence[0].startswith("it is memory")
 
 
 def test_a_draw_without_a_seed(run: Run) -> None:
@@ -158,6 +163,89 @@ def test_a_draw_of_the_same_numbers_that_came_out_different(run: Run) -> None:
 def test_data_that_came_in_different(run: Run) -> None:
     found = cause(run([("DataLoader", 1, BATCH)]), run([("DataLoader", 2, BATCH)]))
     assert found.cls == "data-order"
+
+
+def test_rows_that_a_loader_stacks_are_data(run: Run) -> None:
+    data = {"phase": "data"}
+    a, b = (run([("stack", n, data)]) for n in (1, 2))
+    assert cause(a, b).cls == cause(a, b, Zoomed(True, False)).cls == "data-order"
+    assert cause(a, b, Zoomed(True, True)).cls == "nondeterministic-op"
+    # And what one run has here the other has elsewhere.
+    a, b = (
+        run([("stack", n, {**data, "shape": (4,)}), ("cat", 3 - n, {**data, "shape": (4,)})])
+        for n in (1, 2)
+    )
+    assert cause(a, b).evidence == ("the other run has the same data elsewhere",)
+
+
+@pytest.mark.parametrize(
+    ("manifests", "lines", "told"),
+    [
+        (("x", "x"), ("t.py:7", "t.py:19"), True),
+        (("x", "x"), ("t.py:7", "t.py:7"), False),
+        # Edited between the runs, another file, unknown.
+        (("x", "y"), ("t.py:7", "t.py:19"), False),
+        (("x", "x"), ("other.py:7", "other.py:19"), False),
+        ((None, None), ("t.py:7", "t.py:19"), False),
+        (("x", "x"), ("t.py:7", None), False),
+    ],
+)
+def test_the_same_op_of_another_line(run: Run, manifests: Any, lines: Any, told: bool) -> None:
+    a, b = (
+        run(
+            [("randperm", n, {**DRAW, "code": line})],
+            manifest={"target": {"sha256": source, "label": "t.py"}},
+        )
+        for n, source, line in zip((1, 2), manifests, lines, strict=True)
+    )
+    evidence = cause(a, b).evidence[0]
+    said = "the runs took different paths: t.py:7 in one, t.py:19 in the other"
+    assert (evidence == said) is told
+
+
+def test_another_size_is_no_order(run: Run) -> None:
+    a, b = (run([("DataLoader", n, {**BATCH, "shape": (n, 4)})]) for n in (9, 13))
+    found = cause(a, b)
+    assert found.cls == "unknown"
+    assert found.evidence == ("it is float32[9, 4] in one run and float32[13, 4] in the other",)
+
+
+def test_what_a_confirming_run_changed_is_the_likely_cause(run: Run) -> None:
+    def found(events: Callable[[int], list[Any]], **more: Any) -> Cause:
+        a, b = run(events(1)), run(events(2), **more)
+        divergence, _, _ = compare(a, b)
+        assert divergence is not None
+        return by_confirming(divergence, classify(divergence, None))
+
+    held = found(lambda n: [("param:weight", n)])
+    assert held.cls == "data-order"
+    assert "another hash seed" in held.evidence[0]
+    assert any("--explain" in remedy for remedy in held.remedies)
+    # What is known stays.
+    assert found(lambda n: [("add", n, {"flags": TAINTED})]).cls == "uninitialized-memory"
+    assert found(lambda n: [("param:weight", n)], stale=["data.npy"]).cls == "unknown"
+
+
+def test_what_both_runs_had_is_taken_in_another_order(run: Run) -> None:
+    a, b = run([("add", 1)]), run([("add", 2)])
+    assert cause(a, b, Zoomed(True, False, exchanged=1)).cls == "data-order"
+    assert cause(a, b, Zoomed(True, False)).cls == "unknown"
+
+
+def test_some_rows_of_a_batch_are_no_order(run: Run) -> None:
+    a, b = (run([("DataLoader", n, BATCH)]) for n in (1, 2))
+    found = cause(a, b, Zoomed(True, None, in_place=(7, 8)))
+    assert found.cls == "unknown"
+    assert found.evidence == ("1 of 8 rows came in otherwise, the others are in place",)
+    for in_place in ((3, 8), (1, 2), (0, 0)):
+        assert cause(a, b, Zoomed(True, None, in_place=in_place)).cls == "data-order"
+
+
+def test_a_number_that_comes_in_is_no_order(run: Run) -> None:
+    given = {**BATCH, "dtype": "python", "shape": ()}
+    found = cause(*(run([("inputs:Net", n, given)]) for n in (1, 2)))
+    assert found.cls == "unknown"
+    assert "no tensor" in found.evidence[0]
 
 
 def test_the_same_data_in_another_order(run: Run) -> None:
@@ -307,6 +395,7 @@ def test_events_without_digests_are_no_order(run: Run) -> None:
     ("op", "device", "varies"),
     [
         ("aten.index_put_.default", "cpu", True),
+        ("aten.index_put.default", "cpu", True),
         ("aten._index_put_impl_.default", "cpu", True),
         ("aten.put_.default", "cpu", True),
         ("aten.index_add_.default", "cpu", False),
@@ -321,7 +410,19 @@ def test_events_without_digests_are_no_order(run: Run) -> None:
     ],
 )
 def test_known_ops(op: str, device: str, varies: bool) -> None:
-    assert (why(op, device) is not None) is varies
+    assert (why(op, device, None) is not None) is varies
+
+
+def test_what_keeps_one_of_several_values_adds_nothing() -> None:
+    for name in ("index_put_", "_index_put_impl_", "put_", "index_put"):
+        op = f"aten.{name}.default"
+        assert "accumulate=True" in str(why(op, "cpu", True))
+        assert "adds" not in str(why(op, "cpu", False))
+        assert chooses(op, False)
+        assert not chooses(op, True)
+        assert not chooses(op, None)
+    assert chooses("aten.scatter_.src", None)
+    assert not chooses("aten.scatter_add_.default", None)
 
 
 def test_every_op_in_the_table_is_one_of_torchs() -> None:
@@ -374,3 +475,11 @@ def test_a_number_that_python_made(run: Run) -> None:
         plan={"mode": "controlled"},
     )
     assert cause(a, b, zoomed).cls == "rng-drift"
+    # From one of the program's own, which had no fixed seed.
+    a, b = (
+        run([("seed:random.Random.seed", n, {"code": "t.py:4"}), ("aten.add.Tensor", n)])
+        for n in (1, 2)
+    )
+    found = cause(a, b, zoomed)
+    assert found.cls == "unseeded-rng"
+    assert found.evidence[1].startswith("random.Random() was made at t.py:4 before")

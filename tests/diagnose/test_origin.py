@@ -147,6 +147,53 @@ SEED = "seed:torch.manual_seed"
 
 
 @pytest.mark.parametrize(
+    ("since", "states"),
+    [
+        ([("seed:random.seed", 1)], ()),
+        ([("rng:python", 5, {"step": 1})], ()),
+        # A generator of the program's own, and another one, leave it as it was.
+        ([("seed:random.Random.seed", 1), ("seed:numpy.random.seed", 1)], (("python", 0),)),
+        ([("seed:random.seed", None)], (("python", 0),)),
+    ],
+)
+def test_states_that_were_alike_since_are_no_evidence(
+    run: Run, since: list[Any], states: tuple[Any, ...]
+) -> None:
+    def events(n: int) -> list[Any]:
+        later = [(op, n if value is None else value, *more) for op, value, *more in since]
+        return [("rng:python", n), *later, ("DataLoader", n, {"kind": "batch", "step": 2})]
+
+    runs = [run(events(n), undrawn=[1]) for n in (1, 2)]
+    assert between(*runs).states == states
+
+
+def test_a_seeding_of_torchs_sets_all_its_devices(run: Run) -> None:
+    drawn = {"flags": RANDOM}
+    runs = [
+        run([("rng:torch", n), ("rng:torch.cuda:1", n), (SEED, 5), ("dropout", n, drawn)])
+        for n in (1, 2)
+    ]
+    assert between(*runs).states == ()
+
+
+def test_what_a_loader_stacks_may_be_chosen_by_any_generator(run: Run) -> None:
+    def events(n: int, phase: str) -> list[Any]:
+        return [("seed:random.seed", n, {"code": "t.py:9"}), ("stack", n, {"phase": phase})]
+
+    assert between(*(run(events(n, "data")) for n in (1, 2))).origin.call_site == "t.py:9"
+    assert between(*(run(events(n, "forward")) for n in (1, 2))).origin.call_site is None
+
+
+def test_what_is_computed_again_has_a_line_of_its_own(run: Run) -> None:
+    forward = ("tanh", 1, {"code": "t.py:11"})
+    for flags, of in ((RECOMPUTE, None), (0, "aten.tanh.default")):
+        again = {"phase": "backward", "cause": 0, "code": "t.py:9", "flags": flags}
+        origin = between(*(run([forward, ("mul", n, again)]) for n in (1, 2))).origin
+        assert origin.call_site == "t.py:9"
+        assert (origin.caused_by and origin.caused_by.op) == of
+
+
+@pytest.mark.parametrize(
     ("op", "columns"),
     [
         pytest.param("dropout", {"flags": RANDOM}, id="random-op"),

@@ -116,10 +116,34 @@ def test_the_same_rows_in_another_order(run: Run) -> None:
     one, other = floats(1, 2, 3, 4, 5, 6), floats(5, 6, 1, 2, 3, 4)
     found = seen(run, {**columns, "keep": one}, {**columns, "keep": other})
     assert found is not None
-    assert found.reordered == 3
+    assert (found.reordered, found.in_place) == (3, (0, 3))
     found = seen(run, {**columns, "keep": one}, {**columns, "keep": floats(2, 1, 3, 4, 5, 6)})
     assert found is not None
-    assert found.reordered == 0
+    assert (found.reordered, found.in_place) == (0, (2, 3))
+    found = seen(run, {"keep": floats(1), "shape": (1,)}, {"keep": floats(2), "shape": (1,)})
+    assert found is not None
+    assert (found.reordered, found.in_place) == (0, (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("before", "inputs", "exchanged"),
+    [
+        # The same two, the other way round, whoever made them.
+        ([], [(8, 9), (9, 8)], 2),
+        # Values that both runs had computed, of which each took another one.
+        ([("exp", 8), ("sin", 9)], [(7, 8), (7, 9)], 1),
+        ([("exp", 8)], [(7, 8), (7, 9)], 0),
+        ([("exp", 8), ("zeros", 9)], [(7, 8), (7, 9)], 0),
+        ([("exp", 8, {"dtype": "int64"}), ("sin", 9)], [(7, 8), (7, 8)], 0),
+    ],
+)
+def test_what_both_runs_had_before(
+    run: Run, before: list[Any], inputs: list[tuple[int, ...]], exchanged: int
+) -> None:
+    one, other = (run([*before, ("mm", n, {"inputs": given})]) for n, given in enumerate(inputs, 1))
+    found = look(one, other, KEY)
+    assert found is not None
+    assert found.exchanged == exchanged
 
 
 def test_the_event_is_found_by_its_whole_key(run: Run) -> None:

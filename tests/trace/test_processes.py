@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -131,6 +132,32 @@ def test_a_process_that_was_killed_left_a_part(member: Callable[..., Writer]) ->
         ("", True),
         ("1", False),
     ]
+
+
+def test_one_killed_at_the_making_of_its_file_left_nothing(member: Callable[..., Writer]) -> None:
+    path = member([("b1", 1, 10)], "1", close=False).path
+    begun = path.read_bytes()
+    own = member([("a1", 3, 20)]).path
+    # Before and in the middle of the transaction that makes it: the journal undoes all of it.
+    path.write_bytes(b"")
+    assert ops(Trace.open(own)) == ["a1"]
+    journal = path.with_name(f"{path.name}-journal")
+    with sqlite3.connect(path, isolation_level=None) as connection:
+        connection.execute("PRAGMA cache_size=1")
+        connection.executescript("BEGIN;PRAGMA user_version=6;CREATE TABLE meta (key TEXT);")
+        connection.executemany("INSERT INTO meta VALUES (?)", [("x" * 4096,)] * 64)
+        torn, undoes = path.read_bytes(), journal.read_bytes()
+    connection.close()
+    assert len(torn) > 4096
+    path.write_bytes(torn)
+    journal.write_bytes(undoes)
+    assert ops(Trace.open(own)) == ["a1"]
+    journal.unlink()
+    path.write_bytes(b"no database at all")
+    with pytest.raises(TraceError, match="cannot be read as a trace"):
+        Trace.open(own)
+    path.write_bytes(begun)
+    assert ops(Trace.open(own)) == ["b1", "a1"]
 
 
 def test_one_killed_before_its_seal_left_a_part(member: Callable[..., Writer]) -> None:

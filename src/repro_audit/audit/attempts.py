@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from repro_audit.model import Warn
 
 # Pairs of either kind to try before giving up on an intermittent divergence.
 ATTEMPTS = 3
+# How it sounds where two programs want the same file.
+_OF_FILES = re.compile(r"Errno|in use|[Ff]ile|lock|exists|busy|[Dd]irectory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class Attempts:
 
     def _note(self, problem: str) -> None:
         said = "two runs in lock-step did not end well, further ones ran one after the other"
-        if not self._session.request.isolate:
+        if not self._session.request.isolate and _OF_FILES.search(problem):
             problem += "; --isolate gives each a directory of its own"
         self._session.notes.append(Warn("RA110", f"{said}: {problem}"))
 

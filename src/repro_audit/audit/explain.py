@@ -13,6 +13,7 @@ from repro_audit.audit.session import Finished, Session
 from repro_audit.audit.zoom import Closer
 from repro_audit.control.pins import BY_NAME, PINS, pinned
 from repro_audit.diagnose.explained import CHANGED, Meaning, explained
+from repro_audit.diagnose.nondeterministic import chooses
 from repro_audit.diagnose.runs import compare_runs
 from repro_audit.errors import InterruptedRunError, ReproAuditError
 from repro_audit.model import (
@@ -92,7 +93,10 @@ def explain(
             experiments = [_corrected(tried, cure, cures, key) for tried in experiments]
     seconds = round(time.monotonic() - began, 3)
     explanation = Explanation(replay, tuple(experiments), cure, seconds)
-    return Answer(explanation, explained(cause, explanation, meanings, changed=False))
+    zoomed = closer.zoomed
+    chosen = chooses(key.op, None if zoomed is None else zoomed.accumulates)
+    found = explained(cause, explanation, meanings, changed=False, chosen=chosen)
+    return Answer(explanation, found)
 
 
 def explain_confirmation(session: Session, first: Finished, confirmation: Confirmation) -> Answer:

@@ -21,6 +21,7 @@ from repro_audit.diagnose import manifests
 from repro_audit.diagnose.align import align
 from repro_audit.diagnose.causes import classify, may_have_drifted
 from repro_audit.diagnose.configuration import configured
+from repro_audit.diagnose.entered import by_confirming
 from repro_audit.diagnose.interval import interval_of
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.overview import overview
@@ -233,7 +234,9 @@ def _confirm(session: Session, first: Finished) -> tuple[Confirmation | None, li
         return Confirmation(run.info, True, counts), []
     if session.request.level == "modules":
         divergence = _confirmed_op(session, divergence)
-    cause = configured(classify(divergence, None), manifests.differences(_manifests([first, run])))
+    cause = classify(divergence, None)
+    if not session.request.explaining:
+        cause = by_confirming(divergence, cause)
     return Confirmation(run.info, False, counts, divergence.origin, cause), []
 
 

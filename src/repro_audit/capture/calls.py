@@ -116,7 +116,8 @@ class Call:
             plain = type(value) in _PLAIN and value.layout is torch.strided
             # One of a function that is differentiated or vectorised has no memory of its own.
             plain = plain and not torch._C._functorch.is_functorch_wrapped_tensor(value)
-            if not plain or value.is_meta or value.is_quantized:
+            plain = plain and not (value.is_nested or value.is_meta or value.is_quantized)
+            if not plain or value._is_zerotensor():
                 return {"unknown": f"{value.layout} {type(value).__name__}"}
             if _extent(value)[1] > value.untyped_storage().nbytes():
                 # Freed, as sharded models free what they gathered, or shrunk.
@@ -136,7 +137,7 @@ class Call:
         if isinstance(value, torch.Generator):
             self._generators.append(value)
             return {"generator": len(self._generators) - 1}
-        if isinstance(value, torch.SymInt):
+        if isinstance(value, torch.SymInt) and not value.node.is_nested_int():
             return int(value)
         for kind, name in _NAMED.items():
             if isinstance(value, kind):

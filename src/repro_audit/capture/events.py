@@ -207,9 +207,10 @@ class Events(ABC):
                 if isinstance(value, bytes):
                     self.readings.value(self.sink.outputs, index, position, value, name)
                     continue
+                unwritten = kind in HELD and self.memory.holds(value)
+                flags |= TAINTED if unwritten else 0
                 # A cache of `torch.empty` may never be written, nor read, to its end.
-                read = kind not in HELD or self._written(value)
-                flags |= 0 if read else TAINTED
+                read = not unwritten or isinstance(value, torch.nn.Parameter)
                 self.readings.take(self.sink.outputs, index, position, value, read=read, name=name)
                 if keep:
                     self.readings.keep(index, position, value)
@@ -227,9 +228,6 @@ class Events(ABC):
             self.lockstep.done(index)
         self._passed(mode, phase, module, op, count)
         return index
-
-    def _written(self, value: torch.Tensor) -> bool:
-        return isinstance(value, torch.nn.Parameter) or not self.memory.holds(value)
 
     def module_event(
         self,

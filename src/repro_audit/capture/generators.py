@@ -83,10 +83,11 @@ class Generators:
         """Number anew: what was seeded is another process's."""
         self._seeded.clear()
 
-    def states(self) -> None:
-        """Record all states."""
+    def states(self, *only: str) -> None:
+        """Record all states, or those of these generators."""
         for name, digest in states():
-            self._recorder.generator(f"rng:{name}", digest)
+            if not only or name in only:
+                self._recorder.generator(f"rng:{name}", digest)
 
     def install(self) -> None:
         """Wrap the seeding functions of torch, Python and, if imported, NumPy."""

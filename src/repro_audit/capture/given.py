@@ -117,12 +117,14 @@ class Given:
 
     def _give(self, what: str, key: SiteKey, position: int, tensor: torch.Tensor) -> None:
         source = self._by_kind.get(what)
-        if source is None or not tensor.numel():
+        if source is None:
             return
         if engine.capturing():
             self.missing[what] += 1
             return
         with paused():
+            if not tensor.numel():
+                return
             value = source.value(key, position)
             if value is not None and self._batch and what in ("draws", "inputs"):
                 value = _cut(value, tensor, self._batch if self._inside else None)

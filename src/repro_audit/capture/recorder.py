@@ -257,6 +257,8 @@ class Recorder(Events):
         """Hook NumPy's generators, imported after torch."""
         self._generators.install_numpy()
         self.draws.install_numpy()
+        # What it is before anybody draws tells of whoever does.
+        self._generators.states("numpy")
 
     def unlimited(self) -> None:
         """Let the program make as many steps as it will."""

@@ -6,6 +6,7 @@ of machines that never meet compare element by element.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import math
 from typing import TYPE_CHECKING, Any
@@ -109,8 +110,9 @@ class Values:
         # Once for each shape.
         if spec is not None and (site, spec) not in self._reductions:
             self._reductions.add((site, spec))
-            length = reduction_length(operator.name, args, made)
-            self._sink.reductions.append((site, spec, length))
+            if all(map(_has_sizes, (*tensors_in(args), *made))):
+                length = reduction_length(operator.name, args, made)
+                self._sink.reductions.append((site, spec, length))
 
     def settle(self) -> None:
         """Fetch what was gathered on devices. Waits for them; not in a graph's capture."""
@@ -148,6 +150,13 @@ class Values:
         self._readings.keep(index, position, tensor)
         self._room -= nbytes
         heapq.heappush(self._whole, (negated, nbytes))
+
+
+def _has_sizes(tensor: torch.Tensor) -> bool:
+    """False of rows of several lengths, and of sizes that stand for any: to ask would fix them."""
+    with contextlib.suppress(RuntimeError):
+        return all(type(n) is int for n in tensor.shape)
+    return False
 
 
 # Operators of which it is known what they add up: of each result one number for each element of

@@ -11,9 +11,10 @@ from repro_audit.diagnose.align import column
 from repro_audit.diagnose.entered import came_in, computed_before, data_order, left_files
 from repro_audit.diagnose.nondeterministic import why
 from repro_audit.diagnose.origin import Divergence
+from repro_audit.diagnose.unlike import other_line, other_size
 from repro_audit.diagnose.zoomed import Zoomed
 from repro_audit.model import Cause
-from repro_audit.model.codes import HELD, KIND_BATCH, KIND_RNG, OWN_GENERATOR, RANDOM, TAINTED
+from repro_audit.model.codes import DATA, HELD, KIND_BATCH, KIND_RNG, OWN_GENERATOR, RANDOM, TAINTED
 from repro_audit.trace import Trace
 
 _SEEDERS = {"torch": ("seed:torch",), "python": ("seed:random.",), "numpy": ("seed:numpy.",)}
@@ -122,10 +123,12 @@ def _seeding_call(case: Case) -> Cause | None:
 def _unwritten_memory(case: Case) -> Cause | None:
     if not case.flags & TAINTED:
         return None
+    held = case.trace.kind[case.event] in HELD
+    what = "it is memory" if held else "it reads memory"
     return Cause(
         "uninitialized-memory",
         "likely",
-        ("it reads memory from torch.empty that was not wholly written before",),
+        (f"{what} from torch.empty that was not wholly written before",),
         ("use torch.zeros, or write every element before the first read",),
     )
 
@@ -155,6 +158,17 @@ def _devices(case: Case) -> Cause | None:
         (f"{kinds[0]} and {kinds[1]} compute this op by other kernels, which round differently",),
         ("judge it by its size: the relative difference says whether rounding explains it",),
     )
+
+
+def _elsewhere(case: Case) -> Cause | None:
+    """The same op, of another line: one run came here by another way."""
+    other = other_line(case.divergence)
+    return other and (_drawn(case) or left_files(case.divergence) or other)
+
+
+def _size(case: Case) -> Cause | None:
+    # The same results in another order may be of several sizes.
+    return None if _same_values_in_another_order(case) else other_size(case.divergence)
 
 
 def _draw(case: Case) -> Cause | None:
@@ -211,7 +225,8 @@ def _generator(case: Case, generator: str, device: str = "cpu") -> Cause | None:
 
 def _nondeterministic_op(case: Case) -> Cause | None:
     spec = case.divergence.origin.spec
-    reason = why(case.op, spec.device if spec is not None else "cpu")
+    accumulates = case.zoomed.accumulates if case.zoomed is not None else None
+    reason = why(case.op, spec.device if spec is not None else "cpu", accumulates)
     if reason is None or case.divergence.origin.kind == "structural":
         return None
     if case.zoomed is not None and case.zoomed.differs and case.zoomed.inputs_identical is False:
@@ -223,6 +238,10 @@ def _argument(case: Case) -> Cause | None:
     """A value that Python made, of a generator that was drawn from or of whatever else."""
     if case.zoomed is None or not case.zoomed.given:
         return None
+    found = case.divergence
+    if found.seeding is not None:
+        evidence = (case.zoomed.given, f"{found.seeding} before, from another state in each run")
+        return Cause("unseeded-rng", "likely", evidence, ("give that generator a fixed seed",))
     return _drawn(case) or Cause(
         "unknown",
         "likely",
@@ -240,6 +259,8 @@ def _order(case: Case) -> Cause | None:
     ):
         rows = case.zoomed.reordered
         return data_order(f"the same {rows:,} rows, in another order")
+    if case.zoomed is not None and case.zoomed.exchanged:
+        return data_order("what it is given both runs had before, and took in another order")
     same = _same_values_in_another_order(case)
     if same:
         return data_order(f"the same {same:,} results, in another order, come out of this op")
@@ -247,14 +268,18 @@ def _order(case: Case) -> Cause | None:
 
 
 def _batch(case: Case) -> Cause | None:
-    """Data that came in different: from a generator that was drawn from, else from outside."""
-    if case.trace.kind[case.event] != KIND_BATCH:
+    """Data that came in different: from a generator that was drawn from, else from outside.
+
+    What a loader's collation stacks, rows of a tensor that was there before, comes in as well.
+    """
+    collated = case.trace.phase[case.event] == DATA and not _same_inputs(case)
+    if case.trace.kind[case.event] != KIND_BATCH and not collated:
         return None
     return (
         _drawn(case)
         or computed_before(case.divergence)
         or left_files(case.divergence)
-        or came_in(case.divergence)
+        or came_in(case.divergence, case.zoomed)
     )
 
 
@@ -389,6 +414,8 @@ def _known(signatures: list[bytes | None]) -> list[bytes]:
 _RULES: tuple[Callable[[Case], Cause | None], ...] = (
     _seeding_call,
     _devices,
+    _elsewhere,
+    _size,
     _draw,
     _argument,
     _order,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from repro_audit.diagnose.align import column
 from repro_audit.diagnose.origin import Divergence
+from repro_audit.diagnose.zoomed import Zoomed
 from repro_audit.model import Cause, Output
-from repro_audit.model.codes import KIND_BATCH
+from repro_audit.model.codes import DATA, KIND_BATCH
 from repro_audit.trace import Trace
 
 # In the path of what inductor keeps from one process to the next.
@@ -27,6 +29,18 @@ def data_order(evidence: str) -> Cause:
         (evidence,),
         ("sort what is iterated over: a set, a directory listing, finished workers",),
     )
+
+
+def by_confirming(found: Divergence, cause: Cause) -> Cause:
+    """`cause`, or what a run as-is changed that nothing shows of, where that is not known.
+
+    Empty memory is seen where it is read, and a generator's state where it is drawn from.
+    """
+    if cause.cls != "unknown" or left_files(found) is not None:
+        return cause
+    changed = "another hash seed and another order of directory listings"
+    likely = data_order(f"as-is there is {changed}, and nothing else is seen that could matter")
+    return replace(likely, remedies=(*likely.remedies, "--explain, which tells what decides"))
 
 
 def left_files(found: Divergence) -> Cause | None:
@@ -73,8 +87,24 @@ def computed_before(found: Divergence) -> Cause | None:
     return None
 
 
-def came_in(found: Divergence) -> Cause:
+def came_in(found: Divergence, zoomed: Zoomed | None) -> Cause:
     """Data that differs as it comes in: another order of the same, as far as is known."""
+    spec = found.origin.spec
+    if spec is not None and spec.dtype == "python":
+        return Cause(
+            "unknown",
+            "likely",
+            ("it is no tensor, and differs as it comes in",),
+            ("look at what makes it in Python: time, os.urandom, a set, a generator of its own",),
+        )
+    same, rows = (0, 0) if zoomed is None else zoomed.in_place
+    if rows >= _FEW and 2 * same >= rows:
+        return Cause(
+            "unknown",
+            "likely",
+            (f"{rows - same:,} of {rows:,} rows came in otherwise, the others are in place",),
+            ("look at what changes these: augmentation, noise, a worker's own generator, files",),
+        )
     if found.i is not None and found.j is not None and _swapped(found, found.i, found.j):
         return data_order("the other run has the same data elsewhere")
     return Cause(
@@ -94,8 +124,9 @@ def _swapped(found: Divergence, i: int, j: int) -> bool:
 
 
 def _batches(trace: Trace) -> set[bytes | None]:
-    """All that came in from outside, by its bits."""
-    events = np.flatnonzero(column(trace.kind) == KIND_BATCH)
+    """All that came in from outside, and what was made of it there, by its bits."""
+    came = (column(trace.kind) == KIND_BATCH) | (column(trace.phase) == DATA)
+    events = np.flatnonzero(came)
     return {trace.signature(i) for i in events.tolist()} - {None}
 
 

@@ -32,18 +32,24 @@ CHANGED: Mapping[str, Meaning] = {
 
 
 def explained(
-    cause: Cause, explanation: Explanation, meanings: Mapping[str, Meaning], *, changed: bool
+    cause: Cause,
+    explanation: Explanation,
+    meanings: Mapping[str, Meaning],
+    *,
+    changed: bool,
+    chosen: bool = False,
 ) -> Cause:
     """What `cause`, a likely one, becomes by the experiments.
 
     `meanings` has what each pin proves that makes the divergence vanish; with `changed` the
     experiments changed one thing each, and the one that made the runs differ is the cause.
+    `chosen` says that the op's results are values that were there, of which it keeps some.
     """
     if changed:
         return _by_change(cause, explanation.experiments)
     replay = explanation.replay
     if replay is not None and replay.varies:
-        return _by_itself(cause, replay, explanation.experiments, meanings)
+        return _by_itself(cause, replay, explanation.experiments, meanings, chosen=chosen)
     found = _by_pin(cause, explanation.experiments, meanings)
     if replay is not None and replay.problem is None:
         said = f"alone, on the same inputs, the op gave one result in {replay.calls} calls"
@@ -65,6 +71,8 @@ def _by_itself(
     replay: Replay,
     experiments: tuple[Experiment, ...],
     meanings: Mapping[str, Meaning],
+    *,
+    chosen: bool,
 ) -> Cause:
     low, high = interval(replay.differing_pairs, replay.pairs)
     evidence = [
@@ -72,7 +80,7 @@ def _by_itself(
         f"{replay.differing_pairs} of {replay.pairs} pairs differ "
         f"({low:.0%} to {high:.0%} of all, with 95% confidence)"
     ]
-    evidence.extend(_sizes(replay))
+    evidence.extend(_sizes(replay, chosen=chosen))
     cures = [tried.pins[0] for tried in experiments if tried.differs is False]
     cls: CauseClass = meanings[cures[0]].cls if cures else "nondeterministic-op"
     if cause.cls == "nondeterministic-op" and cls == "nondeterministic-op":
@@ -83,9 +91,12 @@ def _by_itself(
     return Cause(cls, "proven", tuple(evidence), remedies, cause.source)
 
 
-def _sizes(replay: Replay) -> list[str]:
-    """How far results lie from each other, and from the exact one: is that reasonable?"""
-    if not replay.exact or replay.between is None:
+def _sizes(replay: Replay, *, chosen: bool) -> list[str]:
+    """How far results lie from each other, and from the exact one: is that reasonable?
+
+    Where one of several values is chosen there is no exact one.
+    """
+    if chosen or not replay.exact or replay.between is None:
         return []
     apart, away = replay.between.mean_ulp, max(figures.mean_ulp for figures in replay.exact)
     said = f"two results lie {apart:.2g} ULP apart on average, and {away:.2g} from float64's"

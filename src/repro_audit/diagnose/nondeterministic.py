@@ -4,11 +4,10 @@ from __future__ import annotations
 
 _ARRIVAL = "adds in whatever order threads arrive"
 _LAST = "keeps whichever of several values for a place comes last"
-_CPU = {
-    "index_put": f"index_put(accumulate=True) {_ARRIVAL}",
-    "_index_put_impl": f"index_put(accumulate=True) {_ARRIVAL}",
-    "put": f"put(accumulate=True) {_ARRIVAL}",
-}
+# Those that add where `accumulate` says so, which stands here among their arguments.
+ACCUMULATE = {"_index_put_impl": 3, "index_put": 3, "put": 3}
+_CPU = {name: f"{name.strip('_')}(accumulate=True) {_ARRIVAL}" for name in ACCUMULATE}
+_CHOOSE = ("index_copy", "max_unpool2d", "max_unpool3d", "scatter")
 # Names as in torch.use_deterministic_algorithms: without an in-place or variant suffix.
 _CUDA = {
     **_CPU,
@@ -52,28 +51,32 @@ _CUDA = {
     "convolution_backward": "cuDNN may choose a convolution backward that adds with atomics",
     "cumsum": "cumsum of floats sums blocks in an order of its own",
     # What CUDA adds for index_put, it sorts first.
-    **{
-        name: f"{name} {_LAST}"
-        for name in (
-            "_index_put_impl",
-            "index_copy",
-            "index_put",
-            "max_unpool2d",
-            "max_unpool3d",
-            "scatter",
-        )
-    },
+    **{name: f"{name} {_LAST}" for name in ("_index_put_impl", "index_put")},
+    **{name: f"{name} {_LAST}" for name in _CHOOSE},
     "nll_loss2d_forward": "nll_loss2d adds with atomics",
     "kthvalue": "kthvalue may pick another index among equals",
     "median": "median may pick another index among equals",
 }
 
 
-def why(op: str, device: str) -> str | None:
-    """Why `op` (such as `aten.index_put_.default`) may vary on `device`; None if it should not."""
+def why(op: str, device: str, accumulates: bool | None) -> str | None:
+    """Why `op` (such as `aten.index_put_.default`) may vary on `device`; None if it should not.
+
+    `accumulates` says whether it was called so, where that is known and makes a difference.
+    """
+    name = base_of(op)
+    if name in ACCUMULATE and accumulates is False:
+        return f"{name.strip('_')} {_LAST}"
+    return (_CPU if device.startswith("cpu") else _CUDA).get(name)
+
+
+def chooses(op: str, accumulates: bool | None) -> bool:
+    """True if results differ by which of several values is kept: nothing is rounded there."""
+    name = base_of(op)
+    return name in _CHOOSE or (name in ACCUMULATE and accumulates is False)
+
+
+def base_of(op: str) -> str:
+    """`index_put` of `aten.index_put_.default`; empty for what is not torch's own."""
     namespace, _, rest = op.partition(".")
-    if namespace != "aten":
-        return None
-    name = rest.partition(".")[0]
-    table = _CPU if device.startswith("cpu") else _CUDA
-    return table.get(name) or table.get(name.removesuffix("_"))
+    return rest.partition(".")[0].removesuffix("_") if namespace == "aten" else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,8 +17,21 @@ from repro_audit.diagnose.align import (
     told_apart,
 )
 from repro_audit.model import CausedBy, Event, EventCounts, Origin
-from repro_audit.model.codes import KIND_BATCH, KIND_RNG, OWN_GENERATOR, RANDOM
+from repro_audit.model.codes import DATA, KIND_BATCH, KIND_RNG, OWN_GENERATOR, RANDOM
 from repro_audit.trace import Trace
+
+# Calls that make generators of the program's own.
+_MADE = {
+    "seed:numpy.random.default_rng": "numpy.random.default_rng() was called",
+    "seed:random.Random.seed": "random.Random() was made",
+}
+# Whose state a seeding call sets.
+_SEEDED = {
+    "seed:numpy.random.seed": "numpy",
+    "seed:random.seed": "python",
+    "seed:torch.manual_seed": "torch",
+    "seed:torch.seed": "torch",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +41,9 @@ class Divergence:
     `i` and `j` are the events of `a` and `b` at which values first differ or one run does what the
     other does not (then one of them is None); for a seeding call as origin they are that call.
     `value_i`, `value_j` are the first events whose values differ, which the origin precedes.
-    `states` names generators whose state had differed before, with the step it was seen at.
+    `seeding` tells of the first generator of the program's own in Python that was made from another
+    state in each run. `states` names generators whose state had differed before and was not alike
+    since, with the step it was seen at.
     """
 
     a: Trace
@@ -39,6 +55,7 @@ class Divergence:
     value_j: int | None
     counts: EventCounts
     states: tuple[tuple[str, int], ...]
+    seeding: str | None = None
 
 
 def compare(
@@ -138,7 +155,16 @@ def _divergence(
         x, y = seeding
         seeded, call = (a, x) if x is not None else (b, y or 0)
         return Divergence(a, b, located(seeded, seeded.event(call)), x, y, i, j, counts, states)
-    return Divergence(a, b, origin, i, j, i, j, counts, states)
+    made = (f"{_MADE[op]}{line}" for op, line in _seeded_at(a, b, seedings) if op in _MADE)
+    return Divergence(a, b, origin, i, j, i, j, counts, states, next(made, None))
+
+
+def _seeded_at(
+    a: Trace, b: Trace, seedings: Sequence[tuple[int | None, int | None]]
+) -> Iterator[tuple[str, str]]:
+    for x, y in seedings:
+        event = a.event(x) if x is not None else b.event(y or 0)
+        yield event.key.op, f" at {event.line}" if event.line else ""
 
 
 def _seed_op(a: Trace, b: Trace, seeding: tuple[int | None, int | None]) -> str:
@@ -150,9 +176,10 @@ def _fed_by(trace: Trace, at: int, origin: Origin, seed: str) -> bool:
     """Could the draws behind this event come from the generator that `seed` seeds?
 
     torch's own draws come from torch's generator, or from one of the program's own; what comes in
-    from outside, or decides a path, may come from any.
+    from outside, is cut there by numbers of Python's, or decides a path, may come from any.
     """
-    if origin.kind == "structural" or trace.kind[at] == KIND_BATCH:
+    outside = trace.kind[at] == KIND_BATCH or trace.phase[at] == DATA
+    if origin.kind == "structural" or (outside and not trace.flags[at] & RANDOM):
         return True
     drawn = trace.flags[at] & (RANDOM | OWN_GENERATOR) == RANDOM
     return drawn and seed.startswith("seed:torch.")
@@ -184,7 +211,8 @@ def _value_origin(a: Trace, mine: Event, other: Event) -> Origin:
 
 
 def _caused_by(trace: Trace, event: Event) -> CausedBy | None:
-    if event.cause is None:
+    # What is computed again has a line of its own: whose node asks for it is another matter.
+    if event.cause is None or event.recompute:
         return None
     cause = trace.event(event.cause)
     return CausedBy(cause.key.op, cause.key.module, cause.call_site, cause.called_from)
@@ -242,12 +270,31 @@ def _generators_before(
         if _seed_op(a, b, (x, y)).startswith("seed:")
         and not ((x is None or a.undrawn(x)) and (y is None or b.undrawn(y)))
     ]
+    return sorted(seeds, key=_order), _differing_states(
+        a, b, [pair for pair in alignment.pairs if before(*pair)]
+    )
+
+
+def _differing_states(
+    a: Trace, b: Trace, pairs: Sequence[tuple[int, int]]
+) -> tuple[tuple[str, int], ...]:
+    """Generators whose states differ, and since which step; not those that were alike since.
+
+    A seeding that both runs make alike gives them one state.
+    """
     states: dict[str, int] = {}
-    for x, _ in differing:
+    for x, y in sorted(pairs):
         op = a.site_name(x)[1]
-        if op.startswith("rng:"):
-            states.setdefault(op.removeprefix("rng:"), a.step[x])
-    return sorted(seeds, key=_order), tuple(sorted(states.items()))
+        alike = a.signature(x) == b.signature(y)
+        name = op.removeprefix("rng:")
+        if name != op and alike:
+            states.pop(name, None)
+        elif name != op:
+            states.setdefault(name, a.step[x])
+        elif alike and op in _SEEDED:
+            seeded = _SEEDED[op]
+            states = {n: step for n, step in states.items() if n.partition(".")[0] != seeded}
+    return tuple(sorted(states.items()))
 
 
 def _order(pair: tuple[int | None, int | None]) -> int:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from repro_audit.diagnose.nondeterministic import ACCUMULATE, base_of
 from repro_audit.engine import compare_streams
 from repro_audit.errors import UnsupportedTensorError
 from repro_audit.model import Event, Json, Origin, Output, SiteKey, TensorSpec, UlpDivergence
 from repro_audit.trace import Trace
 
 _STATE = 2
+_REAL = ("float", "bfloat", "complex")
+_CONSTANT = frozenset(
+    {"arange", "full", "full_like", "lift_fresh", "new_ones", "new_zeros", "ones", "ones_like"}
+    | {"scalar_tensor", "zero", "zeros", "zeros_like"}
+)
 # As which what is no tensor is an input, together.
 _ARGUMENTS = "arguments"
 _LONGEST = 40
@@ -22,11 +29,14 @@ class Zoomed:
     """One event seen closely in two runs.
 
     `inputs_identical` is None where the event has no recorded inputs, or one that could not be
-    fingerprinted while the others agree. `reordered` counts the rows
-    (slices of dimension 0) that both outputs consist of, in another order; 0 if they do not.
-    `generators_identical` tells whether what it draws from was in the same state in both; None
-    where it draws from nothing that was kept. `given` says which argument that is no tensor
-    differs, where the tensors are the same; '' where none does.
+    fingerprinted while the others agree. `reordered` counts the rows (slices of dimension 0) that
+    both outputs consist of, in another order; 0 if they do not. `in_place` counts the rows that are
+    the same, and all of them; (0, 0) where that is not known. `exchanged` counts the tensors that
+    differ among what it was given, if both runs had had all of them before. `generators_identical`
+    tells whether what it draws from was in the same state in both; None where it draws from nothing
+    that was kept. `given` says which argument that is no tensor differs, where the tensors are the
+    same; '' where none does. `accumulates` tells whether it adds to what is there, of an operator
+    that does so where it is told to.
     """
 
     differs: bool
@@ -35,8 +45,11 @@ class Zoomed:
     spec: TensorSpec | None = None
     ulp: UlpDivergence | None = None
     reordered: int = 0
+    in_place: tuple[int, int] = (0, 0)
+    exchanged: int = 0
     generators_identical: bool | None = None
     given: str = ""
+    accumulates: bool | None = None
 
     def told_of(self, origin: Origin, runs: tuple[str, str]) -> Origin:
         """`origin`, with what these two runs show of it."""
@@ -63,8 +76,10 @@ def look_at(a: Trace, i: int, b: Trace, j: int) -> Zoomed:
     seen = Zoomed(
         differs=False,
         inputs_identical=inputs,
+        exchanged=_exchanged(a, mine, b, other) if inputs is False else 0,
         generators_identical=_generators_identical(a, i, b, j),
         given=_given(a, mine, b, other) if inputs is False else "",
+        accumulates=_accumulates(a.call(i), mine.key.op),
     )
     for position, (x, y) in enumerate(zip(mine.outputs, other.outputs, strict=False)):
         if x.bits == y.bits:
@@ -74,8 +89,14 @@ def look_at(a: Trace, i: int, b: Trace, j: int) -> Zoomed:
         alike = (x.spec.dtype, x.spec.shape) == (y.spec.dtype, y.spec.shape)
         if kept_a is None or kept_b is None or not alike:
             return seen
+        rows = [list(_rows(kept, x.spec)) for kept in (kept_a, kept_b)]
+        alike = sorted(rows[0]) == sorted(rows[1])
+        same = sum(map(operator.eq, *rows))
         return replace(
-            seen, ulp=ulp_of(kept_a, kept_b, x.spec), reordered=_reordered(kept_a, kept_b, x.spec)
+            seen,
+            ulp=ulp_of(kept_a, kept_b, x.spec),
+            reordered=len(rows[0]) if alike else 0,
+            in_place=(same, len(rows[0])),
         )
     return seen
 
@@ -96,6 +117,37 @@ def _inputs_identical(
     if [tensor.bits for tensor in mine] != [tensor.bits for tensor in other]:
         return False
     return True if all(tensor.digest is not None for tensor in mine) else None
+
+
+def _exchanged(a: Trace, mine: Event, b: Trace, other: Event) -> int:
+    """How many tensors it was given that differ, each of which the other run had as well."""
+    given = [[x for x in event.inputs or () if x.name != _ARGUMENTS] for event in (mine, other)]
+    differing = [(x, y) for x, y in zip(*given, strict=False) if x.bits != y.bits]
+    if not differing or any(x.digest is None or y.digest is None for x, y in differing):
+        return 0
+    if sorted(x.bits for x, _ in differing) == sorted(y.bits for _, y in differing):
+        return len(differing)
+    known = all(
+        _had(trace, event, tensor)
+        for x, y in differing
+        for trace, event, tensor in ((a, mine, y), (b, other, x))
+    )
+    return len(differing) if known else 0
+
+
+def _had(trace: Trace, event: Event, tensor: Output) -> bool:
+    """True if a run had computed such numbers before; whole ones and constants come by chance."""
+    maker = None
+    if tensor.spec.dtype.startswith(_REAL):
+        maker = trace.maker(event.index, tensor.digest or b"")
+    return maker is not None and base_of(trace.event(maker).key.op) not in _CONSTANT
+
+
+def _accumulates(call: Json, op: str) -> bool | None:
+    at = ACCUMULATE.get(base_of(op))
+    if call is None or at is None:
+        return None
+    return bool((*call["arguments"], *[False] * (at + 1))[at])
 
 
 def _given(a: Trace, mine: Event, b: Trace, other: Event) -> str:
@@ -151,15 +203,11 @@ def _generators_identical(a: Trace, i: int, b: Trace, j: int) -> bool | None:
     return all(mine == other for mine, other in states) if states else None
 
 
-def _reordered(a: bytes, b: bytes, spec: TensorSpec) -> int:
-    """How many rows both have, if they are the same rows in another order."""
+def _rows(stream: bytes, spec: TensorSpec) -> Iterator[bytes]:
+    """A digest of each slice of dimension 0, where there are several."""
     rows = spec.shape[0] if spec.shape else 0
-    if rows < 2 or len(a) % rows:
-        return 0
-    return rows if sorted(_rows(a, rows)) == sorted(_rows(b, rows)) else 0
-
-
-def _rows(stream: bytes, rows: int) -> Iterator[bytes]:
+    if rows < 2 or not stream or len(stream) % rows:
+        return
     size = len(stream) // rows
     view = memoryview(stream)
     for at in range(0, len(stream), size):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from repro_audit.model import (
     Audit,
+    Cause,
     CauseClass,
     Cure,
     Deviation,
@@ -262,9 +263,11 @@ def may_be_explained(audit: Audit) -> bool:
     return audit.command == "run" and audit.verdict == "divergent" and audit.explanation is None
 
 
-def fixed_by_the_audit(cls: CauseClass | None) -> str:
-    """What a controlled run held still, told by what went wrong without it."""
-    return _FIXED_BY_THE_AUDIT.get(cls or "unknown", "fixes its seeds and its hash seed")
+def repeats_because(cause: Cause | None) -> str:
+    """What a controlled run held still, told by what went wrong without it, if that is proven."""
+    if cause is None or cause.confidence != "proven" or cause.cls not in _FIXED_BY_THE_AUDIT:
+        return "repeats under the audit's control"
+    return f"repeats only because the audit {_FIXED_BY_THE_AUDIT[cause.cls]}"
 
 
 def setting(value: Json) -> str:

@@ -292,8 +292,7 @@ def _confirmation(audit: Audit, page: Sheet) -> None:
     cause = confirmation.cause
     because = ""
     if phrases.held_still(audit):
-        held = phrases.fixed_by_the_audit(cause.cls if cause else None)
-        because = f"repeats only because the audit {held}: "
+        because = f"{phrases.repeats_because(cause)}: "
     page.paragraph(f"{because}{FIRST_AS_IS}", indent=2)
     origin = confirmation.origin
     if origin is not None:

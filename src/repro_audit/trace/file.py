@@ -182,6 +182,21 @@ class TraceFile:
         return Signatures.read(self._connection, self.ids, self.specs)
 
 
+def is_empty(path: Path) -> bool:
+    """True of a file that a process was killed at the making of: it had not recorded anything.
+
+    Raises TraceError for what is no database.
+    """
+    if not path.stat().st_size:
+        return True
+    try:
+        with contextlib.closing(_connected(path, partial=True)) as connection:
+            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    except sqlite3.Error as error:
+        raise TraceError(f"{path} cannot be read as a trace: {error}; {_AGAIN}") from error
+    return not tables
+
+
 def _connected(path: Path, *, partial: bool) -> sqlite3.Connection:
     """A connection that writes nothing.
 

@@ -18,7 +18,7 @@ from repro_audit.model import Event, EventKind, Json, SiteKey, TensorSpec
 from repro_audit.model.codes import HELD, KINDS, PHASES, RANDOM, RECOMPUTE, TAINTED
 from repro_audit.trace import seal
 from repro_audit.trace.columns import Signatures
-from repro_audit.trace.file import TraceFile
+from repro_audit.trace.file import TraceFile, is_empty
 from repro_audit.trace.folders import folder_of, processes_of
 
 # Where a mark has the call site.
@@ -93,7 +93,7 @@ class Trace:
                     "several processes is a file and that directory"
                 )
             # One after the other: where one cannot be read, those before it are closed.
-            files.extend(_member(other) for other in others)
+            files.extend(_member(other) for other in others if not is_empty(other))
             trace = cls(files)
         except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
             raise TraceError(

@@ -264,14 +264,15 @@ class Writer:
         os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666))
         try:
             connection = self._connected(self.path)
-            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version={VERSION}")
-            connection.executescript(f"BEGIN;{DDL}COMMIT;")
+            # All at once: of a process that is killed here the file is empty, or a trace.
+            head = f"PRAGMA application_id={APPLICATION_ID};PRAGMA user_version={VERSION};"
+            connection.executescript(f"BEGIN;{head}{DDL}")
+            connection.executemany(_META, self._meta.items())
+            connection.execute("INSERT INTO thread VALUES (0,?,0)", (self._main,))
+            connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._error(error) from error
         self._connection = connection
-        self._put(self._meta)
-        self._execute("INSERT INTO thread VALUES (0,?,0)", [(self._main,)])
         return connection
 
     @staticmethod
@@ -312,7 +313,7 @@ class Writer:
         self._waiting = 0
 
     def _put(self, items: Mapping[str, str]) -> None:
-        self._execute("INSERT OR REPLACE INTO meta VALUES (?,?)", list(items.items()))
+        self._execute(_META, list(items.items()))
 
     def _execute(self, statement: str, rows: list[Any]) -> None:
         if not self._forgotten:
@@ -346,6 +347,7 @@ _TABLES = (
     ("reduction", 3),
     ("measured", 4),
 )
+_META = "INSERT OR REPLACE INTO meta VALUES (?,?)"
 _PAYLOAD = "INSERT INTO payload VALUES (?,?,?,?,?)"
 _UNKEEP = "DELETE FROM payload WHERE event = ? AND role = ? AND position = ?"
 # Payloads up to this size are written together, once they have so many bytes.
