@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from repro_audit.diagnose.causes import classify, may_have_drifted
+from repro_audit.diagnose.causes import classify
 from repro_audit.diagnose.entered import by_confirming
+from repro_audit.diagnose.generators import may_have_drifted
 from repro_audit.diagnose.nondeterministic import chooses, why
 from repro_audit.diagnose.origin import compare
 from repro_audit.diagnose.zoomed import Zoomed
@@ -276,6 +277,15 @@ def test_data_shuffled_by_an_unseeded_generator(run: Run, generator: str) -> Non
             ("DataLoader", start, BATCH),
             (f"rng:{generator}", start + 1, {"step": 1}),
         ]
+
+    assert cause(run(events(10)), run(events(20))).cls == "unseeded-rng"
+
+
+def test_a_generator_of_the_programs_own_seeds_no_global_one(run: Run) -> None:
+    def events(n: int) -> list[Any]:
+        own = ("seed:numpy.random.default_rng", 5)
+        drew = ("rng:numpy", n + 1, {"step": 1})
+        return [("rng:numpy", n), own, ("DataLoader", n, BATCH), drew]
 
     assert cause(run(events(10)), run(events(20))).cls == "unseeded-rng"
 

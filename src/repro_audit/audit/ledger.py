@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from repro_audit.audit.session import Session
 from repro_audit.audit.zoom import Closer
-from repro_audit.diagnose.causes import one_draw_more
+from repro_audit.diagnose.generators import one_draw_more
 from repro_audit.diagnose.ledger import draws, first_draw_apart
 from repro_audit.errors import InterruptedRunError, ReproAuditError
 from repro_audit.model import Cause, Origin, Warn

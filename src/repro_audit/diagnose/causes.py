@@ -2,95 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 
 from repro_audit.diagnose.align import column
+from repro_audit.diagnose.case import Case
 from repro_audit.diagnose.entered import came_in, computed_before, data_order, left_files
+from repro_audit.diagnose.generators import draw, drawn, one_draw_more, seeding_call
 from repro_audit.diagnose.nondeterministic import why
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.unlike import other_line, other_size
 from repro_audit.diagnose.zoomed import Zoomed
 from repro_audit.model import Cause
-from repro_audit.model.codes import DATA, HELD, KIND_BATCH, KIND_RNG, OWN_GENERATOR, RANDOM, TAINTED
-from repro_audit.trace import Trace
+from repro_audit.model.codes import DATA, HELD, KIND_BATCH, OWN_GENERATOR, RANDOM, TAINTED
 
-_SEEDERS = {"torch": ("seed:torch",), "python": ("seed:random.",), "numpy": ("seed:numpy.",)}
-_SEED_CALL = {
-    "torch": "torch.manual_seed(0)",
-    "python": "random.seed(0)",
-    "numpy": "numpy.random.seed(0)",
-}
 _OUTSIDE = "look for memory written outside torch (.numpy(), buffers)"
-_NAMES = {"torch": "torch", "python": "Python", "numpy": "NumPy"}
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """What a rule looks at: the divergence, its event in a run that has it, and the zoom."""
-
-    divergence: Divergence
-    zoomed: Zoomed | None
-
-    @property
-    def trace(self) -> Trace:
-        """A run that has the event."""
-        return self.divergence.a if self.divergence.i is not None else self.divergence.b
-
-    @property
-    def event(self) -> int:
-        """The event in `trace`."""
-        at = self.divergence.i if self.divergence.i is not None else self.divergence.j
-        assert at is not None
-        return at
-
-    @property
-    def process(self) -> str:
-        """The process of the event: every process has generators of its own."""
-        return self.trace.owner(self.event).process
-
-    @property
-    def op(self) -> str:
-        """The op's name with its namespace and overload."""
-        return self.divergence.origin.key.op
-
-    @property
-    def flags(self) -> int:
-        """The event's flags."""
-        return int(self.trace.flags[self.event])
-
-
-def may_have_drifted(divergence: Divergence, cause: Cause, whole: Sequence[Trace]) -> bool:
-    """True if a draw too many could be behind it: of a generator whose state shows it, or might.
-
-    A draw after the last look at a generator and before the next shows in no state; what was drawn
-    from at all is seen in traces that are `whole`. One that ends where replicas came apart has no
-    state after that.
-    """
-    structural = divergence.origin.kind == "structural"
-    if cause.cls == "rng-drift" and not structural:
-        return True
-    case = Case(divergence, None)
-    fed = case.trace.kind[case.event] == KIND_BATCH or structural
-    if not fed or cause.cls not in {"data-order", "rng-drift", "unknown"}:
-        return False
-    return not whole or any(
-        _drew(trace, case.process, generator)
-        for trace in whole
-        for generator in ("python", "numpy")
-    )
-
-
-def one_draw_more() -> Cause:
-    """A draw that one run makes and the other does not."""
-    return Cause(
-        "rng-drift",
-        "likely",
-        ("one run draws here and the other does not: what is drawn later shifts",),
-        ("make every draw in every run, or draw from a generator of its own",),
-    )
 
 
 def classify(divergence: Divergence, zoomed: Zoomed | None) -> Cause:
@@ -101,23 +28,6 @@ def classify(divergence: Divergence, zoomed: Zoomed | None) -> Cause:
         if cause is not None:
             return cause
     return _unknown(case)
-
-
-def _seeding_call(case: Case) -> Cause | None:
-    if not case.op.startswith("seed:"):
-        return None
-    call = case.op.removeprefix("seed:")
-    if call in {"numpy.random.default_rng", "random.Random.seed"}:
-        made = "random.Random()" if call.startswith("random.") else "numpy.random.default_rng()"
-        evidence = f"{made} starts from another state in each run: it was given no fixed seed"
-        remedy = f"give it a fixed seed: {made[:-1]}0)"
-    elif case.divergence.i is None or case.divergence.j is None:
-        evidence = f"only one of the runs calls {call} here"
-        remedy = "seed on every path, once, at the start of the program"
-    else:
-        evidence = f"{call} was given another seed in each run"
-        remedy = "seed with a fixed number: hash() of a string is another in each process"
-    return Cause("unseeded-rng", "likely", (evidence,), (remedy,))
 
 
 def _unwritten_memory(case: Case) -> Cause | None:
@@ -163,64 +73,12 @@ def _devices(case: Case) -> Cause | None:
 def _elsewhere(case: Case) -> Cause | None:
     """The same op, of another line: one run came here by another way."""
     other = other_line(case.divergence)
-    return other and (_drawn(case) or left_files(case.divergence) or other)
+    return other and (drawn(case) or left_files(case.divergence) or other)
 
 
 def _size(case: Case) -> Cause | None:
     # The same results in another order may be of several sizes.
     return None if _same_values_in_another_order(case) else other_size(case.divergence)
-
-
-def _draw(case: Case) -> Cause | None:
-    if not case.flags & RANDOM:
-        return None
-    if case.flags & OWN_GENERATOR:
-        return Cause(
-            "unseeded-rng",
-            "likely",
-            ("it draws from a torch.Generator of the program's own, seeded differently",),
-            ("give that generator a fixed seed: generator.manual_seed(0)",),
-        )
-    spec = case.divergence.origin.spec
-    device = "cpu" if spec is None else spec.device
-    return _generator(case, "torch", device)
-
-
-def _generator(case: Case, generator: str, device: str = "cpu") -> Cause | None:
-    """A draw from a global generator, a device's own, whose state had differed before.
-
-    States are seen where steps end; within a step, where the zoom kept that of the draw.
-    """
-    divergence = case.divergence
-    states = dict(divergence.states)
-    place = generator if device == "cpu" else f"{generator}.{device}"
-    moved = case.zoomed is not None and case.zoomed.generators_identical is False
-    if place not in states and not moved:
-        return None
-    trace, name = case.trace, _NAMES[generator]
-    seeded = any(
-        kind == KIND_RNG
-        and trace.site_name(i)[1].startswith(_SEEDERS[generator])
-        and trace.owner(i).process == case.process
-        for i, kind in enumerate(trace.kind[: case.event])
-    )
-    controlled = all(
-        run.plan.get("mode", "as-is") != "as-is" for run in (divergence.a, divergence.b)
-    )
-    if not seeded and not controlled:
-        return Cause(
-            "unseeded-rng",
-            "likely",
-            (f"{name}'s global generator was not seeded before this draw",),
-            (f"call {_SEED_CALL[generator]} first, or repro_audit.seed_everything(0)",),
-        )
-    when = f"at step {states[place]}" if place in states else "when it was drawn from here"
-    return Cause(
-        "rng-drift",
-        "likely",
-        (f"{name}'s generator had the same seed, but another state {when}",),
-        ("look for a draw that happens in one run only, before that",),
-    )
 
 
 def _nondeterministic_op(case: Case) -> Cause | None:
@@ -242,7 +100,7 @@ def _argument(case: Case) -> Cause | None:
     if found.seeding is not None:
         evidence = (case.zoomed.given, f"{found.seeding} before, from another state in each run")
         return Cause("unseeded-rng", "likely", evidence, ("give that generator a fixed seed",))
-    return _drawn(case) or Cause(
+    return drawn(case) or Cause(
         "unknown",
         "likely",
         (case.zoomed.given,),
@@ -276,43 +134,18 @@ def _batch(case: Case) -> Cause | None:
     if case.trace.kind[case.event] != KIND_BATCH and not collated:
         return None
     return (
-        _drawn(case)
+        drawn(case)
         or computed_before(case.divergence)
         or left_files(case.divergence)
         or came_in(case.divergence, case.zoomed)
     )
 
 
-def _drawn(case: Case) -> Cause | None:
-    """A global generator of NumPy's or Python's that was drawn from, and not, or otherwise, seeded.
-
-    It was where a run's own states of it changed around the event.
-    """
-    for generator in ("numpy", "python"):
-        if _drew(case.trace, case.process, generator):
-            cause = _generator(case, generator)
-            if cause is not None:
-                return cause
-    return None
-
-
-def _drew(trace: Trace, process: str, generator: str) -> bool:
-    """True if a process drew from its global generator between two looks at its state."""
-    seen = [
-        trace.signature(i)
-        for i, kind in enumerate(trace.kind)
-        if kind == KIND_RNG
-        and trace.site_name(i)[1] == f"rng:{generator}"
-        and trace.owner(i).process == process
-    ]
-    return len(set(seen)) > 1
-
-
 def _path(case: Case) -> Cause | None:
     """Another path: chosen by a generator that was drawn from and not, or differently, seeded."""
     if case.divergence.origin.kind != "structural":
         return None
-    cause = _drawn(case) or left_files(case.divergence)
+    cause = drawn(case) or left_files(case.divergence)
     if cause is None and case.flags & (RANDOM | OWN_GENERATOR) == RANDOM:
         return one_draw_more()
     return cause
@@ -343,11 +176,11 @@ def _op_itself(case: Case) -> Cause | None:
     draws = bool(case.flags & RANDOM)
     if draws and not zoomed.generators_identical:
         return None
-    drawn = "its generator was in the same state" if draws else "the op draws no random numbers"
+    how = "its generator was in the same state" if draws else "the op draws no random numbers"
     return Cause(
         "nondeterministic-op",
         "likely",
-        (f"the same inputs gave another output, and {drawn}",),
+        (f"the same inputs gave another output, and {how}",),
         ("--deterministic, if the op heeds torch's switch; else another op, or one thread",),
     )
 
@@ -412,11 +245,11 @@ def _known(signatures: list[bytes | None]) -> list[bytes]:
 
 
 _RULES: tuple[Callable[[Case], Cause | None], ...] = (
-    _seeding_call,
+    seeding_call,
     _devices,
     _elsewhere,
     _size,
-    _draw,
+    draw,
     _argument,
     _order,
     _nondeterministic_op,

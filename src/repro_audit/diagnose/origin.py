@@ -25,8 +25,8 @@ _MADE = {
     "seed:numpy.random.default_rng": "numpy.random.default_rng() was called",
     "seed:random.Random.seed": "random.Random() was made",
 }
-# Whose state a seeding call sets.
-_SEEDED = {
+# Whose state a seeding call sets, of the global ones.
+SEEDED = {
     "seed:numpy.random.seed": "numpy",
     "seed:random.seed": "python",
     "seed:torch.manual_seed": "torch",
@@ -291,8 +291,8 @@ def _differing_states(
             states.pop(name, None)
         elif name != op:
             states.setdefault(name, a.step[x])
-        elif alike and op in _SEEDED:
-            seeded = _SEEDED[op]
+        elif alike and op in SEEDED:
+            seeded = SEEDED[op]
             states = {n: step for n, step in states.items() if n.partition(".")[0] != seeded}
     return tuple(sorted(states.items()))
 

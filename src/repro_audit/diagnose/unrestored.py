@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from repro_audit.diagnose.causes import Case, classify
+from repro_audit.diagnose.case import Case
+from repro_audit.diagnose.causes import classify
 from repro_audit.diagnose.entered import telling
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.zoomed import Zoomed

@@ -189,6 +189,8 @@ def _plain(value: Json) -> str | None:
         ((kind, what),) = value.items()
         if kind == "float":
             return repr(float.fromhex(what))
+        if kind == "complex":
+            return repr(complex(*map(float.fromhex, what)))
         return str(what) if kind in {"device", "dtype", "layout", "memory_format"} else None
     return None if isinstance(value, list) else repr(value)[:_LONGEST]
 
