@@ -195,6 +195,8 @@ def test_the_number_that_differs(run: Run) -> None:
     shown = "argument 2 is 0.5 in run and 0.3333333333333333 in run"
     assert said(call(tensor, half), call(tensor, third)) == shown
     assert said(call(tensor, p=3), call(tensor, p=4)) == "argument p is 3 in run and 4 in run"
+    turned = call(tensor, {"complex": ["0x1.0p+0", "0x1.0p-1"]})
+    assert said(call(tensor, half), turned) == "argument 2 is 0.5 in run and (1+0.5j) in run"
     shifts = call(tensor, [1, 2]), call(tensor, [1, 3])
     assert said(*shifts) == "a part of argument 2 is 2 in run and 3 in run"
     assert said(None, None) == "an argument that is no tensor differs"
