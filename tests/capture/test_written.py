@@ -152,6 +152,20 @@ def test_maps_of_freed_memory_are_forgotten(monkeypatch):
     assert len(unwritten.unwritten) < 50
 
 
+def test_maps_take_no_more_than_they_may(monkeypatch):
+    monkeypatch.setattr(memory, "_MAPS", 5000)
+    unwritten = UnwrittenMemory(poison=None)
+    whole = [torch.empty(1 << 10) for _ in range(9)]
+    for tensor in whole:
+        unwritten.note(tensor)
+        unwritten.wrote(tensor[::2])
+    # As many as there is room for are known; the others count as unwritten.
+    assert [unwritten.holds(tensor[::2]) for tensor in whole] == [False] * 4 + [True] * 5
+    unwritten.wrote(whole[0])
+    unwritten.wrote(whole[8][::2])
+    assert not unwritten.holds(whole[8][::2])
+
+
 def test_threads_fill_parts_of_the_same_memory():
     unwritten = UnwrittenMemory(poison=None)
     whole = torch.empty(4, 2000)

@@ -14,12 +14,12 @@ import torch
 from repro_audit import engine
 from repro_audit.capture.pieces import adds, overwritten
 from repro_audit.capture.storages import Storages, storage_of
-from repro_audit.capture.written import LARGEST_MAP, Written, part_of
+from repro_audit.capture.written import Written, part_of
 
 if TYPE_CHECKING:
     from repro_audit.capture.operators import Operator
 
-# Freed storages are forgotten once maps of so many bytes may have been made.
+# The bytes of all maps together.
 _MAPS = 1 << 28
 # Its C++ writes what it makes by address, which the dispatcher does not see.
 _BY_ADDRESS = torch.quasirandom.SobolEngine.draw.__code__
@@ -30,9 +30,9 @@ class UnwrittenMemory:
 
     So memory that is filled piece by piece ends as written, and of the rest a reader is marked that
     reads more than was written. Where the pieces are too many to tell (each second number of a
-    gigabyte, or those that a tensor of indices names) they count as unwritten: the mark is evidence
-    beside a divergence, never a finding of its own. With `poison`, a byte, the memory is filled on
-    creation, so that a program that reads it gives another result.
+    gigabyte), or named by indices that are not on the CPU, they count as unwritten: the mark is
+    evidence beside a divergence, never a finding of its own. With `poison`, a byte, the memory is
+    filled on creation, so that a program that reads it gives another result.
     """
 
     def __init__(self, *, poison: int | None) -> None:
@@ -108,8 +108,7 @@ class UnwrittenMemory:
                 return
             reference, written = entry
             if written is None:
-                self._make_room(nbytes)
-                written = Written(nbytes)
+                written = Written(nbytes, self._affords)
                 self.unwritten[key] = reference, written
             written.add(part, nbytes)
             if written.whole():
@@ -174,8 +173,7 @@ class UnwrittenMemory:
         reference, written = entry
         nbytes = storage.nbytes()
         if written is None:
-            self._make_room(nbytes)
-            written = Written(nbytes)
+            written = Written(nbytes, self._affords)
             self.unwritten[storage._cdata] = reference, written
         elements = written.elements(tensor, nbytes)
         return None if elements is None else (written, elements)
@@ -204,12 +202,17 @@ class UnwrittenMemory:
             part, nbytes = part_of(tensor, storage)
             return part is not None and not written.has(part, nbytes)
 
-    def _make_room(self, nbytes: int) -> None:
-        """Before a storage is written in part: forget maps of those that are gone."""
-        self._maps += min(nbytes, LARGEST_MAP)
-        if self._maps > _MAPS:
-            self._maps = 0
+    def _affords(self, nbytes: int) -> bool:
+        """Whether there is room for a map of so many bytes, or for as many more of one."""
+        if self._maps + nbytes > _MAPS:
             self.unwritten.forget()
+            # Another thread may be about to note one.
+            known = [written for _, written in list(self.unwritten.values())]
+            self._maps = sum(written.room for written in known if written is not None)
+        if self._maps + nbytes > _MAPS:
+            return False
+        self._maps += nbytes
+        return True
 
 
 def traced() -> bool:

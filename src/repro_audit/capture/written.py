@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,13 +79,15 @@ class Written:
     """Which bytes of a storage were written: ranges, or a map where those would be many.
 
     The edges are begin and end of each range in turn, ascending. A map has one byte, 0 or 1, for
-    each unit: so many bytes as all that was written can be divided into.
+    each unit: so many bytes as all that was written can be divided into; there is none where it
+    would be too large, by itself or by what `affords` says of so many bytes more.
     """
 
-    __slots__ = ("_crowd", "_edges", "_first", "_map", "_nbytes", "_unit")
+    __slots__ = ("_affords", "_crowd", "_edges", "_first", "_map", "_nbytes", "_unit")
 
-    def __init__(self, nbytes: int) -> None:
+    def __init__(self, nbytes: int, affords: Callable[[int], bool]) -> None:
         self._nbytes = nbytes
+        self._affords = affords
         self._edges: list[int] = []
         # From so many edges on a map is looked for.
         self._crowd = _MANY
@@ -93,6 +95,11 @@ class Written:
         self._unit = 0
         # The units before this one are written.
         self._first = 0
+
+    @property
+    def room(self) -> int:
+        """Bytes that the map takes."""
+        return 0 if self._map is None else len(self._map)
 
     def add(self, part: Part, nbytes: int) -> None:
         """A part was written, of a storage that has so many bytes by now."""
@@ -180,14 +187,14 @@ class Written:
         if self._map is not None:
             unit, before = math.gcd(unit, self._unit), self._unit
             if unit != before:
-                if self._nbytes // unit > LARGEST_MAP:
+                if not self._fits(self._nbytes // unit, self.room):
                     return False
                 finer = np.repeat(np.frombuffer(self._map, np.uint8), before // unit)
                 self._map = bytearray(finer.tobytes())
                 self._first *= before // unit
         else:
             unit = math.gcd(unit, self._nbytes, *self._edges)
-            if self._nbytes // unit > LARGEST_MAP:
+            if not self._fits(self._nbytes // unit, 0):
                 return False
             self._map = bytearray(self._nbytes // unit)
             self._first = 0
@@ -196,6 +203,9 @@ class Written:
             self._edges = []
         self._unit = unit
         return True
+
+    def _fits(self, units: int, before: int) -> bool:
+        return units <= LARGEST_MAP and self._affords(units - before)
 
     def _use_edges(self) -> bool:
         """Have ranges instead of a map; False where they would be too many."""
