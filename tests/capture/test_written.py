@@ -143,7 +143,7 @@ def test_pieces_in_any_order_become_a_map_once_they_are_many():
 
 
 def test_maps_of_freed_memory_are_forgotten(monkeypatch):
-    monkeypatch.setattr(memory, "_MAPS", 1 << 16)
+    monkeypatch.setattr(memory, "_MAPS", 1 << 15)
     unwritten = UnwrittenMemory(poison=None)
     for _ in range(500):
         whole = torch.empty(1 << 10)
@@ -153,9 +153,9 @@ def test_maps_of_freed_memory_are_forgotten(monkeypatch):
 
 
 def test_maps_take_no_more_than_they_may(monkeypatch):
-    monkeypatch.setattr(memory, "_MAPS", 5000)
+    monkeypatch.setattr(memory, "_MAPS", 4 << 12)
     unwritten = UnwrittenMemory(poison=None)
-    whole = [torch.empty(1 << 10) for _ in range(9)]
+    whole = [torch.empty(1 << 12) for _ in range(9)]
     for tensor in whole:
         unwritten.note(tensor)
         unwritten.wrote(tensor[::2])

@@ -89,8 +89,8 @@ def _generator(case: Case, generator: str, device: str = "cpu") -> Cause | None:
     divergence = case.divergence
     states = dict(divergence.states)
     place = generator if device == "cpu" else f"{generator}.{device}"
-    kept = case.zoomed is not None and generator == "torch"
-    moved = kept and case.zoomed.generators_identical is False
+    kept = case.zoomed if generator == "torch" else None
+    moved = kept is not None and kept.generators_identical is False
     if place not in states and not moved:
         return None
     trace, name = case.trace, _NAMES[generator]
