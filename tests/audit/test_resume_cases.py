@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from . import resume_programs as programs
+from . import resume_training as training
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,34 @@ CASES = (
         said="it draws from a generator of the program's own, in another state",
     ),
     Case("a socket is left", programs.SOCKET),
+    Case("scaled gradients", training.SCALED, more=True),
+    Case(
+        "scaled gradients, and the scale is lost",
+        training.SCALED,
+        words=FORGET,
+        verdict="divergent",
+        op="aten._amp_update_scale_.default",
+        said="gradients are scaled otherwise",
+    ),
+    Case("gradients are added up", training.ADDED_UP, at=2),
+    Case(
+        "gradients are added up, and saved in between",
+        training.ADDED_UP,
+        at=2,
+        words=FORGET,
+        verdict="divergent",
+        op="aten.randn.generator",
+        said="it goes on within step 2, with the last 1 of 3 inputs",
+    ),
+    Case("a sampler's epochs", training.EPOCHS),
+    Case(
+        "a sampler's epochs begin again",
+        training.EPOCHS,
+        words=FORGET,
+        verdict="divergent",
+        op="aten.randperm.generator",
+        said="it takes other data in this step",
+    ),
 )
 
 

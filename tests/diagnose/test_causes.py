@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from repro_audit.diagnose.causes import classify
-from repro_audit.diagnose.entered import by_confirming
+from repro_audit.diagnose.causes import by_confirming, classify
 from repro_audit.diagnose.generators import may_have_drifted
 from repro_audit.diagnose.nondeterministic import chooses, why
 from repro_audit.diagnose.origin import compare
@@ -98,6 +97,22 @@ def test_a_draw_on_a_device_is_its_own_generators(run: Run) -> None:
 def test_a_draw_from_a_generator_of_its_own(run: Run) -> None:
     runs = (run([("aten.normal_.default", n, {"flags": RANDOM | OWN_GENERATOR})]) for n in (1, 2))
     assert cause(*runs).cls == "unseeded-rng"
+
+
+@pytest.mark.parametrize(
+    ("line", "process", "cls"),
+    [("t.py:4", "", "rng-drift"), ("t.py:5", "", "unseeded-rng"), ("t.py:4", "1", "unseeded-rng")],
+)
+def test_a_generator_that_gave_the_same_before_was_seeded_alike(
+    run: Run, line: str, process: str, cls: str
+) -> None:
+    own = {"flags": RANDOM | OWN_GENERATOR}
+    before = ("aten.rand.generator", 7, {**own, "code": line, "process": process, "time": 1})
+    runs = (
+        run([before, ("aten.rand.generator", n, {**own, "code": "t.py:4", "time": 2})])
+        for n in (1, 2)
+    )
+    assert cause(*runs).cls == cls
 
 
 @pytest.mark.parametrize(
@@ -222,6 +237,11 @@ def test_what_a_confirming_run_changed_is_the_likely_cause(run: Run) -> None:
     assert held.cls == "data-order"
     assert "another hash seed" in held.evidence[0]
     assert any("--explain" in remedy for remedy in held.remedies)
+    # A number of an unseeded generator of Python's or NumPy's may be an op's argument.
+    unseeded = found(
+        lambda n: [("rng:numpy", n), ("full", n), ("rng:numpy", n + 5, {"step": 1})],
+    )
+    assert unseeded.cls == "unseeded-rng"
     # What is known stays.
     assert found(lambda n: [("add", n, {"flags": TAINTED})]).cls == "uninitialized-memory"
     assert found(lambda n: [("param:weight", n)], stale=["data.npy"]).cls == "unknown"
@@ -299,9 +319,9 @@ def test_another_path_that_begins_with_a_draw(run: Run) -> None:
     found = cause(run([("mm", 1), ("rand", 2, DRAW)]), run([("mm", 1)]))
     assert found.cls == "rng-drift"
     assert "one run draws here" in found.evidence[0]
-    # One of the program's own shifts nothing else.
+    # One of the program's own shifts what is drawn from that.
     own = ("aten.rand.generator", 2, {"flags": RANDOM | OWN_GENERATOR})
-    assert cause(run([("mm", 1), own]), run([("mm", 1)])).cls == "unseeded-rng"
+    assert cause(run([("mm", 1), own]), run([("mm", 1)])).cls == "rng-drift"
 
 
 def test_which_divergences_a_draw_too_many_may_be_behind(run: Run) -> None:

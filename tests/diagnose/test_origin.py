@@ -176,6 +176,42 @@ def test_a_seeding_of_torchs_sets_all_its_devices(run: Run) -> None:
     assert between(*runs).states == ()
 
 
+@pytest.mark.parametrize(
+    ("loaded", "made", "divergent"),
+    [
+        # Drawn, then loaded: of what is used nothing is drawn.
+        ({"param:w": 7, "param:b": 8}, {}, ["aten.dropout.default"]),
+        # One of them is used as it was drawn.
+        ({"param:w": None, "param:b": 8}, {}, ["aten.uniform_.default"]),
+        # Of a shape that no model that is called has.
+        ({"param:w": 7, "param:b": 8}, {"shape": (9,)}, ["aten.uniform_.default"]),
+        # In the middle of training, or none of a model's.
+        ({"param:w": 7}, {"phase": "forward"}, ["aten.uniform_.default"]),
+        ({}, {}, ["aten.uniform_.default"]),
+    ],
+)
+def test_initial_weights_that_are_overwritten_are_not_compared(
+    run: Run, loaded: dict[str, int | None], made: dict[str, Any], divergent: list[str]
+) -> None:
+    def events(n: int, last: int) -> list[Any]:
+        drawn = ("uniform_", n, {"flags": RANDOM, "phase": "weights", "shape": (4,), **made})
+        used = [
+            (op, n if value is None else value, {"shape": (4,)}) for op, value in loaded.items()
+        ]
+        return [drawn, *used, ("dropout", last, {"flags": RANDOM})]
+
+    found, counts, _ = compare(run(events(1, 1)), run(events(2, 2)))
+    assert found is not None
+    assert [found.origin.key.op] == divergent
+    overwritten = divergent == ["aten.dropout.default"]
+    assert (counts.incomparable, counts.divergent) == (
+        overwritten,
+        1 if overwritten else counts.divergent,
+    )
+    found, counts, _ = compare(run(events(1, 1)), run(events(2, 1)))
+    assert (found is None) is overwritten
+
+
 def test_what_a_loader_stacks_may_be_chosen_by_any_generator(run: Run) -> None:
     def events(n: int, phase: str) -> list[Any]:
         return [("seed:random.seed", n, {"code": "t.py:9"}), ("stack", n, {"phase": phase})]

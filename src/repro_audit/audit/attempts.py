@@ -36,14 +36,16 @@ class Attempts:
     does not end well is the last of these, which the session notes. `agreed` counts those that
     agreed, `made` pairs of both kinds.
     Programs of several processes have no pairs in lock-step: they may want a port each, and the
-    line is the program's own process's alone.
+    line is the program's own process's alone. Nor do those whose initial weights differ and are
+    overwritten before they are used: that is seen later.
     """
 
     def __init__(
         self, session: Session, divergence: Divergence, name: str, pass_: str, **changes: Any
     ) -> None:
         self._session = session
-        self._fits = len(divergence.a.files) == len(divergence.b.files) == 1
+        alone = len(divergence.a.files) == len(divergence.b.files) == 1
+        self._fits = alone and not divergence.counts.incomparable
         self._name = name
         self._pass = pass_
         self._changes = changes

@@ -19,9 +19,8 @@ from repro_audit.audit.unobserved import cut_short, unseen_in, warnings_of
 from repro_audit.audit.zoom import Closer, zoom
 from repro_audit.diagnose import manifests
 from repro_audit.diagnose.align import align
-from repro_audit.diagnose.causes import classify
+from repro_audit.diagnose.causes import by_confirming, classify
 from repro_audit.diagnose.configuration import configured
-from repro_audit.diagnose.entered import by_confirming
 from repro_audit.diagnose.generators import may_have_drifted
 from repro_audit.diagnose.interval import interval_of
 from repro_audit.diagnose.origin import Divergence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.unlike import other_line, other_size
 from repro_audit.diagnose.zoomed import Zoomed
 from repro_audit.model import Cause
-from repro_audit.model.codes import DATA, HELD, KIND_BATCH, OWN_GENERATOR, RANDOM, TAINTED
+from repro_audit.model.codes import DATA, HELD, KIND_BATCH, RANDOM, TAINTED
 
 _OUTSIDE = "look for memory written outside torch (.numpy(), buffers)"
 
@@ -28,6 +29,21 @@ def classify(divergence: Divergence, zoomed: Zoomed | None) -> Cause:
         if cause is not None:
             return cause
     return _unknown(case)
+
+
+def by_confirming(divergence: Divergence, cause: Cause) -> Cause:
+    """`cause`, or what a run as-is changed that nothing shows of, where that is not known.
+
+    Empty memory is seen where it is read, and a state of torch's generators where it is drawn from.
+    """
+    if cause.cls != "unknown" or left_files(divergence) is not None:
+        return cause
+    generators = drawn(Case(divergence, None))
+    if generators is not None:
+        return generators
+    changed = "another hash seed and another order of directory listings"
+    likely = data_order(f"as-is there is {changed}, and nothing else is seen that could matter")
+    return replace(likely, remedies=(*likely.remedies, "--explain, which tells what decides"))
 
 
 def _unwritten_memory(case: Case) -> Cause | None:
@@ -146,7 +162,7 @@ def _path(case: Case) -> Cause | None:
     if case.divergence.origin.kind != "structural":
         return None
     cause = drawn(case) or left_files(case.divergence)
-    if cause is None and case.flags & (RANDOM | OWN_GENERATOR) == RANDOM:
+    if cause is None and case.flags & RANDOM:
         return one_draw_more()
     return cause
 

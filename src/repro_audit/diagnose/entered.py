@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
@@ -29,18 +28,6 @@ def data_order(evidence: str) -> Cause:
         (evidence,),
         ("sort what is iterated over: a set, a directory listing, finished workers",),
     )
-
-
-def by_confirming(found: Divergence, cause: Cause) -> Cause:
-    """`cause`, or what a run as-is changed that nothing shows of, where that is not known.
-
-    Empty memory is seen where it is read, and a generator's state where it is drawn from.
-    """
-    if cause.cls != "unknown" or left_files(found) is not None:
-        return cause
-    changed = "another hash seed and another order of directory listings"
-    likely = data_order(f"as-is there is {changed}, and nothing else is seen that could matter")
-    return replace(likely, remedies=(*likely.remedies, "--explain, which tells what decides"))
 
 
 def left_files(found: Divergence) -> Cause | None:

@@ -22,7 +22,9 @@ class Meaning:
 
 # What it proves that a thing makes a confirming run differ.
 CHANGED: Mapping[str, Meaning] = {
-    "hash-seed": Meaning("data-order", "sort what is iterated over, or set PYTHONHASHSEED=0"),
+    "hash-seed": Meaning(
+        "data-order", "sort sets, take no number from hash() of a string, or set PYTHONHASHSEED=0"
+    ),
     "memory": Meaning(
         "uninitialized-memory", "use torch.zeros, or write every element before the first read"
     ),
@@ -133,7 +135,10 @@ def _by_change(cause: Cause, experiments: tuple[Experiment, ...]) -> Cause:
         meaning = CHANGED[tried.pins[0]]
         evidence = f"{tried.said} alone makes it differ here"
         if meaning.cls == cause.cls:
-            return replace(cause, confidence="proven", evidence=(*cause.evidence, evidence))
+            # What orders data is known now; which generator it is was known before.
+            remedies = (meaning.remedy,) if cause.cls == "data-order" else cause.remedies
+            proven = (*cause.evidence, evidence)
+            return replace(cause, confidence="proven", evidence=proven, remedies=remedies)
         return Cause(meaning.cls, "proven", (evidence,), (meaning.remedy,))
     said = "nothing that a run as-is changes makes it differ by itself: it may be chance"
     return replace(cause, evidence=(*cause.evidence, said))

@@ -62,13 +62,24 @@ def seeding_call(case: Case) -> Cause | None:
         remedy = "seed on every path, once, at the start of the program"
     else:
         evidence = f"{call} was given another seed in each run"
-        remedy = "seed with a fixed number: hash() of a string is another in each process"
+        remedy = "seed with a fixed number: not the time, a process's, or hash() of a string"
+        if call == "torch.seed":
+            remedy = "torch.seed() takes a seed of the system's: call torch.manual_seed(0)"
     return Cause("unseeded-rng", "likely", (evidence,), (remedy,))
 
 
 def draw(case: Case) -> Cause | None:
     if not case.flags & RANDOM:
         return None
+    if case.flags & OWN_GENERATOR and case.divergence.origin.kind == "structural":
+        return None
+    if case.flags & OWN_GENERATOR and _drew_alike(case):
+        return Cause(
+            "rng-drift",
+            "likely",
+            ("it draws from a torch.Generator of the program's own, which gave the same before",),
+            ("look for a draw from that generator that happens in one run only, before this",),
+        )
     if case.flags & OWN_GENERATOR:
         return Cause(
             "unseeded-rng",
@@ -79,6 +90,18 @@ def draw(case: Case) -> Cause | None:
     spec = case.divergence.origin.spec
     device = "cpu" if spec is None else spec.device
     return _generator(case, "torch", device)
+
+
+def _drew_alike(case: Case) -> bool:
+    """True if the same line drew before, in the same process: there is no difference before."""
+    trace, event = case.trace, case.trace.event(case.event)
+    site, line = trace.site[case.event], (event.call_site, event.called_from)
+    return any(
+        number == site
+        and trace.owner(i).process == case.process
+        and (trace.event(i).call_site, trace.event(i).called_from) == line
+        for i, number in enumerate(trace.site[: case.event])
+    )
 
 
 def _generator(case: Case, generator: str, device: str = "cpu") -> Cause | None:

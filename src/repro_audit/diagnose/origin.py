@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from repro_audit.diagnose.align import (
     Alignment,
@@ -17,7 +18,16 @@ from repro_audit.diagnose.align import (
     told_apart,
 )
 from repro_audit.model import CausedBy, Event, EventCounts, Origin
-from repro_audit.model.codes import DATA, KIND_BATCH, KIND_RNG, OWN_GENERATOR, RANDOM
+from repro_audit.model.codes import (
+    DATA,
+    KIND_BATCH,
+    KIND_OP,
+    KIND_PARAM,
+    KIND_RNG,
+    OWN_GENERATOR,
+    RANDOM,
+    WEIGHTS,
+)
 from repro_audit.trace import Trace
 
 # Calls that make generators of the program's own.
@@ -71,7 +81,8 @@ def compare(
     The last figure is the share of events, of the shorter run, that have a counterpart. Generator
     states alone never diverge: a state that nobody draws from changes no result. With `values_only`
     an event without a counterpart is no divergence: devices of two kinds run other ops for the same
-    thing. Without `draws` random operators are not compared: two machines draw other numbers.
+    thing. Without `draws` random operators are not compared: two machines draw other numbers; nor
+    are initial weights that were overwritten before they were used.
     `alignment` stands in for that of all events.
     """
     alignment = align(a, b) if alignment is None else alignment
@@ -79,6 +90,7 @@ def compare(
     share = len(alignment.pairs) / min(values) if min(values) else float(max(values) == 0)
     known, unlike = told_apart(a, b, alignment.pairs)
     drawn = unlike & (random_ones(a)[alignment.pairs.mine] & (not draws))
+    drawn |= _overwritten(a, alignment.pairs, unlike)
     differing = alignment.pairs.where(unlike & ~drawn)
     same, incomparable = int(np.count_nonzero(known & ~unlike)), int(np.count_nonzero(drawn))
     alone = len(alignment.only_a) + len(alignment.only_b)
@@ -92,6 +104,27 @@ def compare(
         return None, counts, share
     first = _first(a, b, alignment, differing)
     return _divergence(a, b, first, alignment, counts), counts, share
+
+
+def _overwritten(a: Trace, pairs: Pairs, unlike: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Of each pair whether it made initial weights of which none was left once they were used.
+
+    A model that is built and then loaded draws weights that nobody reads: all parameters that are
+    seen as models are first called are the same, and among them one of that shape. What reads such
+    a weight before that differs too, and is no such pair.
+    """
+    kinds, phases = column(a.kind)[pairs.mine], column(a.phase)[pairs.mine]
+    first = (column(a.step)[pairs.mine] == 0) & (column(a.call_index)[pairs.mine] == 0)
+    used = (kinds == KIND_PARAM) & (phases == WEIGHTS) & first
+    made: npt.NDArray[np.bool_] = unlike & (kinds == KIND_OP) & (phases == WEIGHTS)
+    if not made.any() or not used.any() or (unlike & used).any():
+        return np.zeros(len(pairs), np.bool_)
+    called = int(pairs.mine[used].min())
+    made &= pairs.mine < called
+    shapes = {output.spec for i in pairs.mine[used].tolist() for output in a.event(i).outputs}
+    for at in np.flatnonzero(made).tolist():
+        made[at] = all(x.spec in shapes for x in a.event(int(pairs.mine[at])).outputs)
+    return made
 
 
 def between_devices(a: Trace, b: Trace) -> bool:

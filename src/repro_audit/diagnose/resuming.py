@@ -16,6 +16,8 @@ from repro_audit.trace import Trace
 
 _COPY = "aten.copy_.default"
 _SEED = "aten.random_.default"
+# How many events lie between a loader's draw of a seed and its sampler's, at most.
+_UPON = 4
 # Of fewer events than this share the straight run's step has a counterpart: shapes may tell apart.
 _MATCHED = 0.5
 
@@ -213,8 +215,13 @@ def aligned(straight: Trace, resumed: Trace, step: int) -> Aligned:
 
 
 def _idle_seeds(a: Trace, b: Trace, pairs: Pairs, unlike: Mask) -> Mask:
-    """Of each pair whether it is a loader's draw of a seed of which nothing came: the same data."""
-    if (unlike & (column(a.kind)[pairs.mine] == KIND_BATCH)).any():
+    """Of each pair whether it is a loader's draw of a seed of which nothing came.
+
+    The same data; or a loader without workers draws what would have seeded them, then its sampler
+    what does order the data.
+    """
+    differ = bool((unlike & (column(a.kind)[pairs.mine] == KIND_BATCH)).any())
+    if differ and any(file.closing.get("unseen", {}).get("loader-workers") for file in a.files):
         return np.zeros(len(pairs), np.bool_)
     sites = np.zeros(max(a.sites, default=0) + 1, np.bool_)
     sites[[site for site, (module, op) in a.sites.items() if not module and op == _SEED]] = True
@@ -222,6 +229,11 @@ def _idle_seeds(a: Trace, b: Trace, pairs: Pairs, unlike: Mask) -> Mask:
     for at in np.flatnonzero(found):
         output = a.event(int(pairs.mine[at])).outputs[0]
         found[at] = (output.spec.dtype, output.spec.shape) == ("int64", ())
+    drawn = pairs.mine[sites[column(a.site)[pairs.mine]]]
+    if differ:
+        # Of those of one loader, one upon the other, the first.
+        close = np.diff(drawn, prepend=-_UPON - 1) <= _UPON
+        found &= np.isin(pairs.mine, drawn[~close])
     return found
 
 

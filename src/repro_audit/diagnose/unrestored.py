@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from repro_audit.diagnose.align import column
 from repro_audit.diagnose.case import Case
 from repro_audit.diagnose.causes import classify
 from repro_audit.diagnose.entered import telling
 from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.zoomed import Zoomed
 from repro_audit.model import Cause, Restored, Resumption
-from repro_audit.model.codes import DATA, KIND_PARAM, RANDOM
+from repro_audit.model.codes import DATA, KIND_BATCH, KIND_PARAM, OWN_GENERATOR, RANDOM
 from repro_audit.trace import Trace
 
 _SHOWN = 3
@@ -25,8 +28,8 @@ _SCHEDULE = "save scheduler.state_dict(), and load it after the optimizer's"
 _OWN = "restore what the program keeps itself: GradScaler, averages, counters, caches"
 _REMEDIES = {
     "weights": "save and load all of model.state_dict(), and buffers that are not persistent",
-    "data": "skip the batches that are done, and restore generators of the program's own; or save "
-    "a StatefulDataLoader's state_dict()",
+    "data": "skip the batches that are done, give sampler.set_epoch() the epoch, and restore "
+    "generators of the program's own; or save a StatefulDataLoader's state_dict()",
     "optimizer": "save optimizer.state_dict(), and load it",
     "options": _SCHEDULE,
 }
@@ -48,6 +51,15 @@ def unrestored(
     straight run has there; `more` are events that the resumed run alone has.
     """
     wrong = [item for item in resumption.state if not item.restored]
+    if divergence.origin.key.op.startswith("aten._amp_"):
+        # Its first steps may be left out, so that data and optimizers seem to be others.
+        said = "gradients are scaled otherwise than in the straight run"
+        return _cause([], said, "save GradScaler's scaler.state_dict(), and load it")
+    lost = _in_the_middle(divergence, resumption.step)
+    if lost:
+        wrong = [item for item in wrong if item.what != "data"]
+        cure = "save where a step ends; or save each parameter's .grad, and give it back"
+        return _cause(wrong, lost, cure)
     wrong.sort(key=lambda item: _ORDER.index(item.what))
     case = Case(divergence, zoomed)
     explaining = [item for item in wrong if _explains(item, case, resumption.step, made)]
@@ -94,8 +106,28 @@ def _explains(item: Restored, case: Case, step: int, made: str | None) -> bool:
     drawn = bool(case.flags & RANDOM) or key.op.startswith("seed:")
     came_in = key.phase == "data" or key.op.startswith("inputs:")
     if item.what == "generator":
-        return drawn or (made is None and not entering)
+        own = bool(case.flags & OWN_GENERATOR)
+        return not own and (drawn or (made is None and not entering))
     return made is None and (came_in or not (drawn or entering))
+
+
+def _in_the_middle(divergence: Divergence, step: int) -> str:
+    """What is lost where the resumed run's first step has but the last data of the straight one's.
+
+    Gradients of several batches may be added up in one step.
+    """
+    mine, other = (
+        [trace.signature(i) for i in np.flatnonzero(came).tolist()]
+        for trace in (divergence.a, divergence.b)
+        for came in [(column(trace.kind) == KIND_BATCH) & (column(trace.step) == step)]
+    )
+    left = len(mine) - len(other)
+    if left <= 0 or not other or None in other or mine[left:] != other:
+        return ""
+    more = "what came in before, and its gradients, are not there"
+    return (
+        f"it goes on within step {step}, with the last {len(other)} of {len(mine)} inputs: {more}"
+    )
 
 
 def _before(divergence: Divergence, more: Sequence[int]) -> str:

@@ -40,7 +40,8 @@ class EventCounts:
     """How many events were compared, and how they came out; structural ones are divergent.
 
     `unaligned` are those without a counterpart that say nothing: between devices of two kinds,
-    which run other ops. `incomparable` are random numbers that two machines draw differently.
+    which run other ops. `incomparable` are random numbers that two machines draw differently,
+    and initial weights that were overwritten before they were used.
     """
 
     compared: int

@@ -105,7 +105,7 @@ def experiments(tried: Sequence[Experiment], *, changed: bool = False) -> list[s
 
 def cured(cure: Cure) -> str:
     """How the whole program did with it, and what it costs."""
-    said = "runs still differ"
+    said = "that does not suffice: runs still differ"
     if cure.identical:
         said = f"{cure.runs} of {count(cure.runs, 'run')} identical"
     if cure.slowdown is not None:
