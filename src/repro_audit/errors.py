@@ -19,6 +19,10 @@ EXIT_SKIP = 125
 EXIT_STOP_BISECTING = 128
 
 
+# What Python puts before a traceback of what ended no program.
+BESIDE = ("Exception ignored in", "Exception in thread")
+
+
 class ReproAuditError(Exception):
     """Base of all errors raised on purpose; `exit_code` is what the command line ends with."""
 
@@ -31,7 +35,12 @@ class ReproAuditError(Exception):
         words = [line[2:] for line in rest if line.startswith("  ")]
         if not words:
             return first.rstrip(":")
-        traceback = [at for at, line in enumerate(words) if line.startswith("Traceback (most")]
+        traceback = [
+            at
+            for at, line in enumerate(words)
+            # Not one of what could not be raised.
+            if line.startswith("Traceback (most") and not (at and words[at - 1].startswith(BESIDE))
+        ]
         below = words[traceback[-1] + 1 :] if traceback else []
         # What is printed after a traceback, by what ends later, is not why it ended.
         raised = next((line for line in below if not line.startswith(" ")), words[-1])

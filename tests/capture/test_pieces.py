@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 
 import pytest
 import torch
@@ -201,6 +202,59 @@ def test_what_completes_memory_is_fingerprinted_and_has_no_such_input(record):
         for run, event in ((one, second), (other, again))
     ]
     assert inputs[0] == inputs[1] != []
+
+
+def test_what_several_threads_fill_is_not_compared_until_it_is_read(record):
+    """The last to begin need not be the last to end."""
+
+    def work():
+        memory = torch.empty(8, 2)
+        turns = [threading.Event() for _ in range(3)]
+
+        def fill(first):
+            turns[first].wait()
+            memory.index_put_((torch.arange(first, 8, 2),), torch.ones(2))
+            turns[first + 1].set()
+            turns[2].wait()
+
+        threads = [threading.Thread(target=fill, args=(first,)) for first in (0, 1)]
+        for thread in threads:
+            thread.start()
+        turns[0].set()
+        for thread in threads:
+            thread.join()
+        return memory + 1
+
+    run = record(work)
+    assert [e.digests for e in run.ops("aten.index_put_")] == [[None], [None]]
+    assert taints(run) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda x: x.copy_(torch.empty(5)), RuntimeError),
+        (lambda x: x.masked_fill_(torch.zeros(4, dtype=torch.bfloat16), 1.0), RuntimeError),
+        (lambda x: x.masked_fill_(torch.zeros(3, dtype=torch.bool), 1.0), RuntimeError),
+        (lambda x: x.put_(torch.ones(2), torch.ones(2)), RuntimeError),
+        (lambda x: x.index_put_((torch.tensor([9]),), torch.tensor(1.0)), IndexError),
+        (lambda x: x.index_fill_(3, torch.tensor([0]), 1.0), IndexError),
+        (lambda x: x.scatter_(0, torch.tensor([7]), 1.0), (IndexError, RuntimeError)),
+        (lambda x: x.view([1] * 63 + [4]).copy_(torch.empty(4)), None),
+        (lambda x: x.masked_fill_(torch._efficientzerotensor(4, dtype=torch.bool), 1.0), None),
+    ],
+)
+def test_what_does_not_fit_is_for_the_operator_to_refuse(record, call, error):
+    def work():
+        memory = torch.empty(4)
+        if error is None:
+            call(memory)
+            return
+        with pytest.raises(error) as caught:
+            call(memory)
+        assert "pieces.py" not in str(caught.traceback[-1].path)
+
+    record(work)
 
 
 class Elsewhere:

@@ -159,6 +159,12 @@ def test_the_exception_is_why_not_what_is_printed_after_it(tmp_path: Path) -> No
     assert outcome.err.read_text().endswith("a leak?\n")
     said = launch.failure(outcome, plan_in(tmp_path)).in_a_line
     assert said == "train.py (run-1) failed with exit code 1: OSError: in use"
+    loud = "class Loud:\n def __del__(self): raise ValueError('late')\nkept = Loud()"
+    outcome = run(tmp_path, f"{loud}\nraise OSError('in use')")
+    assert "Exception ignored in" in outcome.err.read_text()
+    error = launch.failure(outcome, plan_in(tmp_path))
+    assert error.in_a_line.endswith("exit code 1: OSError: in use")
+    assert "OSError: in use" in str(error)
     outcome = run(tmp_path, "print('one', 'two', sep=chr(10), file=sys.stderr)\nos._exit(1)")
     assert launch.failure(outcome, plan_in(tmp_path)).in_a_line.endswith("exit code 1: two")
 

@@ -15,7 +15,7 @@ from repro_audit.model import Warn
 # Pairs of either kind to try before giving up on an intermittent divergence.
 ATTEMPTS = 3
 # How it sounds where two programs want the same file.
-_OF_FILES = re.compile(r"Errno|in use|[Ff]ile|lock|exists|busy|[Dd]irectory")
+_OF_FILES = re.compile(r"\b[Ff]ile\b|\block(ed)?\b|exists|\bin use$|[Dd]irectory")
 
 
 @dataclass(frozen=True, slots=True)

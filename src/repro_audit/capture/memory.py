@@ -110,6 +110,7 @@ class UnwrittenMemory:
             if written is None:
                 written = Written(nbytes, self._affords)
                 self.unwritten[key] = reference, written
+            written.by_me()
             written.add(part, nbytes)
             if written.whole():
                 self.unwritten.pop(key, None)
@@ -127,35 +128,45 @@ class UnwrittenMemory:
         """Before an operator that writes some of its first argument, or moves what is unwritten.
 
         Notes what it will, and tells whether it reads unwritten memory, and whether all of that
-        argument is written then.
+        argument is written then, by this thread: another one may be at it still. Of what does not
+        fit together, or is out of bounds, the operator itself complains.
         """
+        if not operator.fills and adds(operator.name, args, kwargs):
+            return True, False
+        whole: bool | None = None
+        with contextlib.suppress(IndexError, ValueError, TypeError):
+            whole = self._overwrite(operator, args)
         if operator.fills:
             # What is moved is as unwritten as before.
-            moved = self._overwrite(args[0], ..., args[1])
-            return moved is None, bool(moved)
-        if adds(operator.name, args, kwargs):
-            return True, False
-        places = overwritten(operator.name, args)
-        whole = None if places is None else self._overwrite(args[0], places)
+            return whole is None, bool(whole)
         return self.holds(args[1:]), bool(whole)
 
-    def _overwrite(self, tensor: torch.Tensor, places: Any, source: Any = None) -> bool | None:
-        """Note that some places of a tensor are written; None where they are too many to tell.
+    def _overwrite(self, operator: Operator, args: Any) -> bool | None:
+        """Note what is written; None where that cannot be told. True if all of the tensor is then.
 
-        As far as those of the source are, where there is one. True if all of the tensor is then.
+        As far as those of the source are, where an operator copies.
         """
+        tensor = args[0]
         with self._lock:
-            given = True if source is None else self._elements_of(source, tensor)
+            given = self._elements_of(args[1], tensor) if operator.fills else True
             mine = self._map_of(tensor)
             if mine is None or given is None:
                 return None
             written, elements = mine
-            # Of those out of bounds the operator itself complains.
-            with contextlib.suppress(IndexError, ValueError):
-                elements[places] = given
+            places = ... if operator.fills else overwritten(operator.name, args)
+            if places is None:
+                return None
+            elements[places] = given
+            if given is not True:
+                written.some_lost()
+            alone = written.by_me()
+            storage = tensor.untyped_storage()
             if written.whole():
-                self.unwritten.pop(tensor.untyped_storage()._cdata, None)
-            return bool(elements.all())
+                self.unwritten.pop(storage._cdata, None)
+                return alone
+            if tensor.numel() * tensor.element_size() >= storage.nbytes():
+                return False
+            return alone and bool(elements.all())
 
     def _elements_of(self, tensor: torch.Tensor, like: torch.Tensor) -> Any:
         """Which elements of a tensor that is copied were written, in the shape of its copy."""

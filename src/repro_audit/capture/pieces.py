@@ -15,6 +15,7 @@ from repro_audit.capture.storages import storage_of
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 _MASKS = (torch.bool, torch.uint8)
+_INDICES = (torch.int32, torch.int64)
 # Where `accumulate` stands among the arguments, of those that may add instead.
 _ADDS = {"_index_put_impl_": 3, "index_put_": 3, "put_": 3}
 
@@ -48,8 +49,10 @@ def _may_be_all(base: str, tensor: torch.Tensor, *args: Any) -> bool:
     """
     if base in {"index_copy_", "index_fill_"}:
         return bool(tensor.dim()) and args[1].numel() >= tensor.shape[args[0]]
-    if base in {"put_", "scatter_"}:
-        return bool(args[base == "scatter_"].numel() >= tensor.numel())
+    if base == "put_":
+        return bool(args[0].numel() >= tensor.numel())
+    if base == "scatter_":
+        return bool(args[1].numel() >= tensor.numel())
     indices = args[0] if base in {"index_put_", "_index_put_impl_"} else [None]
     if any(index is not None and index.dtype in _MASKS for index in indices):
         return False
@@ -61,11 +64,13 @@ def _may_be_all(base: str, tensor: torch.Tensor, *args: Any) -> bool:
 def _host(value: Any) -> np.ndarray[Any, Any]:
     """The values of a tensor of indices or a mask; raises LookupError where they are not here."""
     here = type(value) in _PLAIN and value.is_cpu and value.layout is torch.strided
-    if not here or storage_of(value) is None:
+    if not here or storage_of(value) is None or value._is_zerotensor():
+        raise LookupError
+    if value.dtype not in (*_MASKS, *_INDICES):
         raise LookupError
     with paused():
         found: np.ndarray[Any, Any] = value.detach().numpy()
-    return found.astype(bool) if value.dtype in _MASKS else found
+    return found.astype(bool, copy=False) if value.dtype in _MASKS else found
 
 
 def _indexed(tensor: torch.Tensor, indices: Any, *_: Any) -> Any:
@@ -91,6 +96,8 @@ def _masked(tensor: torch.Tensor, mask: Any, *_: Any) -> Any:
 
 
 def _put(tensor: torch.Tensor, index: Any, *_: Any) -> Any:
+    if not tensor.dim():
+        return ...
     return np.unravel_index(_host(index) % max(tensor.numel(), 1), tensor.shape)
 
 

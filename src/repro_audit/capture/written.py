@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -83,11 +84,13 @@ class Written:
     would be too large, by itself or by what `affords` says of so many bytes more.
     """
 
-    __slots__ = ("_affords", "_crowd", "_edges", "_first", "_map", "_nbytes", "_unit")
+    __slots__ = ("_affords", "_by", "_crowd", "_edges", "_first", "_map", "_nbytes", "_unit")
 
     def __init__(self, nbytes: int, affords: Callable[[int], bool]) -> None:
         self._nbytes = nbytes
         self._affords = affords
+        # The threads that wrote some of it.
+        self._by: set[int] = set()
         self._edges: list[int] = []
         # From so many edges on a map is looked for.
         self._crowd = _MANY
@@ -100,6 +103,15 @@ class Written:
     def room(self) -> int:
         """Bytes that the map takes."""
         return 0 if self._map is None else len(self._map)
+
+    def by_me(self) -> bool:
+        """Note that the calling thread writes; True if no other one did."""
+        self._by.add(threading.get_ident())
+        return len(self._by) == 1
+
+    def some_lost(self) -> None:
+        """Of what was written some is not any more."""
+        self._first = 0
 
     def add(self, part: Part, nbytes: int) -> None:
         """A part was written, of a storage that has so many bytes by now."""
@@ -145,7 +157,6 @@ class Written:
         last = sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
         if 0 in shape or begin + (last + 1) * size > nbytes or not self._maps(unit):
             return None
-        self._first = 0
         unit = self._unit
         by = (*(stride * size // unit for stride in strides), 1)
         return np.ndarray((*shape, size // unit), np.bool_, self._map, begin // unit, by)

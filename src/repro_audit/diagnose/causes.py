@@ -16,7 +16,7 @@ from repro_audit.diagnose.origin import Divergence
 from repro_audit.diagnose.unlike import other_line, other_size
 from repro_audit.diagnose.zoomed import Zoomed
 from repro_audit.model import Cause
-from repro_audit.model.codes import DATA, HELD, KIND_BATCH, RANDOM, TAINTED
+from repro_audit.model.codes import DATA, HELD, KIND_BATCH, KIND_STATE, RANDOM, TAINTED
 
 _OUTSIDE = "look for memory written outside torch (.numpy(), buffers)"
 
@@ -34,20 +34,36 @@ def classify(divergence: Divergence, zoomed: Zoomed | None) -> Cause:
 def by_confirming(divergence: Divergence, cause: Cause) -> Cause:
     """`cause`, or what a run as-is changed that nothing shows of, where that is not known.
 
-    Empty memory is seen where it is read, and a state of torch's generators where it is drawn from.
+    Empty memory is seen where it is read, and torch's generators where they are drawn from; others
+    give numbers that an op is given, or that decide which tensor it is.
     """
+    case = Case(divergence, None)
     if cause.cls != "unknown" or left_files(divergence) is not None:
         return cause
-    generators = drawn(Case(divergence, None))
+    generators = drawn(case)
     if generators is not None:
         return generators
+    explain = "--explain, which tells what decides"
+    threads = sum(thread.process == case.process for thread in case.trace.threads)
+    if divergence.seeding is not None or threads > 1:
+        return replace(_seeded(case, cause), remedies=(*cause.remedies, explain))
     changed = "another hash seed and another order of directory listings"
-    likely = data_order(f"as-is there is {changed}, and nothing else is seen that could matter")
-    return replace(likely, remedies=(*likely.remedies, "--explain, which tells what decides"))
+    likely = data_order(f"as-is there is {changed}; nothing recorded speaks for something else")
+    return replace(likely, remedies=(*likely.remedies, explain))
+
+
+def _seeded(case: Case, cause: Cause) -> Cause:
+    """`cause`, with a generator of the program's own that may be behind what is not known."""
+    if case.divergence.seeding is None:
+        return cause
+    evidence = f"it may come from {case.divergence.seeding}, from another state in each run"
+    fixed = "give that generator a fixed seed"
+    return replace(cause, evidence=(*cause.evidence, evidence), remedies=(fixed, *cause.remedies))
 
 
 def _unwritten_memory(case: Case) -> Cause | None:
-    if not case.flags & TAINTED:
+    # Of what an optimizer keeps, memory that nobody wrote is not compared.
+    if not case.flags & TAINTED or case.trace.kind[case.event] == KIND_STATE:
         return None
     held = case.trace.kind[case.event] in HELD
     what = "it is memory" if held else "it reads memory"
@@ -88,13 +104,19 @@ def _devices(case: Case) -> Cause | None:
 
 def _elsewhere(case: Case) -> Cause | None:
     """The same op, of another line: one run came here by another way."""
-    other = other_line(case.divergence)
-    return other and (drawn(case) or left_files(case.divergence) or other)
+    return _otherwise(case, other_line(case.divergence))
 
 
 def _size(case: Case) -> Cause | None:
-    # The same results in another order may be of several sizes.
-    return None if _same_values_in_another_order(case) else other_size(case.divergence)
+    """More of it in one run than in the other."""
+    return None if case.flags & TAINTED else _otherwise(case, other_size(case.divergence))
+
+
+def _otherwise(case: Case, other: Cause | None) -> Cause | None:
+    # The same results in another order may be of several lines or sizes.
+    if other is None or _same_values_in_another_order(case):
+        return None
+    return drawn(case) or left_files(case.divergence) or _seeded(case, other)
 
 
 def _nondeterministic_op(case: Case) -> Cause | None:
@@ -112,16 +134,13 @@ def _argument(case: Case) -> Cause | None:
     """A value that Python made, of a generator that was drawn from or of whatever else."""
     if case.zoomed is None or not case.zoomed.given:
         return None
-    found = case.divergence
-    if found.seeding is not None:
-        evidence = (case.zoomed.given, f"{found.seeding} before, from another state in each run")
-        return Cause("unseeded-rng", "likely", evidence, ("give that generator a fixed seed",))
-    return drawn(case) or Cause(
+    other = Cause(
         "unknown",
         "likely",
         (case.zoomed.given,),
         ("look at what makes it in Python: time, os.urandom, a set, a generator of its own",),
     )
+    return drawn(case) or _seeded(case, other)
 
 
 def _order(case: Case) -> Cause | None:
@@ -134,7 +153,8 @@ def _order(case: Case) -> Cause | None:
         rows = case.zoomed.reordered
         return data_order(f"the same {rows:,} rows, in another order")
     if case.zoomed is not None and case.zoomed.exchanged:
-        return data_order("what it is given both runs had before, and took in another order")
+        taken = data_order("what it is given both runs had before, and took in another order")
+        return drawn(case) or _seeded(case, taken)
     same = _same_values_in_another_order(case)
     if same:
         return data_order(f"the same {same:,} results, in another order, come out of this op")
@@ -146,14 +166,15 @@ def _batch(case: Case) -> Cause | None:
 
     What a loader's collation stacks, rows of a tensor that was there before, comes in as well.
     """
-    collated = case.trace.phase[case.event] == DATA and not _same_inputs(case)
-    if case.trace.kind[case.event] != KIND_BATCH and not collated:
+    batch = case.trace.kind[case.event] == KIND_BATCH
+    collated = not batch and case.trace.phase[case.event] == DATA and not _same_inputs(case)
+    if not batch and not collated:
         return None
     return (
         drawn(case)
         or computed_before(case.divergence)
         or left_files(case.divergence)
-        or came_in(case.divergence, case.zoomed)
+        or _seeded(case, came_in(case.divergence, case.zoomed, collated=collated))
     )
 
 

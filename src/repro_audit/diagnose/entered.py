@@ -74,8 +74,11 @@ def computed_before(found: Divergence) -> Cause | None:
     return None
 
 
-def came_in(found: Divergence, zoomed: Zoomed | None) -> Cause:
-    """Data that differs as it comes in: another order of the same, as far as is known."""
+def came_in(found: Divergence, zoomed: Zoomed | None, *, collated: bool) -> Cause:
+    """Data that differs as it comes in: another order of the same, as far as is known.
+
+    Not what an op makes of it as it is `collated`, which may be more than rows put together.
+    """
     spec = found.origin.spec
     if spec is not None and spec.dtype == "python":
         return Cause(
@@ -94,10 +97,11 @@ def came_in(found: Divergence, zoomed: Zoomed | None) -> Cause:
         )
     if found.i is not None and found.j is not None and _swapped(found, found.i, found.j):
         return data_order("the other run has the same data elsewhere")
+    how = "was put together" if collated else "came in, before any op"
     return Cause(
-        "data-order",
+        "unknown" if collated else "data-order",
         "likely",
-        ("the data already differed when it came in, before any op",),
+        (f"the data already differed when it {how}",),
         ("look at what makes it: file order, sets, workers, generators or environments unseeded",),
     )
 

@@ -32,8 +32,8 @@ from repro_audit.trace import Trace
 
 # Calls that make generators of the program's own.
 _MADE = {
-    "seed:numpy.random.default_rng": "numpy.random.default_rng() was called",
-    "seed:random.Random.seed": "random.Random() was made",
+    "seed:numpy.random.default_rng": "numpy.random.default_rng()",
+    "seed:random.Random.seed": "random.Random()",
 }
 # Whose state a seeding call sets, of the global ones.
 SEEDED = {
@@ -51,9 +51,9 @@ class Divergence:
     `i` and `j` are the events of `a` and `b` at which values first differ or one run does what the
     other does not (then one of them is None); for a seeding call as origin they are that call.
     `value_i`, `value_j` are the first events whose values differ, which the origin precedes.
-    `seeding` tells of the first generator of the program's own in Python that was made from another
-    state in each run. `states` names generators whose state had differed before and was not alike
-    since, with the step it was seen at.
+    `seeding` names the first generator of the program's own in Python that was made from another
+    state in each run, and where. `states` names generators whose state had differed before and was
+    not alike since, with the step it was seen at.
     """
 
     a: Trace

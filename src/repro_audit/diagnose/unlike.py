@@ -30,7 +30,7 @@ def other_line(found: Divergence) -> Cause | None:
 
 
 def other_size(found: Divergence) -> Cause | None:
-    """More of it in one run than in the other: no order, no seed and no op makes that."""
+    """More of it in one run than in the other: no op and no seed of torch's makes that."""
     at = found.origin.output
     if found.i is None or found.j is None or at is None:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +16,23 @@ from repro_audit.trace import Trace
 
 _STATE = 2
 _REAL = ("float", "bfloat", "complex")
+_FEW = 4
+# What one number comes of that is no other's by chance.
+_OF_MANY = frozenset(
+    {
+        "add",
+        "div",
+        "dot",
+        "linalg_vector_norm",
+        "logsumexp",
+        "mean",
+        "mse_loss",
+        "mul",
+        "norm",
+        "sub",
+    }
+    | {"binary_cross_entropy", "huber_loss", "nll_loss_forward", "smooth_l1_loss", "sum"}
+)
 _CONSTANT = frozenset(
     {"arange", "full", "full_like", "lift_fresh", "new_ones", "new_zeros", "ones", "ones_like"}
     | {"scalar_tensor", "zero", "zeros", "zeros_like"}
@@ -90,13 +108,15 @@ def look_at(a: Trace, i: int, b: Trace, j: int) -> Zoomed:
         if kept_a is None or kept_b is None or not alike:
             return seen
         rows = [list(_rows(kept, x.spec)) for kept in (kept_a, kept_b)]
-        alike = sorted(rows[0]) == sorted(rows[1])
+        reordered = len(rows[0]) if sorted(rows[0]) == sorted(rows[1]) else 0
+        # Labels are the same by chance.
+        told_apart = x.spec.dtype.startswith(_REAL) and len(set(rows[0])) == len(rows[0])
         same = sum(map(operator.eq, *rows))
         return replace(
             seen,
             ulp=ulp_of(kept_a, kept_b, x.spec),
-            reordered=len(rows[0]) if alike else 0,
-            in_place=(same, len(rows[0])),
+            reordered=reordered,
+            in_place=(same, len(rows[0])) if told_apart else (0, 0),
         )
     return seen
 
@@ -136,11 +156,15 @@ def _exchanged(a: Trace, mine: Event, b: Trace, other: Event) -> int:
 
 
 def _had(trace: Trace, event: Event, tensor: Output) -> bool:
-    """True if a run had computed such numbers before; whole ones and constants come by chance."""
+    """True if a run had computed such numbers before; a few of them, or constants, may be alike."""
     maker = None
     if tensor.spec.dtype.startswith(_REAL):
         maker = trace.maker(event.index, tensor.digest or b"")
-    return maker is not None and base_of(trace.event(maker).key.op) not in _CONSTANT
+    if maker is None:
+        return False
+    name = base_of(trace.event(maker).key.op)
+    few = math.prod(tensor.spec.shape) < _FEW
+    return name in _OF_MANY if few else name not in _CONSTANT
 
 
 def _accumulates(call: Json, op: str) -> bool | None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
+from repro_audit.errors import BESIDE
+
 # A traceback longer than this is shown with its middle left out, as is its beginning in the file.
 _MOST_LINES = 24
 _MOST_BYTES = 1 << 16
@@ -47,7 +49,11 @@ def last_words(path: Path) -> list[str]:
         file.seek(max(size - _MOST_BYTES, 0))
         text = file.read().decode("utf-8", errors="replace").rstrip()
     lines = [_CONTROL.sub("", line) for line in text.split("\n")] if text else []
-    starts = [number for number, line in enumerate(lines) if _FIRST.match(line)]
+    starts = [
+        number
+        for number, line in enumerate(lines)
+        if _FIRST.match(line) and not (number and lines[number - 1].startswith(BESIDE))
+    ]
     if not starts:
         return lines[-_PLAIN_LINES:]
     start = starts.pop()
