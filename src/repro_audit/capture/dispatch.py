@@ -187,7 +187,7 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         readable = not operator.blind
         filled = None
         if memory.unwritten:
-            if memory.in_pieces(operator, args):
+            if operator.partial and memory.in_pieces(operator, args):
                 tainted, readable = memory.piece(operator, args, kwargs)
                 filled = args[0] if readable else None
             else:

@@ -116,9 +116,7 @@ class UnwrittenMemory:
                 self.unwritten.pop(key, None)
 
     def in_pieces(self, operator: Operator, args: Any) -> bool:
-        """True if an operator writes some of such memory, and `piece` is to tell what."""
-        if not operator.partial:
-            return False
+        """True if an operator that is `partial` writes some of such memory: `piece` tells what."""
         if not operator.fills:
             return self.holds(args[0])
         storage = storage_of(args[0])

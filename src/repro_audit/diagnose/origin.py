@@ -109,19 +109,23 @@ def compare(
 def _overwritten(a: Trace, pairs: Pairs, unlike: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Of each pair whether it made initial weights of which none was left once they were used.
 
-    A model that is built and then loaded draws weights that nobody reads: all parameters that are
-    seen as models are first called are the same, and among them one of that shape. What reads such
-    a weight before that differs too, and is no such pair.
+    A model that is built and then loaded draws weights that nobody reads: of the parameters that
+    are seen as models are first called, those of that shape are the same. What reads such a weight
+    before that differs too, and is no such pair.
     """
     kinds, phases = column(a.kind)[pairs.mine], column(a.phase)[pairs.mine]
     first = (column(a.step)[pairs.mine] == 0) & (column(a.call_index)[pairs.mine] == 0)
     used = (kinds == KIND_PARAM) & (phases == WEIGHTS) & first
     made: npt.NDArray[np.bool_] = unlike & (kinds == KIND_OP) & (phases == WEIGHTS)
-    if not made.any() or not used.any() or (unlike & used).any():
+    if not made.any() or not used.any():
         return np.zeros(len(pairs), np.bool_)
     called = int(pairs.mine[used].min())
     made &= pairs.mine < called
-    shapes = {output.spec for i in pairs.mine[used].tolist() for output in a.event(i).outputs}
+    alike, other = (
+        {output.spec for i in pairs.mine[which].tolist() for output in a.event(i).outputs}
+        for which in (used & ~unlike, used & unlike)
+    )
+    shapes = alike - other
     for at in np.flatnonzero(made).tolist():
         made[at] = all(x.spec in shapes for x in a.event(int(pairs.mine[at])).outputs)
     return made
