@@ -12,18 +12,17 @@ import torch
 
 from repro_audit.capture.guards import paused
 from repro_audit.capture.storages import storage_of
+from repro_audit.model.codes import ACCUMULATE
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 _MASKS = (torch.bool, torch.uint8)
 _INDICES = (torch.int32, torch.int64)
-# Where `accumulate` stands among the arguments, of those that may add instead.
-_ADDS = {"_index_put_impl_": 3, "index_put_": 3, "put_": 3}
 
 
 def adds(name: str, args: Any, kwargs: dict[str, Any] | None) -> bool:
     """True if a call reads what it writes: `accumulate`, or a `scatter_` that reduces."""
     base, _, overload = name.removeprefix("aten.").partition(".")
-    at = _ADDS.get(base, len(args))
+    at = ACCUMULATE.get(base.removesuffix("_"), len(args))
     reduces = "reduce" in overload or bool(kwargs and "reduce" in kwargs)
     return reduces or (at < len(args) and bool(args[at]))
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from repro_audit.diagnose.align import column
 from repro_audit.diagnose.origin import Divergence
-from repro_audit.diagnose.zoomed import Zoomed
-from repro_audit.model import Cause, Output
+from repro_audit.diagnose.zoomed import FEW, Zoomed, telling
+from repro_audit.model import Cause
 from repro_audit.model.codes import DATA, KIND_BATCH
 from repro_audit.trace import Trace
 
 # In the path of what inductor keeps from one process to the next.
 COMPILED = "torchinductor_"
-_REAL = ("float", "bfloat", "complex")
-# A tensor of fewer numbers may have the bits of another one.
-_FEW = 4
 
 
 def data_order(evidence: str) -> Cause:
@@ -88,7 +83,7 @@ def came_in(found: Divergence, zoomed: Zoomed | None, *, collated: bool) -> Caus
             ("look at what makes it in Python: time, os.urandom, a set, a generator of its own",),
         )
     same, rows = (0, 0) if zoomed is None else zoomed.in_place
-    if rows >= _FEW and 2 * same >= rows:
+    if rows >= FEW and 2 * same >= rows:
         return Cause(
             "unknown",
             "likely",
@@ -119,9 +114,3 @@ def _batches(trace: Trace) -> set[bytes | None]:
     came = (column(trace.kind) == KIND_BATCH) | (column(trace.phase) == DATA)
     events = np.flatnonzero(came)
     return {trace.signature(i) for i in events.tolist()} - {None}
-
-
-def telling(output: Output) -> bool:
-    """False for values that come again by chance: of a few numbers, or of integers."""
-    numbers = math.prod(output.spec.shape)
-    return output.spec.dtype.startswith(_REAL) and numbers >= _FEW

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from repro_audit.diagnose.case import Case
-from repro_audit.diagnose.origin import SEEDED, Divergence
+from repro_audit.diagnose.origin import MADE, SEEDED, Divergence
 from repro_audit.model import Cause
-from repro_audit.model.codes import KIND_BATCH, KIND_RNG, OWN_GENERATOR, RANDOM
+from repro_audit.model.codes import DATA, KIND_BATCH, KIND_RNG, OWN_GENERATOR, RANDOM
 from repro_audit.trace import Trace
 
 _SEED_CALL = {
@@ -29,7 +29,8 @@ def may_have_drifted(divergence: Divergence, cause: Cause, whole: Sequence[Trace
     if cause.cls == "rng-drift" and not structural:
         return True
     case = Case(divergence, None)
-    fed = case.trace.kind[case.event] == KIND_BATCH or structural
+    batch = case.trace.kind[case.event] == KIND_BATCH
+    fed = batch or case.trace.phase[case.event] == DATA or structural
     if not fed or cause.cls not in {"data-order", "rng-drift", "unknown"}:
         return False
     return not whole or any(
@@ -53,8 +54,8 @@ def seeding_call(case: Case) -> Cause | None:
     if not case.op.startswith("seed:"):
         return None
     call = case.op.removeprefix("seed:")
-    if call in {"numpy.random.default_rng", "random.Random.seed"}:
-        made = "random.Random()" if call.startswith("random.") else "numpy.random.default_rng()"
+    if case.op in MADE:
+        made = MADE[case.op]
         evidence = f"{made} starts from another state in each run: it was given no fixed seed"
         remedy = f"give it a fixed seed: {made[:-1]}0)"
     elif case.divergence.i is None or case.divergence.j is None:

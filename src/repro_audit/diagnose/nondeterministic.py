@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from repro_audit.model.codes import ACCUMULATE
+
 _ARRIVAL = "adds in whatever order threads arrive"
 _LAST = "keeps whichever of several values for a place comes last"
-# Those that add where `accumulate` says so, which stands here among their arguments.
-ACCUMULATE = {"_index_put_impl": 3, "index_put": 3, "put": 3}
 _CPU = {name: f"{name.strip('_')}(accumulate=True) {_ARRIVAL}" for name in ACCUMULATE}
 _CHOOSE = ("index_copy", "max_unpool2d", "max_unpool3d", "scatter")
 # Names as in torch.use_deterministic_algorithms: without an in-place or variant suffix.

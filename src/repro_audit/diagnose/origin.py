@@ -31,7 +31,7 @@ from repro_audit.model.codes import (
 from repro_audit.trace import Trace
 
 # Calls that make generators of the program's own.
-_MADE = {
+MADE = {
     "seed:numpy.random.default_rng": "numpy.random.default_rng()",
     "seed:random.Random.seed": "random.Random()",
 }
@@ -192,7 +192,7 @@ def _divergence(
         x, y = seeding
         seeded, call = (a, x) if x is not None else (b, y or 0)
         return Divergence(a, b, located(seeded, seeded.event(call)), x, y, i, j, counts, states)
-    made = (f"{_MADE[op]}{line}" for op, line in _seeded_at(a, b, seedings) if op in _MADE)
+    made = (f"{MADE[op]}{line}" for op, line in _seeded_at(a, b, seedings) if op in MADE)
     return Divergence(a, b, origin, i, j, i, j, counts, states, next(made, None))
 
 

@@ -9,9 +9,8 @@ import numpy as np
 from repro_audit.diagnose.align import column
 from repro_audit.diagnose.case import Case
 from repro_audit.diagnose.causes import classify
-from repro_audit.diagnose.entered import telling
 from repro_audit.diagnose.origin import Divergence
-from repro_audit.diagnose.zoomed import Zoomed
+from repro_audit.diagnose.zoomed import Zoomed, telling
 from repro_audit.model import Cause, Restored, Resumption
 from repro_audit.model.codes import DATA, KIND_BATCH, KIND_PARAM, OWN_GENERATOR, RANDOM
 from repro_audit.trace import Trace

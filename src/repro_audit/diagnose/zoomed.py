@@ -8,15 +8,17 @@ import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from repro_audit.diagnose.nondeterministic import ACCUMULATE, base_of
+from repro_audit.diagnose.nondeterministic import base_of
 from repro_audit.engine import compare_streams
 from repro_audit.errors import UnsupportedTensorError
 from repro_audit.model import Event, Json, Origin, Output, SiteKey, TensorSpec, UlpDivergence
+from repro_audit.model.codes import ACCUMULATE
 from repro_audit.trace import Trace
 
 _STATE = 2
 _REAL = ("float", "bfloat", "complex")
-_FEW = 4
+# A tensor of fewer numbers may have the bits of another one.
+FEW = 4
 # What one number comes of that is no other's by chance.
 _OF_MANY = frozenset(
     {
@@ -163,8 +165,13 @@ def _had(trace: Trace, event: Event, tensor: Output) -> bool:
     if maker is None:
         return False
     name = base_of(trace.event(maker).key.op)
-    few = math.prod(tensor.spec.shape) < _FEW
-    return name in _OF_MANY if few else name not in _CONSTANT
+    return name not in _CONSTANT if telling(tensor) else name in _OF_MANY
+
+
+def telling(output: Output) -> bool:
+    """False for values that come again by chance: of a few numbers, or of integers."""
+    numbers = math.prod(output.spec.shape)
+    return output.spec.dtype.startswith(_REAL) and numbers >= FEW
 
 
 def _accumulates(call: Json, op: str) -> bool | None:

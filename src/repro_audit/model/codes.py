@@ -12,3 +12,5 @@ DATA, RNG, WEIGHTS, FORWARD, BACKWARD, OPTIMIZER = range(6)
 TAINTED, RANDOM, RECOMPUTE, INPUTS, OWN_GENERATOR = 1, 2, 4, 8, 16
 # What rows of `measured` compare; the last says how a change of the arguments grows in the result.
 OWN, HERE, THERE, CONDITION = range(4)
+# Operators that add where `accumulate` says so, which stands here among their arguments.
+ACCUMULATE = {"_index_put_impl": 3, "index_put": 3, "put": 3}
