@@ -166,6 +166,38 @@ def test_random_numbers_of_another_machine_are_no_origin(audit, recorded, verifi
     assert max(map(len, text.splitlines())) <= 80
 
 
+DROPS = """
+import os, torch
+from torch import nn
+torch.manual_seed(0)
+
+class Drop(nn.Module):
+    def forward(self, x):
+        if os.environ.get("FUSED"):
+            return torch.native_dropout(x, 0.5, True)[0]
+        return nn.functional.dropout(x, 0.5)
+
+torch.manual_seed(int(os.environ.get("SEED", "0")))
+net = nn.Sequential(nn.Linear(16, 16), Drop(), nn.Linear(16, 4))
+print(net(torch.ones(8, 16)).square().mean().item())
+"""
+FUSED, ANOTHER_SEED = {"FUSED": "1"}, {"SEED": "1"}
+
+
+@pytest.mark.parametrize(("there", "here"), [(FUSED, {}), ({}, FUSED), (FUSED, FUSED)])
+def test_a_dropout_drops_the_same_by_one_operator_and_by_several(
+    audit, program, recorded, verified, there: dict[str, str], here: dict[str, str]
+) -> None:
+    """As on an accelerator, and on a CPU."""
+    program("train.py", DROPS)
+    recorded("a.audit", "--capture", "full", **there)
+    code, report = verified("a.audit", "--same-start", **here, **ANOTHER_SEED)
+    assert code == (there != here)
+    assert {warning["code"] for warning in report["warnings"]} <= {"RA110"}
+    # One operator and the four have no counterpart; what is computed from them is the same.
+    assert report["events"]["divergent"] == (5 if there != here else 0)
+
+
 def test_recordings_that_start_from_another(audit, recorded) -> None:
     recorded("a.audit", "--capture", "full")
     everything = [f"--{what}-from=a.audit" for what in ("weights", "inputs", "draws")]

@@ -173,6 +173,20 @@ def test_what_runs_start_from(run) -> None:
     assert start_of(a, c, align(a, c)) == (Start((1, 0), (1, 0), (1, 0)), None)
 
 
+def test_what_a_device_draws_by_an_operator_of_its_own(run) -> None:
+    def started(op: str, value: int, device: str, given: list[Any]) -> Any:
+        there = {"device": device}
+        drawn = (op, value, {**there, "flags": 2})
+        return run([("exp", 1, there), drawn, ("tanh", value, there)], plan={"given": given})
+
+    cpu, cuda = started("bernoulli_", 1, "cpu", []), started("native_dropout", 2, "cuda:0", [])
+    found, first = start_of(cpu, cuda, align(cpu, cuda))
+    assert (found.draws, first) == ((1, 1), 1)
+    given = started("native_dropout", 2, "cuda:0", [{"what": "all", "trace": "a"}])
+    found, first = start_of(cpu, given, align(cpu, given))
+    assert (found.draws, first) == ((0, 0), None)
+
+
 @pytest.mark.parametrize(
     ("manifest", "device", "compare"),
     [

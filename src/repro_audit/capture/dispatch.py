@@ -244,7 +244,7 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if given is not None or values is not None:
             made = [written[0] for written in operator.outputs(args, kwargs, result)]
         if given is not None:
-            given.drawn(kind, key, made, operator.random)
+            given.drawn(kind, key, operator, args, made)
         if operator.many and read:
             with recorder.readings.together():
                 self._outputs(

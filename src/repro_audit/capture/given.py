@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 # By how much arguments are changed to see that: what rounding them to float32 does.
 _CHANGE = 2.0**-24
+# One operator on an accelerator, several on a CPU; which elements are kept is drawn by both alike.
+_FUSED = "aten.native_dropout.default"
+_ALIKE = {(_FUSED, 1): ("aten.bernoulli_.float", 0), ("aten.bernoulli_.float", 0): (_FUSED, 1)}
 
 
 class Source(Protocol):
@@ -108,28 +111,42 @@ class Given:
             if isinstance(tensor, torch.Tensor):
                 self._give(what, key, position, tensor)
 
-    def drawn(self, kind: int, key: SiteKey, made: list[torch.Tensor], random: bool) -> None:
+    def drawn(
+        self, kind: int, key: SiteKey, operator: Operator, args: Any, made: list[torch.Tensor]
+    ) -> None:
         """Give an operator that draws, or brings in from outside, what it is to return."""
-        what = "draws" if random else "inputs" if kind == KIND_BATCH else None
-        if what is not None:
-            for position, tensor in enumerate(made):
-                self._give(what, key, position, tensor)
+        what = "draws" if operator.random else "inputs" if kind == KIND_BATCH else None
+        if what is None:
+            return
+        if operator.name == _FUSED:
+            # Its first result is computed: from the arguments here, dropped as they were there.
+            draws = len(args) < 3 or args[2] is not False
+            if draws and self._give(what, key, 1, made[1]):
+                with paused():
+                    put(_dropped(args[0], made[1], args[1]), made[0])
+            return
+        for position, tensor in enumerate(made):
+            self._give(what, key, position, tensor)
 
-    def _give(self, what: str, key: SiteKey, position: int, tensor: torch.Tensor) -> None:
+    def _give(self, what: str, key: SiteKey, position: int, tensor: torch.Tensor) -> bool:
         source = self._by_kind.get(what)
         if source is None:
-            return
+            return False
         if engine.capturing():
             self.missing[what] += 1
-            return
+            return False
         with paused():
             if not tensor.numel():
-                return
+                return False
             value = source.value(key, position)
+            if value is None and (key.op, position) in _ALIKE:
+                op, position = _ALIKE[key.op, position]
+                value = source.value(replace(key, op=op), position)
             if value is not None and self._batch and what in ("draws", "inputs"):
                 value = _cut(value, tensor, self._batch if self._inside else None)
             given = value is not None and self._put(value, tensor)
         (self.taken if given else self.missing)[what] += 1
+        return given
 
     def _put(self, value: torch.Tensor, tensor: torch.Tensor) -> bool:
         if not put(value, tensor):
@@ -244,6 +261,12 @@ def _cut(value: torch.Tensor, tensor: torch.Tensor, batch: int | None) -> torch.
         parted = value.reshape(*before, small // batch, large * batch // small, *after)
         return parted.narrow(dim + 1, 0, batch).reshape(*before, small, *after)
     return value.narrow(dim, 0, small)
+
+
+def _dropped(values: torch.Tensor, mask: torch.Tensor, probability: float) -> torch.Tensor:
+    """What a dropout returns that keeps what `mask` has, computed as wide as kernels do."""
+    wide = values.detach() if values.dtype == torch.float64 else values.detach().float()
+    return wide * mask * (0.0 if probability == 1 else 1 / (1 - probability))
 
 
 def put(value: torch.Tensor, tensor: torch.Tensor) -> bool:

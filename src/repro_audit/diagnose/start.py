@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from repro_audit.diagnose.align import Alignment, column, random_ones
 from repro_audit.diagnose.manifests import lookup
 from repro_audit.model import Start
@@ -30,7 +32,8 @@ def start_of(a: Trace, b: Trace, alignment: Alignment) -> tuple[Start, int | Non
     """What two aligned runs began with, how much of it differs, and the first event that does.
 
     Weights are those of a model before its first forward, inputs are batches and what else comes in
-    from outside, at any step; draws are what random operators gave.
+    from outside, at any step; draws are what random operators gave. Where machines differ, what one
+    run draws by an operator that the other has not counts as differing, unless it was given them.
     """
     counts = {name: [0, 0] for name in ("weights", "inputs", "draws")}
     first: int | None = None
@@ -45,8 +48,18 @@ def start_of(a: Trace, b: Trace, alignment: Alignment) -> tuple[Start, int | Non
         if mine != other:
             counts[name][1] += 1
             first = i if first is None else min(first, i)
+    if not draws_compare(a, b) and not (_was_given_draws(a) or _was_given_draws(b)):
+        alone = np.setdiff1d(np.flatnonzero(random_ones(a)), alignment.pairs.mine)
+        counts["draws"] = [n + len(alone) for n in counts["draws"]]
+        if len(alone) and (first is None or alone[0] < first):
+            first = int(alone[0])
     weights, inputs, draws = ((had, differ) for had, differ in counts.values())
     return Start(weights, inputs, draws), first
+
+
+def _was_given_draws(trace: Trace) -> bool:
+    given = trace.plan.get("given") or ()
+    return any(each["what"] in {"draws", "all"} for each in given)
 
 
 def _name(trace: Trace, i: int) -> str | None:
