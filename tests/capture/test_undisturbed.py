@@ -381,6 +381,37 @@ def test_compiled_functions_stay_compiled(record):
     torch._dynamo.reset()
 
 
+def test_losses_of_labellings_are_computed_as_without_a_mode(record):
+    """Under any mode torch leaves lengths in tensors, which on two devices it cannot divide by."""
+
+    def loss(scores):
+        return nn.functional.ctc_loss(
+            scores.log_softmax(2),
+            torch.arange(1, 13).view(3, 4),
+            torch.full((3,), 20),
+            torch.tensor([4, 3, 2]),
+        )
+
+    def work():
+        torch.manual_seed(0)
+        scores = torch.randn(20, 3, 15, requires_grad=True)
+        value = loss(scores)
+        value.backward()
+        graph = torch.compile(loss, backend="eager")(scores)
+        one_by_one = torch.func.vmap(torch.sum)(torch.ones(2, 3))
+        # The division's, the loss's.
+        node = value.grad_fn.next_functions[0][0].next_functions[0][0]
+        return value.item(), scores.grad.tolist(), graph.item(), one_by_one.tolist(), node.name()
+
+    plain = work()
+    torch._dynamo.reset()
+    recorded = record(work)
+    torch._dynamo.reset()
+    assert recorded.result == plain
+    assert plain[-1] == "CtcLossBackward0"
+    assert recorded.ops("aten._ctc_loss.default")
+
+
 def test_the_recorder_keeps_no_model_alive(record):
     def work():
         net = nn.Sequential(nn.Linear(2, 2))

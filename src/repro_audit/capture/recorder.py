@@ -14,6 +14,7 @@ import torch
 
 from repro_audit import engine
 from repro_audit.capture.collectives import Collectives
+from repro_audit.capture.composites import Composites
 from repro_audit.capture.dispatch import OpMode
 from repro_audit.capture.draws import Draws
 from repro_audit.capture.events import Events
@@ -128,6 +129,7 @@ class Recorder(Events):
         self._loaders = Loaders(self)
         self._threads = Threads(self)
         self.collectives = Collectives(self)
+        self._composites = Composites()
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -142,6 +144,7 @@ class Recorder(Events):
         self.passed_by.install(self._before_capture)
         self._threads.install()
         self.collectives.install()
+        self._composites.install()
         self._generators.install()
         self.draws.install()
         os.register_at_fork(after_in_child=self._on_fork)
@@ -163,6 +166,7 @@ class Recorder(Events):
         self.active = False
         self.draws.uninstall()
         self._generators.uninstall()
+        self._composites.uninstall()
         self.collectives.uninstall()
         self._threads.uninstall()
         self._loaders.uninstall()
