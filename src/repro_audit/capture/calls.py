@@ -236,7 +236,7 @@ def _placed(
         return host.untyped_storage(), 0
     made = torch.empty(len(room), dtype=torch.uint8, device=device)
     begin = (address - made.data_ptr()) % _ALIGNMENT
-    made[begin:] = host[: len(room) - begin].to(device)
+    made[begin : begin + len(memory)] = host[: len(memory)].to(device)
     return made.untyped_storage(), begin
 
 
