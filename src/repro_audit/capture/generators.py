@@ -97,6 +97,9 @@ class Generators:
             )
         for owner, attribute in ((torch, "seed"), (torch.random, "seed")):
             self._wrap(owner, attribute, "torch.seed", lambda args, result: result)
+        for attribute in ("manual_seed", "manual_seed_all", "seed", "seed_all"):
+            for owner in (torch.cuda, torch.cuda.random):
+                self._wrap(owner, attribute, f"torch.cuda.{attribute}", _of_cuda)
         self._wrap(
             random,
             "seed",
@@ -173,6 +176,13 @@ class Generators:
             return result
 
         self._replaced.put(owner, attribute, seeding)
+
+
+def _of_cuda(args: Any, result: Any) -> Any:
+    """What the devices' generators were given; what they will be given, before CUDA is in use."""
+    if not _on_cuda():
+        return args
+    return [generator.initial_seed() for generator in torch.cuda.default_generators]
 
 
 def _state_of(generator: weakref.ref[random.Random]) -> Callable[[], Any]:

@@ -76,7 +76,14 @@ def _torch(torch: Any) -> None:
         manual_seed(number)
         return number
 
+    def of_devices(seeding: Any) -> Any:
+        return lambda seed=None: seeding(next(seeds))
+
     for owner in (torch, torch.random):
         owner.manual_seed = seeded
         owner.seed = drawn
+    one, all_ = of_devices(torch.cuda.manual_seed), of_devices(torch.cuda.manual_seed_all)
+    for owner in (torch.cuda, torch.cuda.random):
+        owner.manual_seed = owner.seed = one
+        owner.manual_seed_all = owner.seed_all = all_
     drawn()

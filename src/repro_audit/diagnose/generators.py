@@ -15,6 +15,7 @@ _SEED_CALL = {
     "python": "random.seed(0)",
     "numpy": "numpy.random.seed(0)",
 }
+_NONE = "no generator"
 _NAMES = {"torch": "torch", "python": "Python", "numpy": "NumPy"}
 
 
@@ -120,7 +121,7 @@ def _generator(case: Case, generator: str, device: str = "cpu") -> Cause | None:
     trace, name = case.trace, _NAMES[generator]
     seeded = any(
         kind == KIND_RNG
-        and SEEDED.get(trace.site_name(i)[1]) == generator
+        and place.startswith(SEEDED.get(trace.site_name(i)[1], _NONE))
         and trace.owner(i).process == case.process
         for i, kind in enumerate(trace.kind[: case.event])
     )

@@ -35,12 +35,16 @@ MADE = {
     "seed:numpy.random.default_rng": "numpy.random.default_rng()",
     "seed:random.Random.seed": "random.Random()",
 }
-# Whose state a seeding call sets, of the global ones.
+# Whose state a seeding call sets, of the global ones: torch's are those of its devices too.
 SEEDED = {
     "seed:numpy.random.seed": "numpy",
     "seed:random.seed": "python",
     "seed:torch.manual_seed": "torch",
     "seed:torch.seed": "torch",
+    **{
+        f"seed:torch.cuda.{call}": "torch.cuda"
+        for call in ("manual_seed", "manual_seed_all", "seed", "seed_all")
+    },
 }
 
 
@@ -330,7 +334,7 @@ def _differing_states(
             states.setdefault(name, a.step[x])
         elif alike and op in SEEDED:
             seeded = SEEDED[op]
-            states = {n: step for n, step in states.items() if n.partition(".")[0] != seeded}
+            states = {n: step for n, step in states.items() if not n.startswith(seeded)}
     return tuple(sorted(states.items()))
 
 
