@@ -73,6 +73,23 @@ Gate()(torch.ones(64))
 """
 
 
+# The batch that the model is handed; the buffer beside it is written before it is read.
+PARTLY_FILLED = """
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(64, 8)
+
+    def forward(self, x, out):
+        return torch.mul(self.linear(x), 2, out=out)
+
+batch = torch.empty(32, 64)
+batch[:20] = torch.ones(20, 64)
+with torch.no_grad():
+    Net()(batch, torch.empty(32, 8)).sum()
+"""
+
+
 @pytest.mark.parametrize(
     ("source", "words", "where", "cause", "says"),
     [
@@ -94,6 +111,7 @@ Gate()(torch.ones(64))
             "no fixed seed",
         ),
         (NEVER_FILLED, (), "param:bias", "uninitialized-memory", "torch.empty"),
+        (PARTLY_FILLED, (), "aten.addmm.default", "uninitialized-memory", "torch.empty"),
     ],
 )
 def test_what_was_reported(

@@ -14,7 +14,7 @@ from repro_audit.diagnose.align import column
 from repro_audit.diagnose.entered import COMPILED
 from repro_audit.diagnose.replicas import replica_drift
 from repro_audit.model import Unseen, Warn
-from repro_audit.model.codes import HELD, TAINTED
+from repro_audit.model.codes import KIND_OP, TAINTED
 from repro_audit.trace import Trace, TraceFile
 
 _NAMED = 4
@@ -84,7 +84,7 @@ def unseen_in(trace: Trace) -> tuple[Unseen, ...]:
     counts: Counter[str] = Counter()
     for file in trace.files:
         counts.update(file.closing.get("unseen", {}))
-    readers = (column(trace.flags) & TAINTED != 0) & ~np.isin(column(trace.kind), list(HELD))
+    readers = (column(trace.flags) & TAINTED != 0) & (column(trace.kind) == KIND_OP)
     counts["unwritten"] += int(np.count_nonzero(readers))
     return tuple(Unseen(kind, counts[kind]) for kind in _KINDS if counts[kind])
 

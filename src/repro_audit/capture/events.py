@@ -40,6 +40,7 @@ from repro_audit.model.codes import (
 )
 
 _FLUSH_EVERY = 4096
+_MAY_HOLD_UNWRITTEN = HELD | {KIND_BATCH}
 
 
 class Events(ABC):
@@ -207,9 +208,10 @@ class Events(ABC):
                 if isinstance(value, bytes):
                     self.readings.value(self.sink.outputs, index, position, value, name)
                     continue
-                unwritten = kind in HELD and self.memory.holds(value)
+                unwritten = kind in _MAY_HOLD_UNWRITTEN and self.memory.holds(value)
                 flags |= TAINTED if unwritten else 0
-                # A cache of `torch.empty` may never be written, nor read, to its end.
+                # A cache of `torch.empty`, or a buffer that a model is handed to write to, may
+                # never be written, nor read, to its end.
                 read = not unwritten or isinstance(value, torch.nn.Parameter)
                 self.readings.take(self.sink.outputs, index, position, value, read=read, name=name)
                 if keep:

@@ -9,6 +9,7 @@ import numpy as np
 
 from repro_audit.diagnose.align import column
 from repro_audit.diagnose.case import Case
+from repro_audit.diagnose.devices import other_device
 from repro_audit.diagnose.entered import came_in, computed_before, data_order, left_files
 from repro_audit.diagnose.generators import draw, drawn, one_draw_more, seeding_call
 from repro_audit.diagnose.nondeterministic import why
@@ -62,8 +63,8 @@ def _seeded(case: Case, cause: Cause) -> Cause:
 
 
 def _unwritten_memory(case: Case) -> Cause | None:
-    # Of what an optimizer keeps, memory that nobody wrote is not compared.
-    if not case.flags & TAINTED or case.trace.kind[case.event] == KIND_STATE:
+    # Of what is handed over or kept by an optimizer, memory that nobody wrote is not compared.
+    if not case.flags & TAINTED or case.trace.kind[case.event] in {KIND_BATCH, KIND_STATE}:
         return None
     held = case.trace.kind[case.event] in HELD
     what = "it is memory" if held else "it reads memory"
@@ -72,33 +73,6 @@ def _unwritten_memory(case: Case) -> Cause | None:
         "likely",
         (f"{what} from torch.empty that was not wholly written before",),
         ("use torch.zeros, or write every element before the first read",),
-    )
-
-
-def _devices(case: Case) -> Cause | None:
-    """Two devices, of which neither need be wrong."""
-    kinds = [
-        trace.event(at).outputs[0].spec.device.partition(":")[0]
-        for trace, at in (
-            (case.divergence.a, case.divergence.i),
-            (case.divergence.b, case.divergence.j),
-        )
-        if at is not None and trace.event(at).outputs
-    ]
-    if len(set(kinds)) < 2:
-        return None
-    if case.flags & RANDOM:
-        return Cause(
-            "config-difference",
-            "likely",
-            (f"{kinds[0]} and {kinds[1]} draw other random numbers from one seed",),
-            ("draw on the CPU and move the result, or feed both the same tensors",),
-        )
-    return Cause(
-        "config-difference",
-        "likely",
-        (f"{kinds[0]} and {kinds[1]} compute this op by other kernels, which round differently",),
-        ("judge it by its size: the relative difference says whether rounding explains it",),
     )
 
 
@@ -283,7 +257,7 @@ def _known(signatures: list[bytes | None]) -> list[bytes]:
 
 _RULES: tuple[Callable[[Case], Cause | None], ...] = (
     seeding_call,
-    _devices,
+    other_device,
     _elsewhere,
     _size,
     draw,
