@@ -4,17 +4,21 @@
 # that one that hangs costs its own result alone; all of them together take ten minutes at most.
 # Writes JSON and logs to the directory given (default build/gpu) and prints a short table last.
 #
-#   bash benchmarks/gpu/run.sh [DIRECTORY]
+#   bash benchmarks/gpu/run.sh [DIRECTORY [STEP...]]
+#
+# With steps only these: build, doctor, tests, audits, bench, training, memcheck, racecheck.
 #
 # Needs nvcc and, installed already: torch with CUDA, CuPy, pybind11, scikit-build-core, ninja, pytest, transformers.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:-build/gpu}
+steps=" ${*:2} "
 mkdir -p "$out"
 failed=0
 step() {
   local name=$1 limit=$2
   shift 2
+  [[ $steps == "  " || $steps == *" $name "* ]] || return 0
   echo "== $name"
   local start=$SECONDS code=0
   timeout --kill-after=5 "$limit" "$@" >"$out/$name.log" 2>&1 || code=$?
@@ -28,13 +32,16 @@ capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 
 export CUDAARCHS=${CUDAARCHS:-$capability-real}
 step build 150 python -m pip install --no-build-isolation --no-deps --no-index . \
   -C cmake.define.REPRO_AUDIT_CUDA=ON
-step doctor 40 python -m repro_audit doctor
-step tests 150 python -m pytest -q tests/gpu -p no:cacheprovider --durations=10
-step bench 60 python -m benchmarks.gpu --json "$out/bench.json"
-step training 60 python -m benchmarks.gpu.training --json "$out/training.json"
+step doctor 30 python -m repro_audit doctor
+step tests 100 python -m pytest -q tests/gpu -p no:cacheprovider --durations=10 --ignore tests/gpu/test_audits.py
+# Whole programs, most of whose time is that of processes to start: several at once.
+step audits 110 bash -o pipefail -c 'python -m pytest -q --collect-only tests/gpu/test_audits.py | grep :: |
+  sed s,^,tests/gpu/, | xargs -d "\n" -P 8 -n 1 python -m pytest -q -p no:cacheprovider'
+step bench 55 python -m benchmarks.gpu --json "$out/bench.json"
+step training 55 python -m benchmarks.gpu.training --json "$out/training.json"
 for tool in memcheck racecheck; do
   command -v compute-sanitizer >/dev/null || { summary+=("$tool: compute-sanitizer is not here"); continue; }
-  step "$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 9 \
+  step "$tool" 40 compute-sanitizer --tool "$tool" --error-exitcode 9 \
     python -m pytest -q tests/gpu/test_kernels.py -p no:cacheprovider -k "multiset or many or ulp and not large"
 done
 echo

@@ -61,6 +61,33 @@ def test_a_race_is_named(tmp_path: Path) -> None:
     assert "index_add" in report["first_divergence"]["op"]
 
 
+def test_a_race_shows_where_its_op_is_called_alone(tmp_path: Path) -> None:
+    code, report = _audit(tmp_path, _RACE, "--device", "cuda", "--explain", "--no-confirm")
+    assert (code, report["cause"]["class"]) == (1, "nondeterministic-op")
+    assert report["cause"]["confidence"] == "proven"
+    assert report["cause"]["evidence"][1].startswith("alone, on the same inputs, it gave ")
+
+
+_SEEDED = """
+import os
+import torch
+SEED
+net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Dropout(0.3)).cuda()
+net(torch.ones(128, 64, device="cuda")).sum().backward()
+"""
+
+
+@pytest.mark.parametrize("call", ["manual_seed", "manual_seed_all", "seed", "seed_all"])
+def test_a_device_s_seed_is_named(tmp_path: Path, call: str) -> None:
+    given = "int.from_bytes(os.urandom(4), 'little')" if call.startswith("manual") else ""
+    program = _SEEDED.replace("SEED", f"torch.cuda.init(); torch.cuda.{call}({given})")
+    code, report = _audit(tmp_path, program, "--device", "cuda")
+    assert (code, report["cause"]["class"]) == (1, "unseeded-rng")
+    divergence = report["first_divergence"]
+    assert divergence["op"] == f"seed:torch.cuda.{call}"
+    assert divergence["call_site"] == "program.py:4"
+
+
 _MODEL = """
 import torch
 from torch import nn
@@ -76,6 +103,7 @@ def build_optimizer(model):
 """
 
 
+@pytest.mark.hardware
 def test_which_condition_changes_the_bits(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text(_MODEL)
     words = ["--vary", "device=cuda,cpu", "--vary", "tf32=off,on", "--format", "json"]
@@ -97,6 +125,44 @@ def test_which_condition_changes_the_bits(tmp_path: Path) -> None:
         assert cell["first_divergence"]["phase"] == "forward"
     assert tf32["largest"]["deviation"]["rms"] > cpu["largest"]["deviation"]["rms"] > 0
     assert all(cell["step_seconds"] > 0 for cell in matrix["cells"])
+
+
+_DROPS = """
+import os
+import torch
+torch.manual_seed(0)
+x = torch.nn.functional.dropout(torch.ones(64, 64).to(os.environ["REPRO_AUDIT_DEVICE"]), 0.5)
+print(torch.relu(x).sum().item())
+"""
+
+
+def test_devices_that_drop_otherwise(tmp_path: Path) -> None:
+    code, report = _audit(tmp_path, _DROPS, "--device", "cpu,cuda")
+    assert (code, report["cause"]["class"]) == (1, "config-difference")
+    assert report["first_divergence"]["op"] == "aten.relu.default"
+    assert (
+        "draw other random numbers from one seed, first by other ops: aten.bernoulli_"
+        in (report["cause"]["evidence"][0])
+    )
+
+
+def test_devices_that_are_given_what_to_drop(tmp_path: Path) -> None:
+    """The cause's remedy."""
+    (tmp_path / "program.py").write_text(_DROPS)
+    for words, expected in (
+        ("record program.py --capture full --device cpu -o A", 0),
+        ("verify A --same-start --device cuda", 0),
+        ("record program.py --capture full --device cuda -o B", 0),
+        ("verify B --same-start --device cpu", 0),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "repro_audit", *words.split()],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == expected, (words, done.stdout, done.stderr)
 
 
 _FORKS = """
@@ -156,6 +222,7 @@ def test_a_captured_graph_is_replayed_in_each_replica(tmp_path: Path) -> None:
     assert (code, report["verdict"]) == (0, "identical")
 
 
+@pytest.mark.hardware
 def test_graphs_of_a_compiled_model(tmp_path: Path) -> None:
     import triton  # noqa: F401 - without it this cannot be tested, and a skip would not say so
 
@@ -227,6 +294,7 @@ def test_a_device_s_generator_that_was_not_restored_is_named(
         assert report["cause"]["class"] == "unrestored-state"
 
 
+@pytest.mark.hardware
 def test_ranks_on_a_device_are_compared(tmp_path: Path) -> None:
     store = f"file://{tmp_path}/store"
     torch.cuda.set_device(0)
@@ -238,6 +306,7 @@ def test_ranks_on_a_device_are_compared(tmp_path: Path) -> None:
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.hardware
 def test_what_screens_repeats_itself_on_a_device(tmp_path: Path) -> None:
     program = "from repro_audit.workload import main\nmain()\n"
     options = ["--device", "cuda:0", "--rounds", "2", "--jobs", "1"]

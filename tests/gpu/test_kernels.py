@@ -179,7 +179,7 @@ def test_a_forced_cpu_engine_copies_to_the_host() -> None:
 
 def test_doctor() -> None:
     found = doctor.diagnose()
-    on_cuda = [check for check in found.checks if check.device.startswith("cuda")]
+    on_cuda = [check for check in found.checks if check.device.startswith("cuda:")]
     there = {name for name in kernels.NAMES if not kernels.problem(name)}
     assert {check.engine for check in on_cuda} == {*there, "torch"}
     assert found.healthy, on_cuda
