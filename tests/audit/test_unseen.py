@@ -21,12 +21,33 @@ torch.empty(4) * 0
 """
 
 # Without a GPU there is no graph to replay, and what inductor writes is a module that it lists.
+REMOTE = """
+import tempfile
+import torch
+import torch.distributed.rpc as rpc
+
+at = f"file://{tempfile.mkdtemp()}/group"
+options = rpc.TensorPipeRpcBackendOptions(init_method=at)
+rpc.init_rpc("alone", rank=0, world_size=1, rpc_backend_options=options)
+print(rpc.rpc_sync("alone", torch.add, args=(torch.ones(2), 1)))
+rpc.shutdown()
+"""
+
 FAKED = """
 with contextlib.suppress(AttributeError):
     torch.cuda.CUDAGraph.replay(None)
 modules = types.SimpleNamespace(modules=[object(), object()])
 sys.modules["torch._inductor.codecache"] = types.SimpleNamespace(PyCodeCache=modules)
 """
+
+
+@pytest.mark.interpreter
+def test_what_native_threads_do_is_counted_and_disturbs_nothing(audit, program) -> None:
+    program("remote.py", REMOTE)
+    result = audit("remote.py", "--no-confirm", "--format", "json")
+    assert result.code == 0, result.stderr
+    unseen = {each["what"]: each["count"] for each in json.loads(result.stdout)["unseen"]}
+    assert unseen["native-threads"] > 0
 
 
 @pytest.mark.parametrize("command", ["run", "compare"])

@@ -53,6 +53,23 @@ def test_tasks_of_a_thread_pool_are_named_by_their_order_of_submission(record):
     ]
 
 
+def forked(x: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x).copy_(x).sin()
+
+
+def forking(x: torch.Tensor) -> torch.Tensor:
+    return torch.jit.wait(torch.jit.fork(forked, x))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+def test_operators_in_threads_of_native_code_run_and_are_no_events(record):
+    x, scripted = torch.rand(3), torch.jit.script(forking)
+    run = record(lambda: scripted(x), poison=0xFF)
+    assert torch.equal(run.result, x.sin())
+    assert not run.ops("aten.sin")
+    assert run.recorder.unseen["native-threads"] == 3
+
+
 def test_what_is_called_when_a_task_is_done_is_recorded(record):
     def work():
         done = threading.Event()

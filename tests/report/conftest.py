@@ -144,6 +144,7 @@ UNSEEN = (
     Unseen("compiled", 3),
     Unseen("cuda-graphs", 1),
     Unseen("loader-workers", 4),
+    Unseen("native-threads", 3),
     Unseen("of a later release", 5),
 )
 

@@ -18,7 +18,15 @@ from repro_audit.model.codes import KIND_OP, TAINTED
 from repro_audit.trace import Trace, TraceFile
 
 _NAMED = 4
-_KINDS = ("views", "empty", "unwritten", "compiled", "cuda-graphs", "loader-workers")
+_KINDS = (
+    "views",
+    "empty",
+    "unwritten",
+    "compiled",
+    "cuda-graphs",
+    "loader-workers",
+    "native-threads",
+)
 
 
 def cut_short(runs: Sequence[Finished]) -> str | None:

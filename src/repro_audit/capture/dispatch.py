@@ -127,6 +127,10 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if operator.empty:
                 recorder.memory.poisoned(result)
             return result
+        node = _current_autograd_node()
+        caller = sys._getframe().f_back
+        if caller is None and node is None:
+            return self._elsewhere(operator, func, args, kwargs)
 
         lockstep = recorder.lockstep
         if lockstep is not None:
@@ -137,11 +141,10 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kind = KIND_OP
         stack = self.stack
         causes = self.causes
-        node = _current_autograd_node()
         if node is not None and threading.get_ident() != self._ident:
             causes = self._causes_here()
         elif self.leaving:
-            self.settle(sys._getframe(1))
+            self.settle(caller)
         if node is not None:
             phase = BACKWARD
             module, cause = self._of_node(node, causes)
@@ -180,7 +183,7 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         count = counts.get(place, 0)
         counts[place] = count + 1
         locator = recorder.locator
-        code = locator.number(sys._getframe(1)) if causes is self.causes else self._call_site()
+        code = locator.number(caller) if causes is self.causes else self._call_site(caller)
 
         memory = recorder.memory
         stand_in = False
@@ -219,7 +222,7 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             exactly = given.before(key, operator, func, args, kwargs) if read else None
 
         if flags & RANDOM and recorder.draws.by_line:
-            recorder.draws.seed_torch(sys._getframe(1), _device_of(args, kwargs))
+            recorder.draws.seed_torch(caller, _device_of(args, kwargs))
         result = func(*args, **kwargs) if kwargs else func(*args)
 
         if lockstep is not None:
@@ -267,6 +270,21 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             written = [args[at] for at, _ in operator.writes if at < len(args)]
             for tensor in tensors_in([result, written]):
                 memory.note(tensor)
+        return result
+
+    def _elsewhere(self, operator: Operator, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operator in a thread that native code started and gave this thread's modes.
+
+        So do process groups and `torch.jit.fork`. When it comes is chance: it is no event.
+        """
+        result = func(*args, **kwargs) if kwargs else func(*args)
+        memory = self.recorder.memory
+        self.recorder.passed_by.elsewhere()
+        if operator.empty:
+            memory.poisoned(result)
+        elif memory.unwritten:
+            for tensor, _, _ in operator.outputs(args, kwargs, result):
+                memory.wrote(tensor)
         return result
 
     def _outputs(
@@ -331,13 +349,13 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return bound
         return graphs.among(self.all_causes(), node)
 
-    def _call_site(self) -> int | None:
+    def _call_site(self, caller: FrameType | None) -> int | None:
         """Number of the line behind an operator in a thread of autograd's own.
 
         It runs for the thread that waits for it, and may have no frame itself.
         """
         locator = self.recorder.locator
-        own = locator.number(sys._getframe(1).f_back)
+        own = locator.number(caller)
         return own if own is not None else locator.number(sys._current_frames().get(self._ident))
 
     def _causes_here(self) -> Causes:

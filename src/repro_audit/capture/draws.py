@@ -68,7 +68,7 @@ class Draws:
         """Give the functions back."""
         self._replaced.give_back()
 
-    def seed_torch(self, frame: FrameType, device: str) -> None:
+    def seed_torch(self, frame: FrameType | None, device: str) -> None:
         """Before an operator that draws: by line, its generator starts from a state of the line."""
         line = self._recorder.locator.line(frame) or ""
         self._made[line] += 1

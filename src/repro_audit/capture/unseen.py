@@ -24,6 +24,7 @@ class Unseen:
     def __init__(self) -> None:
         self._replays = 0
         self._workers = 0
+        self._elsewhere = 0
         self._loading: weakref.WeakSet[Any] = weakref.WeakSet()
         self._replaced = Replaced()
 
@@ -64,9 +65,13 @@ class Unseen:
             self._loading.add(iterator)
             self._workers += iterator._num_workers
 
+    def elsewhere(self) -> None:
+        """An operator ran in a thread of native code."""
+        self._elsewhere += 1
+
     def forget(self, operators: Iterable[Operator]) -> None:
         """Begin anew, in a fork."""
-        self._replays = self._workers = 0
+        self._replays = self._workers = self._elsewhere = 0
         for operator in operators:
             operator.unread = 0
 
@@ -78,6 +83,7 @@ class Unseen:
         found["compiled"] = _graphs_of_inductor()
         found["cuda-graphs"] = self._replays
         found["loader-workers"] = self._workers
+        found["native-threads"] = self._elsewhere
         return {what: count for what, count in found.items() if count}
 
 

@@ -148,7 +148,7 @@ class Unseen:
 
     `views` and `empty` are operators whose results were not fingerprinted, `unwritten` those that
     read memory which nobody had written; `compiled` are graphs, `cuda-graphs` replays of them,
-    `loader-workers` processes.
+    `loader-workers` processes, `native-threads` operators in threads that native code started.
     """
 
     what: str

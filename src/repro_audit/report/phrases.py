@@ -120,6 +120,7 @@ _UNSEEN = {
     "compiled": ("compiled graph inside", "compiled graphs inside"),
     "cuda-graphs": ("replay of a CUDA graph inside", "replays of CUDA graphs inside"),
     "loader-workers": ("loader worker at work", "loader workers at work"),
+    "native-threads": ("op in a thread of native code", "ops in threads of native code"),
 }
 
 
