@@ -336,3 +336,73 @@ def test_the_last_of_two_parts_ends_where_its_steps_are_limited(record):
     with pytest.raises(SystemExit):
         record(train, steps=5)
     assert done == [0] * 3 + [1] * 15
+
+
+class Plain(torch.optim.Optimizer):
+    """One whose step compiles without a break; torch's own have two."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, {})
+
+    @torch.no_grad()
+    def step(self):
+        for parameter in self.param_groups[0]["params"]:
+            parameter.sub_(parameter.grad)
+
+
+def train_compiled(optimizer, how, steps=3):
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    net = Net()
+    updates = optimizer(net.parameters())
+
+    def call():
+        updates.step()
+
+    # Torch's own steps break the graph in any case.
+    options = {"backend": "eager", "fullgraph": optimizer is Plain}
+    step = {"no": call, "method": torch.compile(updates.step, **options)}.get(how)
+    step = torch.compile(call, **options) if step is None else step
+    for _ in range(steps):
+        updates.zero_grad()
+        net(torch.ones(2, 4)).sum().backward()
+        step()
+        net.first.bias.cos()
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("how", ["method", "function"])
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, Plain])
+def test_a_compiled_step_ends_as_another_does(record, optimizer, how):
+    eager = record(lambda: train_compiled(optimizer, "no"))
+    run = record(lambda: train_compiled(optimizer, how))
+    assert run.recorder.steps == 3
+    for found in (eager, run):
+        assert [e.step for e in found.ops("aten.cos")] == [1, 2, 3]
+    weights = [[e.key for e in r.seen if e.kind == "param"] for r in (eager, run)]
+    assert weights[0] == weights[1]
+    plain = train_compiled(optimizer, how)
+    assert run.result == plain
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_limit_ends_a_program_after_its_compiled_steps(record):
+    def work():
+        with pytest.raises(SystemExit):
+            train_compiled(torch.optim.SGD, "method")
+
+    run = record(work, steps=2)
+    assert run.recorder.stopped_at_limit
+    assert run.recorder.steps == 2
+
+
+def test_a_last_compiled_step_is_counted_at_the_end(record):
+    def work():
+        net = Net()
+        updates = Plain(net.parameters())
+        net(torch.ones(2, 4)).sum().backward()
+        torch.compile(updates.step, backend="eager")()
+        return updates
+
+    assert record(work).recorder.steps == 1

@@ -131,6 +131,8 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         caller = sys._getframe().f_back
         if caller is None and node is None:
             return self._elsewhere(operator, func, args, kwargs)
+        if recorder.compiled_steps and node is None and not self.stack:
+            recorder.end_compiled_steps(self)
 
         lockstep = recorder.lockstep
         if lockstep is not None:

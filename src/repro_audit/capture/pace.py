@@ -36,6 +36,10 @@ class Pace:
         self._last.setdefault(optimizer, self._steps)
         self.constructed = True
 
+    def has(self, optimizer: Any) -> bool:
+        """True if the thread constructed or stepped it, and uses it still."""
+        return optimizer in self._optimizers
+
     def stepped(self, optimizer: Any) -> bool:
         """An optimizer has stepped: True if that ends the step."""
         self.add(optimizer)

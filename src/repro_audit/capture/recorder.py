@@ -124,6 +124,9 @@ class Recorder(Events):
         self.draws = Draws(self, ledger=ledger, by_line=by_line)
         self.passed_by = Unseen()
         self._steps = Steps(self, limit=steps, cut=cut, idle=idle, automatic=automatic)
+        # Not empty where optimizers' compiled steps have run.
+        self.compiled_steps = self._steps.compiled
+        self.end_compiled_steps = self._steps.end_compiled
         self.weights = Weights(self)
         self.states = States(self)
         self._loaders = Loaders(self)
@@ -160,6 +163,7 @@ class Recorder(Events):
         self._stopping = True
         with self._of_a_failed_device():
             if not at_once:
+                self._steps.settle()
                 self.weights.weigh_all()
                 self.states.end()
             self.generator_states()

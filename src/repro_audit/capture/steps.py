@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 import weakref
+from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -38,6 +39,10 @@ _CALLERS = frozenset({"_call_impl", "inner"})
 _CALLING_FILES = frozenset({hooks.__file__, graph_module.__file__})
 
 
+class _Marks:
+    """Attributes alone, which compiled code sets: Dynamo would guard on what is in a dict."""
+
+
 class StepLimitExit(SystemExit):
     """Raised in the audited program where its last step ends; its `finally` blocks run."""
 
@@ -48,7 +53,8 @@ class Steps:
     Each thread counts its own (`pace.Pace`). Without any optimizer, a step begins with each forward
     of the first root module in the main thread. The limit on steps ends the program where the main
     thread reaches it, another thread where it does; `cut` where the main thread's optimizer is
-    about to make that step.
+    about to make that step. Of a step that `torch.compile` compiled is known that it was made: it
+    ends before the thread's next operator outside of a module, its next root or its next step.
     """
 
     def __init__(
@@ -68,6 +74,9 @@ class Steps:
         # Which optimizers have stepped, in the order in which they were made.
         self._stepped: list[bool] = []
         self._numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._marks = _Marks()
+        # Which optimizers' compiled steps have run since they were last asked for.
+        self.compiled = vars(self._marks)
         self._automatic = automatic
         self.limit_reached = False
         self._handles: list[Any] = []
@@ -169,6 +178,7 @@ class Steps:
 
     def _enter_root(self, root: nn.Module, inputs: tuple[Any, Any], mode: OpMode) -> None:
         recorder = self._recorder
+        self.end_compiled(mode)
         if not mode.name and self._pacer is None:
             self._pacer = weakref.ref(root)
         if not mode.name and self._pacer is not None and self._pacer() is root:
@@ -196,6 +206,8 @@ class Steps:
             init(optimizer, *args, **kwargs)
             mode = self._recorder.mode()
             number = self._numbers.setdefault(optimizer, len(self._stepped))
+            # Of one that is gone, where this one is now.
+            self.compiled.pop(_mark(optimizer), None)
             if number == len(self._stepped):
                 self._stepped.append(False)
             if mode is not None:
@@ -214,6 +226,7 @@ class Steps:
         if mode is None or not recorder.active:
             return
         if not mode.optimizing:
+            self.end_compiled(mode)
             if self._cut is not None and mode.step >= self._cut and not mode.name:
                 self._end_program()
             if recorder.beginnings:
@@ -232,13 +245,45 @@ class Steps:
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if torch.compiler.is_compiling():
+            # Never run, but traced: the graph stays whole, and what calls it sets this each time.
+            setattr(self._marks, _mark(optimizer), True)
             return
         recorder = self._recorder
         mode = recorder.mode()
         if mode is None or not recorder.active:
             return
         mode.optimizing = max(0, mode.optimizing - 1)
-        code = recorder.locator.number(sys._getframe(1))
+        if self._has_stepped(optimizer, mode, recorder.locator.number(sys._getframe(1))):
+            self._end_step(mode)
+
+    def settle(self) -> None:
+        """At the end: record what the calling thread's last compiled steps did."""
+        mode = self._recorder.mode()
+        if mode is None:
+            return
+        for optimizer in self._with_compiled_steps(mode):
+            if self._has_stepped(optimizer, mode, None):
+                self._recorder.end_step()
+
+    def end_compiled(self, mode: OpMode) -> None:
+        """Before what comes next: end the steps that the thread's optimizers made compiled."""
+        for optimizer in self._with_compiled_steps(mode):
+            if self._has_stepped(optimizer, mode, None):
+                self._end_step(mode)
+                if self._cut is not None and mode.step >= self._cut and not mode.name:
+                    self._end_program()
+
+    def _with_compiled_steps(self, mode: OpMode) -> Iterator[Any]:
+        """The calling thread's optimizers whose compiled steps have run, each told once."""
+        if not self.compiled:
+            return
+        for optimizer, _ in sorted(self._numbers.items(), key=lambda item: item[1]):
+            if mode.pace.has(optimizer) and self.compiled.pop(_mark(optimizer), False):
+                yield optimizer
+
+    def _has_stepped(self, optimizer: Any, mode: OpMode, code: int | None) -> bool:
+        """Record what an optimizer's step made; True if that ends the thread's step."""
+        recorder = self._recorder
         with paused():
             named = [(owner, tensor) for tensor, owner in self._tensors(optimizer, mode)]
         # The order of parameters is the optimizer's business; that of our events must not be.
@@ -251,11 +296,12 @@ class Steps:
         if mode.optimizing:
             # Within another's step, or within its own: a subclass that calls its parent's.
             mode.pace.within(optimizer)
-            return
+            return False
         recorder.states.stepped(optimizer, mode, code)
-        if mode.pace.stepped(optimizer) and self._automatic:
-            mode.pace.restart()
-            self._end_step(mode)
+        if not (mode.pace.stepped(optimizer) and self._automatic):
+            return False
+        mode.pace.restart()
+        return True
 
     def _tensors(self, optimizer: Any, mode: OpMode) -> list[tuple[torch.Tensor, tuple[str, str]]]:
         named = parameters_of(optimizer, mode)
@@ -274,6 +320,10 @@ class Steps:
         self.limit_reached = True
         self._recorder.stop()
         raise StepLimitExit(0)
+
+
+def _mark(optimizer: Any) -> str:
+    return f"step{id(optimizer)}"
 
 
 def _keywords(caller: FrameType) -> Any:
