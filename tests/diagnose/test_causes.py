@@ -12,7 +12,7 @@ from repro_audit.diagnose.generators import may_have_drifted
 from repro_audit.diagnose.nondeterministic import chooses, why
 from repro_audit.diagnose.origin import compare
 from repro_audit.diagnose.zoomed import Zoomed
-from repro_audit.model import Cause
+from repro_audit.model import Cause, CausedBy
 from repro_audit.model.codes import OWN_GENERATOR, RANDOM, TAINTED
 from repro_audit.trace import Trace
 
@@ -412,6 +412,25 @@ def test_an_input_that_was_computed_before(run: Run) -> None:
     assert "before any op" in cause(run(events(8)), run(events(9))).evidence[0]
     integers = (run(events(n, dtype="int64")) for n in (9, 2))
     assert "before any op" in cause(*integers).evidence[0]
+
+
+def test_parameters_that_were_written_in_another_order(run: Run) -> None:
+    def events(value: int, **columns: Any) -> list[tuple]:
+        made = [("aten.copy_.default", n, {"code": "t.py:7", **columns}) for n in (1, 2)]
+        return [*made, ("param:weight", value, {"code": "t.py:8", **columns})]
+
+    a, b = run(events(1)), run(events(2))
+    found = cause(a, b)
+    assert (found.cls, found.evidence) == (
+        "data-order",
+        ("both are values that the runs had before, written in another order",),
+    )
+    divergence, _, _ = compare(a, b)
+    assert divergence is not None
+    assert divergence.origin.caused_by == CausedBy("aten.copy_.default", "", "t.py:7")
+    # One that nothing in torch wrote; and few numbers may be alike by chance.
+    assert cause(run(events(1)), run(events(9))).cls == "unknown"
+    assert cause(*(run(events(n, shape=(2,))) for n in (1, 2))).cls == "unknown"
 
 
 def test_events_without_digests_are_no_order(run: Run) -> None:

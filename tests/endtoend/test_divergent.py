@@ -74,6 +74,19 @@ def test_set_of_parameters(audit) -> None:
     assert result.report["cause"]["class"] == "data-order"
 
 
+def test_set_of_modules(audit) -> None:
+    """No module is called when they are written: what they then hold tells which op wrote it."""
+    result = audit("tests/programs/set_of_modules.py")
+    assert result.code == 1
+    phase, module, op = named(result.origin)
+    assert (phase, op) == ("weights", "param:weight")
+    assert module.isdigit()
+    written = result.origin["caused_by"]
+    assert written["op"] == "aten.copy_.default"
+    assert written["call_site"].endswith("set_of_modules.py:11")
+    assert result.report["cause"]["class"] == "data-order"
+
+
 @pytest.mark.parametrize(
     ("program", "line", "op", "cause"),
     [

@@ -171,6 +171,13 @@ AUDITS = {
             recompute=True,
         )
     ),
+    "divergent-parameter-written": _diverging(
+        _at(
+            "param:weight",
+            key=replace(KEY, phase="weights", module="0", op="param:weight"),
+            caused_by=CausedBy("aten.copy_.default", "", "set.py:7"),
+        )
+    ),
     "divergent-figures": _diverging(
         replace(
             ORIGIN,

@@ -10,7 +10,13 @@ import numpy as np
 from repro_audit.diagnose.align import column
 from repro_audit.diagnose.case import Case
 from repro_audit.diagnose.devices import other_device
-from repro_audit.diagnose.entered import came_in, computed_before, data_order, left_files
+from repro_audit.diagnose.entered import (
+    came_in,
+    computed_before,
+    data_order,
+    left_files,
+    written_before,
+)
 from repro_audit.diagnose.generators import draw, drawn, one_draw_more, seeding_call
 from repro_audit.diagnose.nondeterministic import why
 from repro_audit.diagnose.origin import Divergence
@@ -152,6 +158,12 @@ def _batch(case: Case) -> Cause | None:
     )
 
 
+def _written(case: Case) -> Cause | None:
+    """Parameters that were written before they had names, one in place of another."""
+    written = written_before(case.divergence)
+    return None if written is None else drawn(case) or _seeded(case, written)
+
+
 def _path(case: Case) -> Cause | None:
     """Another path: chosen by a generator that was drawn from and not, or differently, seeded."""
     if case.divergence.origin.kind != "structural":
@@ -266,6 +278,7 @@ _RULES: tuple[Callable[[Case], Cause | None], ...] = (
     _nondeterministic_op,
     _unwritten_memory,
     _batch,
+    _written,
     _path,
     _threads,
     _op_itself,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from repro_audit.diagnose.align import column
-from repro_audit.diagnose.origin import Divergence
+from repro_audit.diagnose.origin import Divergence, writer_of
 from repro_audit.diagnose.zoomed import FEW, Zoomed, telling
 from repro_audit.model import Cause
-from repro_audit.model.codes import DATA, KIND_BATCH
+from repro_audit.model.codes import DATA, KIND_BATCH, KIND_PARAM
 from repro_audit.trace import Trace
 
 # In the path of what inductor keeps from one process to the next.
@@ -67,6 +67,16 @@ def computed_before(found: Divergence) -> Cause | None:
                 ("look for what writes to its memory outside torch: .numpy(), an extension",),
             )
     return None
+
+
+def written_before(found: Divergence) -> Cause | None:
+    """A parameter's value, which both runs had computed: they wrote it to different ones."""
+    for trace, at in ((found.a, found.i), (found.b, found.j)):
+        if at is None or trace.kind[at] != KIND_PARAM:
+            return None
+        if writer_of(trace, trace.event(at), found.origin.output) is None:
+            return None
+    return data_order("both are values that the runs had before, written in another order")
 
 
 def came_in(found: Divergence, zoomed: Zoomed | None, *, collated: bool) -> Cause:

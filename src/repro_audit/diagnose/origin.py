@@ -17,6 +17,7 @@ from repro_audit.diagnose.align import (
     threads_of,
     told_apart,
 )
+from repro_audit.diagnose.zoomed import telling
 from repro_audit.model import CausedBy, Event, EventCounts, Origin
 from repro_audit.model.codes import (
     DATA,
@@ -187,7 +188,7 @@ def _divergence(
             kind="structural",
             other_op=_instead(a, b, alignment, i, j),
         )
-    origin = replace(origin, caused_by=_caused_by(trace, event))
+    origin = replace(origin, caused_by=_caused_by(trace, event, origin))
     seedings, states = _generators_before(a, b, i, j)
     # Programs seed all generators beside one another: the one that was drawn from is meant.
     fed = (each for each in seedings if _fed_by(trace, at, origin, _seed_op(a, b, each)))
@@ -251,12 +252,27 @@ def _value_origin(a: Trace, mine: Event, other: Event) -> Origin:
     return origin
 
 
-def _caused_by(trace: Trace, event: Event) -> CausedBy | None:
+def _caused_by(trace: Trace, event: Event, origin: Origin) -> CausedBy | None:
+    at = event.cause
+    if trace.kind[event.index] == KIND_PARAM and origin.kind == "value":
+        at = writer_of(trace, event, origin.output)
     # What is computed again has a line of its own: whose node asks for it is another matter.
-    if event.cause is None or event.recompute:
+    if at is None or event.recompute:
         return None
-    cause = trace.event(event.cause)
+    cause = trace.event(at)
     return CausedBy(cause.key.op, cause.key.module, cause.call_site, cause.called_from)
+
+
+def writer_of(trace: Trace, event: Event, output: int | None) -> int | None:
+    """The op that last gave what a parameter then is; None where that is not known.
+
+    Before its model is called a parameter has no name: an order in which parameters are written
+    shows only in what they are.
+    """
+    if output is None or output >= len(event.outputs) or not telling(event.outputs[output]):
+        return None
+    maker = trace.maker(event.index, event.outputs[output].digest or b"")
+    return maker if maker is not None and trace.kind[maker] == KIND_OP else None
 
 
 def _instead(a: Trace, b: Trace, alignment: Alignment, i: int | None, j: int | None) -> str | None:

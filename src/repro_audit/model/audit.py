@@ -69,7 +69,10 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class CausedBy(Placed):
-    """The forward op a backward op belongs to; the parameter whose gradient it accumulates."""
+    """The forward op a backward op belongs to; the parameter whose gradient it accumulates.
+
+    Of a parameter, the op that last wrote its value, where that is known.
+    """
 
     op: str
     module: str

@@ -168,8 +168,9 @@ def whereabouts(origin: Origin) -> str:
     if caused_by is None:
         at = f"at {printable(origin.line)}" if origin.call_site else ""
         return ", ".join(part for part in (which, at) if part)
-    forward = f"of {op_name(caused_by.op)}"
-    if caused_by.module != origin.key.module:
+    parameter = origin.key.op.startswith("param:")
+    forward = f"{'written by' if parameter else 'of'} {op_name(caused_by.op)}"
+    if caused_by.module != origin.key.module and not parameter:
         forward += f" in {printable(caused_by.module) or 'the root module'}"
     if caused_by.call_site:
         forward += f" at {printable(caused_by.line)}"
