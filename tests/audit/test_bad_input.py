@@ -184,6 +184,15 @@ def test_without_evidence_there_is_no_verdict(audit, program) -> None:
         assert "IDENTICAL" not in result.stdout
 
 
+def test_modules_of_a_program_without_any(audit, program) -> None:
+    program("train.py", "import time, torch\nprint(time.time_ns(), torch.ones(1) + 1)\n")
+    result = audit("train.py", "--level", "modules")
+    assert result.code == 4
+    said = " ".join(result.stdout.split())
+    assert "no module was called: --level ops looks at" in said
+    assert "RA106 the runs printed different things" in said
+
+
 def test_what_fails_in_the_second_run_only(audit, program) -> None:
     program(
         "train.py",

@@ -140,3 +140,14 @@ def test_what_differs_by_chance_proves_nothing() -> None:
     cause = explained(UNKNOWN, Explanation(None, experiments), {}, changed=True)
     assert (cause.cls, cause.confidence) == ("unknown", "likely")
     assert "chance" in cause.evidence[-1]
+
+
+def test_what_was_tried_and_did_not_help_is_not_advised() -> None:
+    asked = ("--deterministic, if it heeds that", "one thread: torch.set_num_threads(1)", "another")
+    cause = replace(UNKNOWN, remedies=asked)
+    assert found(cause, tried("deterministic", differs=True)).remedies == asked[1:]
+    assert found(cause, tried("deterministic", differs=None)).remedies == asked
+    failed = [tried(name, differs=True) for name in ("deterministic", "one-thread")]
+    assert found(cause, *failed).remedies == asked[2:]
+    (only,) = found(replace(cause, remedies=asked[:1]), *failed).remedies
+    assert only.startswith("another op: no setting")

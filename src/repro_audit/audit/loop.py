@@ -91,7 +91,11 @@ def _audit(session: Session, found: list[Audit]) -> Audit:
     check_device(request, runs[0], device)
     reason = no_events(runs[0])
     if reason is not None:
-        return _inconclusive(request, directory, runs, reason)
+        if request.level == "modules" and not runs[1:]:
+            # What it prints may differ all the same.
+            runs += [session.observed(name, device=device) for name, device in others[:1]]
+        warnings = warnings_of(runs, printed_identical=_printed_identical(runs))
+        return _inconclusive(request, directory, runs, reason, warnings)
     for name, device in others:
         runs.append(session.observed(name, device=device))
         check_device(request, runs[-1], device)

@@ -347,6 +347,8 @@ def no_events(finished: Finished) -> str | None:
         if finished.processes.unheard:
             return "the program never imported torch in a process that is observed"
         return "the program never imported torch"
+    if finished.trace.plan.get("level") == "modules":
+        return "no module was called: --level ops looks at what the program does without one"
     if finished.processes.unheard:
         return "the program ran no torch op in a process that is observed"
     return "the program ran no torch op"

@@ -204,7 +204,11 @@ def _op_itself(case: Case) -> Cause | None:
         "nondeterministic-op",
         "likely",
         (f"the same inputs gave another output, and {how}",),
-        ("--deterministic, if the op heeds torch's switch; else another op, or one thread",),
+        (
+            "--deterministic, if the op heeds torch's switch",
+            "one thread: torch.set_num_threads(1)",
+            "another op",
+        ),
     )
 
 

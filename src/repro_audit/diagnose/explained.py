@@ -10,6 +10,9 @@ from statistics import NormalDist
 from repro_audit.model import Cause, CauseClass, Experiment, Explanation, Replay
 
 _CONFIDENCE = 0.95
+# The pins that try what remedies of likely causes begin with.
+_ASKED = {"--deterministic": "deterministic", "one thread": "one-thread"}
+_NO_SETTING = "another op: no setting that was tried cures this one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ def explained(
     if replay is not None and replay.varies:
         return _by_itself(cause, replay, explanation.experiments, meanings, chosen=chosen)
     found = _by_pin(cause, explanation.experiments, meanings)
+    found = replace(found, remedies=_left(found.remedies, explanation.experiments))
     if replay is not None and replay.problem is None:
         said = f"alone, on the same inputs, the op gave one result in {replay.calls} calls"
         found = replace(found, evidence=(*found.evidence, said))
@@ -89,7 +93,7 @@ def _by_itself(
         evidence = [*cause.evidence, *evidence]
     remedies = tuple(meanings[name].remedy for name in cures)
     if not remedies:
-        remedies = ("another op: no setting that was tried cures this one",)
+        remedies = (_NO_SETTING,)
     return Cause(cls, "proven", tuple(evidence), remedies, cause.source)
 
 
@@ -126,6 +130,17 @@ def _by_pin(
     if meaning.cls == cause.cls:
         return replace(cause, confidence="proven", evidence=(*cause.evidence, *evidence))
     return Cause(meaning.cls, "proven", tuple(evidence), (meaning.remedy,))
+
+
+def _left(remedies: tuple[str, ...], experiments: tuple[Experiment, ...]) -> tuple[str, ...]:
+    """Remedies without those that were tried and did not help."""
+    failed = {tried.pins for tried in experiments if tried.differs}
+    left = tuple(
+        remedy
+        for remedy in remedies
+        if not any(remedy.startswith(word) and (pin,) in failed for word, pin in _ASKED.items())
+    )
+    return left or (_NO_SETTING,)
 
 
 def _by_change(cause: Cause, experiments: tuple[Experiment, ...]) -> Cause:
