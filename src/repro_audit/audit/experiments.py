@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -14,6 +15,9 @@ from repro_audit.trace import Trace
 # Chance at most that runs agree though what was held does nothing.
 _ERROR = 0.05
 _MOST_RUNS = 8
+# Runs with nothing held, which tell how often runs differ; and at most of what seems to cure.
+_PLAIN_RUNS = 4
+_MOST_OF_A_CURE = 16
 # What a confirming run changes all at once, one by one, with what that run is given.
 _CHANGED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("hash-seed", "another hash seed", ("hash_seed",)),
@@ -34,31 +38,59 @@ def but_for(name: str) -> dict[str, Any]:
 class Laboratory:
     """Runs the program, as far as a divergence, under changed conditions.
 
-    `rate` is how often two runs differ there if nothing is changed: the rarer, the more runs have
-    to agree before that says anything.
+    `rate` is how often two runs differ there if nothing is changed, as far as is known: the rarer,
+    the more runs have to agree before that says anything.
     """
 
     def __init__(self, session: Session, key: SiteKey, rate: float) -> None:
         self._session = session
         self._key = key
-        self._runs = 1 + math.ceil(math.log(_ERROR) / math.log(1 - rate))
-        self._runs = max(2, min(_MOST_RUNS, self._runs))
+        self._rate = rate
+        self._runs = max(2, min(_MOST_RUNS, _needed(rate, _ERROR)))
+        # Of runs with nothing held, once something seems to cure: pairs, and how many differ.
+        self._plain: tuple[int, int] | None = None
+        # True once runs agreed so often without, that no number of runs here can tell.
+        self.undecided = False
         self._count = 0
 
-    def held(self, pins: tuple[str, ...]) -> Experiment:
-        """Runs with pins held: is the divergence still there?"""
+    def held(self, pins: tuple[str, ...], *, among: int = 1) -> Experiment:
+        """Runs with pins held: is the divergence still there?
+
+        Where it is not, the program is run with nothing held too, and then as often with the pins
+        as chance needs that there be, of `among` conditions, one in 20 times one that seems to
+        cure: an estimate by a few pairs alone is too high as often as not.
+        """
         said = " and ".join(BY_NAME[name].said for name in pins)
         runs: list[Finished] = []
+        needed = self._runs
         try:
-            for _ in range(self._runs):
+            while len(runs) < needed:
                 runs.append(self._run(**pinned(pins)))
                 if len(runs) > 1 and self._differ(runs[0].trace, runs[-1].trace):
                     return Experiment(pins, said, "program", len(runs), True)
+                if len(runs) == self._runs:
+                    needed = max(needed, _needed(self._lower_rate(), _ERROR / among))
+                    if needed > _MOST_OF_A_CURE:
+                        self.undecided = True
+                        return Experiment(pins, said, "program", len(runs), None, self._chance())
         except InterruptedRunError:
             raise
         except ReproAuditError as error:
             return Experiment(pins, said, "program", len(runs), None, error.in_a_line)
         return Experiment(pins, said, "program", len(runs), False)
+
+    def _chance(self) -> str:
+        pairs, differing = self._plain or (0, 0)
+        return f"may be chance: without it {pairs - differing} of {pairs} pairs agree too"
+
+    def _lower_rate(self) -> float:
+        """How often two runs with nothing held differ: as seen before, or here if that is less."""
+        if self._plain is None:
+            plain = [self._run().trace for _ in range(_PLAIN_RUNS)]
+            differ = [self._differ(*pair) for pair in itertools.combinations(plain, 2)]
+            self._plain = len(differ), sum(differ)
+        pairs, differing = self._plain
+        return min(self._rate, (differing + 0.5) / (pairs + 1))
 
     def filled(self) -> Experiment:
         """Two runs that differ in what fills the memory of `empty*` alone."""
@@ -115,3 +147,8 @@ class Laboratory:
             return True
         at = one.find(key)
         return at is None or found.i is None or found.i <= at
+
+
+def _needed(rate: float, error: float) -> int:
+    """How many runs agree by chance at most that often, where pairs differ at this rate."""
+    return 1 + math.ceil(math.log(error) / math.log(1 - rate))

@@ -25,6 +25,7 @@ from repro_audit.model import (
     Explanation,
     ManifestDifference,
     Observed,
+    Origin,
     Replay,
     SiteKey,
 )
@@ -80,17 +81,21 @@ def explain(
         names = relevant(mode, devices, seen=seen)
         names.sort(key=lambda name: meanings[name].cls != cause.cls)
         for name in names:
-            experiments.append(laboratory.held((name,)))
+            among = 1 if meanings[name].cls == cause.cls else len(names)
+            experiments.append(laboratory.held((name,), among=among))
             if experiments[-1].differs is False:
                 if name == "filled-memory":
                     experiments.append(laboratory.filled())
                 # What was likely is proven; else there may be more than one that decides.
                 if meanings[name].cls == cause.cls:
                     break
-        cures = _cures(experiments) or _together(laboratory, names, experiments)
+        cures = _cures(experiments)
+        if not cures and not laboratory.undecided:
+            cures = _together(laboratory, names, experiments)
         cure = _cured(session, runs, cures, key)
         if cure is not None:
-            experiments = [_corrected(tried, cure, cures, key) for tried in experiments]
+            origin = closer.divergence.origin
+            experiments = [_corrected(tried, cure, cures, origin) for tried in experiments]
     seconds = round(time.monotonic() - began, 3)
     explanation = Explanation(replay, tuple(experiments), cure, seconds)
     zoomed = closer.zoomed
@@ -221,13 +226,22 @@ def _same_site(one: SiteKey, other: SiteKey) -> bool:
 
 
 def _corrected(
-    tried: Experiment, cure: Cure, cures: list[tuple[str, ...]], key: SiteKey
+    tried: Experiment, cure: Cure, cures: list[tuple[str, ...]], origin: Origin
 ) -> Experiment:
     """What agreed by chance, as trying it on the whole program then showed."""
     failed = cures[: cures.index(cure.pins)]
-    if cure.remaining is not None and _same_site(cure.remaining.key, key):
+    if cure.remaining is not None and _no_later(cure.remaining, origin):
         failed = [*failed, cure.pins]
     return replace(tried, differs=True) if tried.pins in failed else tried
+
+
+def _no_later(remaining: Origin, origin: Origin) -> bool:
+    """True where what remains is the origin, or comes no later: then that was not cured."""
+    if _same_site(remaining.key, origin.key):
+        return True
+    if remaining.key.process == origin.key.process:
+        return remaining.event <= origin.event
+    return remaining.key.step <= origin.key.step
 
 
 def _slowdown(runs: list[Finished], cured: list[Finished]) -> float | None:
