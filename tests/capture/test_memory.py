@@ -130,6 +130,18 @@ def test_what_was_written_piece_by_piece_is_nobodys_to_mark(record, work):
     assert taints(record(work)) == []
 
 
+def test_what_a_model_is_given_is_read_once_it_is_written(record):
+    def work():
+        x = torch.empty(4, 2)
+        x[:3] = 1
+        torch.nn.Identity()(x)
+        x[3] = 1
+        torch.nn.Identity()(x)
+
+    given = [e for e in record(work).seen if e.op == "inputs:Identity"]
+    assert [(e.tainted, e.digests != [None]) for e in given] == [(True, False), (False, True)]
+
+
 def test_a_reader_of_what_is_still_unwritten_is_marked(record):
     def work():
         out = torch.empty(4, 8)

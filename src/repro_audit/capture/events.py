@@ -27,7 +27,6 @@ from repro_audit.model import Interval, Level, SiteKey
 from repro_audit.model.codes import (
     DATA,
     FORWARD,
-    HELD,
     KIND_BATCH,
     KIND_MODULE,
     KIND_OP,
@@ -35,12 +34,12 @@ from repro_audit.model.codes import (
     KIND_RNG,
     KIND_STATE,
     PHASES,
+    PRESENT,
     RNG,
     TAINTED,
 )
 
 _FLUSH_EVERY = 4096
-_MAY_HOLD_UNWRITTEN = HELD | {KIND_BATCH}
 
 
 class Events(ABC):
@@ -208,7 +207,7 @@ class Events(ABC):
                 if isinstance(value, bytes):
                     self.readings.value(self.sink.outputs, index, position, value, name)
                     continue
-                unwritten = kind in _MAY_HOLD_UNWRITTEN and self.memory.holds(value)
+                unwritten = kind in PRESENT and self.memory.holds(value)
                 flags |= TAINTED if unwritten else 0
                 # A cache of `torch.empty`, or a buffer that a model is handed to write to, may
                 # never be written, nor read, to its end.

@@ -6,6 +6,8 @@ KINDS = ("op", "param", "batch", "rng", "module", "state")
 KIND_OP, KIND_PARAM, KIND_BATCH, KIND_RNG, KIND_MODULE, KIND_STATE = range(6)
 # What a program keeps between operators.
 HELD = frozenset({KIND_PARAM, KIND_STATE})
+# Events of tensors that are there, which no operator reads or writes.
+PRESENT = HELD | {KIND_BATCH}
 PHASES = ("data", "rng", "weights", "forward", "backward", "optimizer")
 DATA, RNG, WEIGHTS, FORWARD, BACKWARD, OPTIMIZER = range(6)
 # Flags of an event.
