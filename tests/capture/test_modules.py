@@ -191,3 +191,16 @@ def test_a_run_to_trace_a_module_takes_no_name_and_no_step(record):
     assert [e.module for e in run.ops("aten.sigmoid")] == ["1", "1"]
     assert {e.module for e in run.ops("aten.tanh")} == {"Tanh", "", "0"}
     assert run.recorder.steps == 2
+
+
+def test_parameters_in_memory_that_processes_share_are_told(record):
+    def work(*, share):
+        net = nn.Linear(2, 2)
+        if share:
+            net.share_memory()
+        net(torch.ones(1, 2))
+
+    assert [record(lambda s=s: work(share=s)).recorder.shared for s in (False, True)] == [
+        False,
+        True,
+    ]

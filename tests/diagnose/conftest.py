@@ -24,6 +24,7 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
     numbers), call (as `capture.calls` describes it). Phase and kind follow
     from the op where they are not given. Threads in `cut` did not end. `undrawn` are the places of
     seedings after which nobody drew, `stale` files that an earlier run had left.
+    Parameters may be `shared` by processes.
     """
     count = iter(range(1_000_000))
 
@@ -34,6 +35,7 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
         plan: dict[str, Any] | None = None,
         undrawn: Sequence[int] = (),
         stale: Sequence[str] = (),
+        shared: bool = False,
     ) -> Trace:
         number = next(count)
         own = tmp_path / f"{number}.sqlite"
@@ -56,6 +58,7 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
                 "rank": int(process or 0),
                 "undrawn": list(undrawn),
                 "stale_reads": list(stale),
+                "shared": shared,
             }
             writer.close(cut="" in cut, manifest=manifest or {}, closing=closing)
         return Trace.open(own)

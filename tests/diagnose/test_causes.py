@@ -536,3 +536,16 @@ def test_a_number_that_python_made(run: Run) -> None:
     assert found.cls == "unknown"
     assert found.evidence[1].startswith("it may come from random.Random() at t.py:4, from another")
     assert found.remedies[0] == "give that generator a fixed seed"
+
+
+def test_parameters_that_processes_share(run: Run) -> None:
+    def events(value: int) -> list[tuple]:
+        return [("mm", 1), ("param:weight", value, {"process": "1"})]
+
+    found = cause(*(run(events(n), shared=True) for n in (1, 2)))
+    assert found.cls == "parallelism"
+    assert found.evidence[0].startswith("2 processes have parameters in memory")
+    assert cause(*(run(events(n)) for n in (1, 2))).cls == "unknown"
+    # One has nobody to share them with.
+    alone = (run([("param:weight", n)], shared=True) for n in (1, 2))
+    assert cause(*alone).cls == "unknown"

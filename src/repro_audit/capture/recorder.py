@@ -127,6 +127,8 @@ class Recorder(Events):
         # Not empty where optimizers' compiled steps have run.
         self.compiled_steps = self._steps.compiled
         self.end_compiled_steps = self._steps.end_compiled
+        # True once a parameter was seen in memory that processes share.
+        self.shared = False
         self.weights = Weights(self)
         self.states = States(self)
         self._loaders = Loaders(self)
@@ -344,6 +346,7 @@ class Recorder(Events):
         self._use(sink)
         self.locator.forget(sink.code)
         self.unobserved.clear()
+        self.shared = False
         self._generators.forget()
         self.passed_by.forget(self.operators.values())
         self.main = self.enter_thread("", step)

@@ -46,6 +46,9 @@ class Weights:
 
     def _take(self, module: str, name: str, tensor: torch.Tensor, code: int | None) -> None:
         recorder = self._recorder
+        plain = tensor.is_cpu and type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        if not recorder.shared and plain and tensor.layout is torch.strided:
+            recorder.shared = tensor.is_shared()  # type: ignore[no-untyped-call]
         index = recorder.add(
             KIND_PARAM, WEIGHTS, f"param:{name}", [(name, tensor)], module=module, code=code
         )

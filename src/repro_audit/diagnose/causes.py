@@ -191,6 +191,19 @@ def _threads(case: Case) -> Cause | None:
     )
 
 
+def _processes(case: Case) -> Cause | None:
+    """Processes train one model in memory that they share, and find what another had written."""
+    sharing = sum(bool(file.closing.get("shared")) for file in case.trace.files)
+    if sharing < 2 or case.divergence.origin.kind == "structural" or _same_inputs(case):
+        return None
+    return Cause(
+        "parallelism",
+        "likely",
+        (f"{sharing} processes have parameters in memory that processes share (share_memory)",),
+        ("let one process write them, or each in its turn: a lock alone sets no order",),
+    )
+
+
 def _op_itself(case: Case) -> Cause | None:
     """Same inputs, another output, the same draw or none: whatever it is is inside the op."""
     zoomed = case.zoomed
@@ -285,5 +298,6 @@ _RULES: tuple[Callable[[Case], Cause | None], ...] = (
     _written,
     _path,
     _threads,
+    _processes,
     _op_itself,
 )

@@ -444,6 +444,7 @@ class Run:
                 "exit_code": code,
                 "error": error,
                 "unobserved": dict(recorder.unobserved) if recorder is not None else {},
+                "shared": recorder is not None and recorder.shared,
                 "unseen": recorder.unseen if recorder is not None else {},
                 "undrawn": recorder.undrawn if recorder is not None else [],
                 "idle": recorder.idle if recorder is not None else [],
