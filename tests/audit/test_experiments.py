@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from repro_audit.audit.experiments import Laboratory
-from repro_audit.model import SiteKey
+from repro_audit.audit.explain import corrected
+from repro_audit.model import Cure, Experiment, Origin, SiteKey
 
 KEY = SiteKey(0, "forward", "", "aten.mul.Tensor", 0)
 HELD = ("hash-seed",)
@@ -61,3 +62,28 @@ def test_runs_with_nothing_held_are_made_once() -> None:
     laboratory = Laboratory(session, KEY, 0.75)
     assert [laboratory.held(HELD).differs for _ in range(2)] == [False, False]
     assert session.left == {(): [], HELD: []}
+
+
+@pytest.mark.parametrize(
+    ("process", "step", "op", "event", "taken_back"),
+    [
+        ("", 2, "aten.mm.default", 50, True),
+        # Another place, later: the first divergence was cured.
+        ("", 2, "aten.add.Tensor", 50, False),
+        ("", 2, "aten.add.Tensor", 30, True),
+        # Of another process the steps alone tell.
+        ("1", 3, "aten.add.Tensor", 30, False),
+        ("1", 2, "aten.add.Tensor", 50, True),
+    ],
+)
+def test_a_cure_that_leaves_what_comes_no_later_is_taken_back(
+    process: str, step: int, op: str, event: int, taken_back: bool
+) -> None:
+    def origin(process: str, step: int, op: str, event: int) -> Origin:
+        key = SiteKey(step, "forward", "", op, 0, "", process)
+        return Origin(key, event, 0, None, None, "value")
+
+    cure = Cure(HELD, ("sort",), 2, False, None, origin(process, step, op, event))
+    agreed = Experiment(HELD, "the hash seed fixed", "program", 4, False)
+    first = origin("", 2, "aten.mm.default", 40)
+    assert corrected(agreed, cure, [HELD], first).differs is taken_back

@@ -95,7 +95,7 @@ def explain(
         cure = _cured(session, runs, cures, key)
         if cure is not None:
             origin = closer.divergence.origin
-            experiments = [_corrected(tried, cure, cures, origin) for tried in experiments]
+            experiments = [corrected(tried, cure, cures, origin) for tried in experiments]
     seconds = round(time.monotonic() - began, 3)
     explanation = Explanation(replay, tuple(experiments), cure, seconds)
     zoomed = closer.zoomed
@@ -225,7 +225,7 @@ def _same_site(one: SiteKey, other: SiteKey) -> bool:
     return (one.phase, one.module, one.op) == (other.phase, other.module, other.op)
 
 
-def _corrected(
+def corrected(
     tried: Experiment, cure: Cure, cures: list[tuple[str, ...]], origin: Origin
 ) -> Experiment:
     """What agreed by chance, as trying it on the whole program then showed."""
