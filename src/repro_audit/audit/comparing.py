@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from repro_audit.diagnose.align import align
 from repro_audit.diagnose.causes import classify
 from repro_audit.diagnose.configuration import configured
 from repro_audit.diagnose.drift import drift, gaps_between
+from repro_audit.diagnose.ends import Ended, as_far_as_all_came, ended_early
 from repro_audit.diagnose.origin import Divergence, between_devices
 from repro_audit.diagnose.overview import overview
 from repro_audit.diagnose.runs import SAME_PROGRAM, compare_runs
@@ -86,9 +87,15 @@ def compared(runs: Sequence[RunInfo], traces: Sequence[Trace], tolerance: Tolera
             f"{silent[0].name} does not tell how many numbers its ops add up, as --rounding needs "
             "to know. Record it with --level ops, and not with --capture none."
         )
+    whole = traces
+    traces, ends = as_far_as_all_came(whole)
     apart = any(between_devices(traces[0], trace) for trace in traces[1:])
     draws = all(draws_compare(traces[0], trace) for trace in traces[1:])
     outcomes = compare_runs(traces, values_only=apart, draws=draws)
+    longer = [trace for at, trace in enumerate(whole) if at not in ends]
+    if outcomes.divergence is None and ends and len(longer) > 1:
+        later = compare_runs(longer, values_only=apart, draws=draws)
+        outcomes = outcomes if later.divergence is None else later
     verdict: Verdict = "identical"
     reason = None
     if outcomes.counts.compared == 0:
@@ -98,6 +105,8 @@ def compared(runs: Sequence[RunInfo], traces: Sequence[Trace], tolerance: Tolera
         reason = f"only {outcomes.aligned:.0%} of their events have a counterpart"
     elif outcomes.divergence is not None:
         verdict = "divergent"
+    elif ends:
+        verdict, reason = "inconclusive", _unlike_lengths(runs, ends, outcomes.counts.compared)
     divergence = outcomes.divergence if verdict == "divergent" else None
     differences = manifests.differences(
         {run.name: trace.manifest for run, trace in zip(runs, traces, strict=True)}
@@ -111,7 +120,7 @@ def compared(runs: Sequence[RunInfo], traces: Sequence[Trace], tolerance: Tolera
         runs=tuple(runs),
         events=outcomes.counts,
         observed=outcomes.observed,
-        warnings=tuple(of_recordings(runs, traces)),
+        warnings=tuple(of_recordings(runs, whole, ends)),
         manifest_differences=differences,
         unseen=unseen_in(traces[0]),
         reason=reason,
@@ -129,7 +138,11 @@ def compared(runs: Sequence[RunInfo], traces: Sequence[Trace], tolerance: Tolera
             draws=draws,
         )
         return replace(audit, overview=seen)
-    by_trace = {id(trace): run.name for run, trace in zip(runs, traces, strict=True)}
+    by_trace = {
+        id(trace): run.name
+        for known in (whole, traces)
+        for run, trace in zip(runs, known, strict=True)
+    }
     names = by_trace[id(divergence.a)], by_trace[id(divergence.b)]
     found = _apart(divergence, names, draws, tolerance, values_only=apart)
     origin = found.origin
@@ -172,12 +185,26 @@ def _apart(
     return _Apart(start, measured, seen, None, "the runs did not start equal")
 
 
-def of_recordings(runs: Sequence[RunInfo], traces: Sequence[Trace]) -> Iterator[Warn]:
-    """What to know of runs that were recorded, or took from recordings."""
-    for run, trace in zip(runs, traces, strict=True):
+def _unlike_lengths(runs: Sequence[RunInfo], ends: Mapping[int, Ended], compared: int) -> str:
+    names = " and ".join(f"{runs[at].name} {ended.said}" for at, ended in ends.items())
+    agree = "the one event" if compared == 1 else f"all {compared:,} events"
+    verb = "agrees" if compared == 1 else "agree"
+    return f"{names}: {agree} until there {verb}; record it to its end to compare the rest"
+
+
+def of_recordings(
+    runs: Sequence[RunInfo], traces: Sequence[Trace], ends: Collection[int] = ()
+) -> Iterator[Warn]:
+    """What to know of runs that were recorded, or took from recordings.
+
+    `ends` are the places of those that were ended before others were.
+    """
+    for at, (run, trace) in enumerate(zip(runs, traces, strict=True)):
         closing = trace.closing
-        if closing.get("outcome") == "raised":
-            yield Warn("RA108", f"{run.name} ends early: {closing.get('error')}")
+        ended = ended_early(trace)
+        # Where all make as many steps as were asked for they are whole.
+        if ended is not None and (at in ends or closing.get("outcome") != "stopped"):
+            yield Warn("RA108", f"{run.name} {ended.said}")
         if closing.get("math_attention"):
             said = "computed attention by the math backend, where dropout can be given to it"
             yield Warn("RA112", f"{run.name} {said}")

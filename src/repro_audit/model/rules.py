@@ -62,8 +62,10 @@ WARNINGS = (
     ),
     Rule(
         "RA108",
-        "a recording that was compared ended by an exception",
-        "what came before it is compared; record it again for the rest",
+        "a recording that was compared ended early: by an exception, by a signal, or by `--steps` "
+        "where another goes on",
+        "what came before it is compared, and where that agrees the answer is inconclusive; record "
+        "it again for the rest",
     ),
     Rule(
         "RA109",

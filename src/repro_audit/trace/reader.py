@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from repro_audit.errors import TraceError
 from repro_audit.model import Event, EventKind, Json, SiteKey, TensorSpec
-from repro_audit.model.codes import HELD, KINDS, PHASES, RANDOM, RECOMPUTE, TAINTED
+from repro_audit.model.codes import HELD, KIND_RNG, KINDS, PHASES, RANDOM, RECOMPUTE, TAINTED
 from repro_audit.trace import seal
 from repro_audit.trace.columns import Signatures
 from repro_audit.trace.file import TraceFile, is_empty
@@ -137,6 +137,25 @@ class Trace:
         lines = [mark[_LINE] for mark in self.marks(held.tolist(), shapes=False)]
         wanted[held[[line is None for line in lines]]] = False
         return self.part(wanted)
+
+    def ending(self) -> npt.NDArray[np.int64]:
+        """The events by which a run's end records once more what models and optimizers hold.
+
+        Of a part there are none: whoever took it numbers its steps, and knows what they go with.
+        """
+        if self._whole is not None:
+            return np.empty(0, np.int64)
+        kind, thread = np.frombuffer(self.kind, np.int64), np.frombuffer(self.thread, np.int64)
+        held = np.isin(kind, list(HELD))
+        made = np.array([int(file.closing.get("steps", 0)) for file in self.files], np.int64)
+        late = np.frombuffer(self.step, np.int64) >= made[np.frombuffer(self._file, np.int64)]
+        # Of a run that made no step what its models began with is of the same step.
+        done = np.full(len(self.threads), -1, np.int64)
+        ran = np.flatnonzero(~held & (kind != KIND_RNG))
+        np.maximum.at(done, thread[ran], ran)
+        found = np.flatnonzero(held & late & (np.arange(len(kind)) > done[thread]))
+        marks = self.marks(found.tolist(), shapes=False)
+        return found[[mark[_LINE] is None for mark in marks]] if marks else found
 
     def whole_key(self, i: int) -> SiteKey:
         """What names event `i` in a run, though this is but a part of its trace."""
