@@ -335,3 +335,19 @@ def test_a_recording_says_what_it_kept(recorded, tmp_path: Path) -> None:
         total, count = connection.execute(kept).fetchone()
     assert 0 < total <= 20 * 1024
     assert 0 < count < sizes["full"][1]
+
+
+def test_another_source_or_other_arguments_are_the_cause(
+    audit, recorded, verified, tmp_path: Path
+) -> None:
+    recorded("a.audit")
+    recorded("b.audit", "--", "0.2")
+    found = json.loads(audit("compare", "a.audit", "b.audit", "--format", "json").stdout)
+    assert found["cause"]["class"] == "config-difference"
+    assert "the program's arguments are none and 0.2" in found["cause"]["evidence"][0]
+    source = tmp_path / "train.py"
+    source.write_text(source.read_text().replace("functional.gelu", "functional.relu"))
+    code, found = verified("a.audit")
+    assert code == 1
+    assert found["cause"]["class"] == "config-difference"
+    assert "the program's source differs" in found["cause"]["evidence"][0]

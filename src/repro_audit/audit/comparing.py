@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,8 +79,17 @@ class _Apart:
     reason: str | None
 
 
-def compared(runs: Sequence[RunInfo], traces: Sequence[Trace], tolerance: Tolerance) -> Audit:
-    """The audit of recorded runs, whose traces these are."""
+def compared(
+    runs: Sequence[RunInfo],
+    traces: Sequence[Trace],
+    tolerance: Tolerance,
+    *,
+    but: Container[str] = (),
+) -> Audit:
+    """The audit of recorded runs, whose traces these are; fields of manifests in `but` may differ.
+
+    What others did after one of them was ended is left out.
+    """
     silent = [run for run, trace in zip(runs, traces, strict=True) if not trace.reductions()]
     if tolerance.rounding and silent:
         raise InconclusiveError(
@@ -109,7 +118,7 @@ def compared(runs: Sequence[RunInfo], traces: Sequence[Trace], tolerance: Tolera
         verdict, reason = "inconclusive", _unlike_lengths(runs, ends, outcomes.counts.compared)
     divergence = outcomes.divergence if verdict == "divergent" else None
     differences = manifests.differences(
-        {run.name: trace.manifest for run, trace in zip(runs, traces, strict=True)}
+        {run.name: trace.manifest for run, trace in zip(runs, traces, strict=True)}, but=but
     )
     audit = Audit(
         command="compare",

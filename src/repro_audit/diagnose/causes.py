@@ -248,7 +248,11 @@ def _unknown(case: Case) -> Cause:
         )
     if case.trace.kind[case.event] in HELD:
         evidence = "it differs, though all that was recorded before agrees"
-        return Cause("unknown", "likely", (evidence,), (f"{_OUTSIDE}, or extensions' kernels",))
+        remedy = f"{_OUTSIDE}, or extensions' kernels"
+        if case.zoomed is None and case.trace.site[case.event] in case.trace.site[: case.event]:
+            # What an optimizer is told is seen in runs that look at its operators alone.
+            remedy = f"compare what its optimizer is told (learning rate, momentum); else {remedy}"
+        return Cause("unknown", "likely", (evidence,), (remedy,))
     return Cause(
         "unknown",
         "likely",

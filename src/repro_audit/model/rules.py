@@ -148,8 +148,9 @@ CAUSES = (
     ),
     Rule(
         "config-difference",
-        "the runs' manifests differ in a setting that the op goes by",
-        "the same settings in both runs",
+        "the runs' manifests differ in a setting that the op goes by, or the program's source or "
+        "arguments do",
+        "the same settings, source and arguments in both runs",
     ),
     Rule(
         "precision-mode",

@@ -67,11 +67,11 @@ def tell(audit: Audit, page: Sheet, *, tables: bool = True) -> None:
 def _findings(audit: Audit, page: Sheet, *, tables: bool) -> None:
     """What runs under the same conditions, or two recordings, say."""
     if audit.origin is not None:
-        if audit.screening is not None:
+        if audit.screening is not None or audit.verdict == "within-tolerance":
             page.labelled("first", _located(audit.origin, page))
         _difference(audit.origin, audit, page, indent=2)
     _cause(audit.cause, page, indent=2)
-    if audit.verdict == "divergent":
+    if audit.verdict == "divergent" or audit.events.divergent:
         _extent(audit, page)
     if audit.verdict in {"identical", "within-tolerance"}:
         _confirmation(audit, page)
