@@ -81,3 +81,9 @@ class _Terminal(StringIO):
 
     def isatty(self) -> bool:
         return True
+
+
+def test_what_is_tolerated_has_its_place_too(audits: dict[str, Audit]) -> None:
+    told = render_text(audits["drifted-within"])
+    assert "first   step 0 · backward · emb · aten.index_put" in told
+    assert "177 of 442 events differ" in told

@@ -66,12 +66,13 @@ def tell(audit: Audit, page: Sheet, *, tables: bool = True) -> None:
 
 def _findings(audit: Audit, page: Sheet, *, tables: bool) -> None:
     """What runs under the same conditions, or two recordings, say."""
+    tolerated = audit.verdict == "within-tolerance"
     if audit.origin is not None:
-        if audit.screening is not None or audit.verdict == "within-tolerance":
+        if audit.screening is not None or tolerated:
             page.labelled("first", _located(audit.origin, page))
         _difference(audit.origin, audit, page, indent=2)
     _cause(audit.cause, page, indent=2)
-    if audit.verdict == "divergent" or audit.events.divergent:
+    if audit.verdict == "divergent" or (tolerated and audit.origin is not None):
         _extent(audit, page)
     if audit.verdict in {"identical", "within-tolerance"}:
         _confirmation(audit, page)
