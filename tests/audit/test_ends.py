@@ -71,7 +71,7 @@ WHOLE = ("whole.audit", "1")
     [
         ("after", "ends after step 1 (ValueError: out of data)"),
         ("within", "ends in step 2 (ValueError: out of data)"),
-        ("interrupted", "ends after step 1 (KeyboardInterrupt: )"),
+        ("interrupted", "ends after step 1 (KeyboardInterrupt)"),
     ],
 )
 def test_what_came_before_an_exception_agrees(compared: Compared, ends: str, where: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from traceback import format_exception_only
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -224,6 +225,8 @@ class Recording:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # As a traceback's last line has it: the exception's own str() may raise.
+        told = None if kind is None else "".join(format_exception_only(kind, error)).strip()
         try:
             self._recorder.stop()
         finally:
@@ -235,7 +238,7 @@ class Recording:
                 "steps": self._recorder.steps if self._automatic else self._recorder.step,
                 "outcome": "finished" if kind is None else "raised",
                 "exit_code": 0 if kind is None else 1,
-                "error": None if kind is None else f"{kind.__name__}: {error}",
+                "error": told,
                 "unobserved": dict(self._recorder.unobserved),
                 "unseen": self._recorder.unseen,
                 "undrawn": self._recorder.undrawn,

@@ -98,15 +98,17 @@ class Writer:
         number = self._sites.get((module, op))
         if number is None:
             insert = "INSERT INTO site VALUES (?,?,?)"
-            number = self._number(self._sites, (module, op), insert, (module, op))
+            row = _text(module), _text(op)
+            number = self._number(self._sites, (module, op), insert, row)
         return number
 
     def code(self, location: str, called_from: str | None = None) -> int:
         """Number of a call site, `path:line`, and the program's line that called it, if another."""
         number = self._codes.get((location, called_from))
         if number is None:
-            insert, row = "INSERT INTO code VALUES (?,?,?)", (location, called_from)
-            number = self._number(self._codes, row, insert, row)
+            insert = "INSERT INTO code VALUES (?,?,?)"
+            row = _text(location), None if called_from is None else _text(called_from)
+            number = self._number(self._codes, (location, called_from), insert, row)
         return number
 
     def spec(self, dtype: str, shape: tuple[int, ...], device: str) -> int:
@@ -356,4 +358,10 @@ _END = "UPDATE thread SET ended = 1 WHERE id = ?"
 
 
 def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+    # What is no UTF-8 (see `_text`) is escaped, and comes back as it was.
+    return json.dumps(value, sort_keys=True)
+
+
+def _text(said: str) -> str:
+    """Text that SQLite takes: names of files that are no UTF-8 have lone surrogates."""
+    return said.encode("utf-8", "backslashreplace").decode()
