@@ -57,6 +57,15 @@ def test_comparing(audit, program, recorded, tmp_path: Path) -> None:
         assert says in result.stdout
 
 
+def test_recordings_at_two_levels_are_not_compared(audit, recorded) -> None:
+    recorded("ops.audit")
+    assert audit("record", "train.py", "--level", "modules", "-o", "modules.audit").code == 0
+    result = audit("compare", "ops.audit", "modules.audit")
+    assert (result.code, result.stdout) == (4, "")
+    assert "at level ops and modules.audit at level modules" in result.stderr
+    assert "the same --level" in result.stderr
+
+
 def test_comparing_what_is_no_recording(audit, recorded, tmp_path: Path) -> None:
     recorded("a.audit")
     whole = (tmp_path / "a.audit").read_bytes()

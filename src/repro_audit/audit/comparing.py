@@ -41,8 +41,8 @@ def compare_traces(paths: Sequence[Path], tolerance: Tolerance | None = None) ->
 
     Where they differ, how far they drift apart is measured by what they kept of their tensors;
     differences within `tolerance`, where one is asked for, are no divergence. Raises TraceError for
-    a file that is no whole trace, InconclusiveError where a tolerance needs what was not recorded,
-    UsageError for fewer than two.
+    a file that is no whole trace, InconclusiveError for recordings at two levels and where a
+    tolerance needs what was not recorded, UsageError for fewer than two.
     """
     if len(paths) < 2:
         raise UsageError("compare needs two recordings: repro-audit compare A.audit B.audit")
@@ -90,6 +90,13 @@ def compared(
 
     What others did after one of them was ended is left out.
     """
+    levels = [str(trace.plan.get("level", "ops")) for trace in traces]
+    unlike = next((at for at, level in enumerate(levels) if level != levels[0]), None)
+    if unlike is not None:
+        raise InconclusiveError(
+            f"{runs[0].name} was recorded at level {levels[0]} and {runs[unlike].name} at level "
+            f"{levels[unlike]}, which see other events. Record both at the same --level."
+        )
     silent = [run for run, trace in zip(runs, traces, strict=True) if not trace.reductions()]
     if tolerance.rounding and silent:
         raise InconclusiveError(

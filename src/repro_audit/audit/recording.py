@@ -226,7 +226,7 @@ class Recording:
         trace: TracebackType | None,
     ) -> None:
         # As a traceback's last line has it: the exception's own str() may raise.
-        told = None if kind is None else "".join(format_exception_only(kind, error)).strip()
+        told = "" if kind is None else "".join(format_exception_only(kind, error)).strip()
         try:
             self._recorder.stop()
         finally:
@@ -238,7 +238,7 @@ class Recording:
                 "steps": self._recorder.steps if self._automatic else self._recorder.step,
                 "outcome": "finished" if kind is None else "raised",
                 "exit_code": 0 if kind is None else 1,
-                "error": told,
+                "error": None if kind is None else told.removeprefix(f"{kind.__module__}."),
                 "unobserved": dict(self._recorder.unobserved),
                 "unseen": self._recorder.unseen,
                 "undrawn": self._recorder.undrawn,
