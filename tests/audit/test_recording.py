@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import repro_audit
+from repro_audit.errors import UsageError
 from repro_audit.trace import Trace
 
 TRAIN = """
@@ -195,6 +197,14 @@ def test_a_recording_sees_numpy_that_is_imported_within_it(plainly, program, tmp
         with contextlib.closing(Trace.open(tmp_path / name)) as trace:
             ops = [trace.site_name(i)[1] for i in range(len(trace))]
         assert [op for op in ops if op.startswith("seed:numpy")], ops
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_recording_is_no_directory(tmp_path: Path, force: bool) -> None:
+    with pytest.raises(UsageError, match="it is a directory; name a file in it"):
+        repro_audit.record(tmp_path, force=force)
+    with pytest.raises(UsageError, match="it is a directory; name a file in it"):
+        repro_audit.record_baseline(lambda: None, tmp_path, force=force)
 
 
 def test_a_recording_of_modules(audit, plainly, program, tmp_path: Path) -> None:

@@ -122,7 +122,8 @@ def record(
     some microseconds an op and one read of what it wrote; at level `modules` a module instead of an
     op. `capture` says what is kept of tensors beside their digests: of each output 512 elements
     ("sample"), all of it up to `budget` bytes together ("full"), or nothing. Raises UsageError
-    where `path` exists and `force` is not given, and where a recording is under way.
+    where `path` is a directory, or exists and `force` is not given, and where a recording is under
+    way.
     """
     samples, whole = kept_of(capture, budget)
     return Recording(
@@ -162,6 +163,8 @@ class Recording:
         force: bool,
         automatic: bool = False,
     ) -> None:
+        if path.is_dir():
+            raise UsageError(f"cannot write {path}: it is a directory; name a file in it")
         if path.exists() and not force:
             raise UsageError(f"{path} exists; force=True overwrites it")
         self._path = path

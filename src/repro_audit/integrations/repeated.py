@@ -108,6 +108,8 @@ def record_baseline(
     `force` is not given, or its directory is missing.
     """
     place = Path(path)
+    if place.is_dir():
+        raise UsageError(f"cannot write {place}: it is a directory; name a file in it")
     if place.exists() and not force:
         raise UsageError(f"{place} exists; force=True overwrites it")
     if not place.parent.is_dir():
