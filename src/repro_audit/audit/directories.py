@@ -20,7 +20,8 @@ def create(root: Path, target: Target) -> Path:
     try:
         root.mkdir(parents=True, exist_ok=True)
         ignore = root / ".gitignore"
-        if not ignore.exists():
+        # On a full disk it is left empty, and ignores nothing.
+        if not ignore.exists() or not ignore.stat().st_size:
             ignore.write_text("*\n", encoding="utf-8")
         while True:
             number = 1 + max((found for found, _ in numbered(root)), default=0)

@@ -32,6 +32,7 @@ from repro_audit.model import (
     Cause,
     Confirmation,
     EventCounts,
+    Explanation,
     Observed,
     Overview,
     SiteKey,
@@ -68,6 +69,9 @@ def run_audit(request: AuditRequest, progress: Progress) -> Audit:
                 raise
             said = f"{error}: what is told was found before"
             audit = replace(found[-1], reason=said, passes=session.passes)
+            if request.explaining and audit.verdict == "divergent":
+                # It was asked for, and is not to be advised.
+                audit = replace(audit, explanation=Explanation())
             raise InterruptedAuditError(str(error), audit) from error
 
 

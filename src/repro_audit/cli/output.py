@@ -149,8 +149,10 @@ def ensure_report(format_: str, path: Path | None, *, force: bool) -> None:
 
 def write(text: str, path: Path) -> None:
     """Write what a command found to `path`; raises UsageError where that fails."""
+    from repro_audit.report.files import write_whole
+
     try:
-        path.write_text(text, encoding="utf-8", newline="\n")
+        write_whole(text, path)
     except OSError as error:
         raise UsageError(
             f"cannot write {path}: {error.strerror}; name another place with -o"
@@ -162,17 +164,18 @@ def deliver(audit: Audit, format_: str, path: Path) -> None:
 
     Raises UsageError where that fails.
     """
+    from repro_audit.report.files import write_whole
+
     drawn: list[tuple[str, str, str]] = []
     try:
         if format_ == "markdown" and _draws_beside(path):
             drawn = _draw(audit, _pictures_of(path))
-        text = rendered(audit, format_, drawn)
-        path.write_text(text, encoding="utf-8", newline="\n")
+        write_whole(rendered(audit, format_, drawn), path)
     except OSError as error:
-        raise UsageError(
-            f"cannot write {path}: {error.strerror}; `repro-audit report -o FILE` writes the "
-            "latest audit elsewhere"
-        ) from error
+        way_out = "name another place with -o"
+        if audit.directory is not None:
+            way_out = "`repro-audit report -o FILE` writes the latest audit elsewhere"
+        raise UsageError(f"cannot write {path}: {error.strerror}; {way_out}") from error
 
 
 def _draws_beside(path: Path) -> bool:
@@ -312,7 +315,12 @@ def finish(audit: Audit, format_: str, path: Path | None, *, quiet: bool = False
     if audit.directory is not None:
         from repro_audit.report.json_report import save
 
-        save(audit, Path(audit.directory) / REPORT)
+        kept = Path(audit.directory) / REPORT
+        try:
+            save(audit, kept)
+        except OSError as error:
+            said = f"cannot write {kept}: {error.strerror}. Make room there, and run it again."
+            raise UsageError(said) from error
     if path is not None:
         deliver(audit, format_, path)
     if path is None or not quiet:

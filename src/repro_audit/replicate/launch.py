@@ -120,9 +120,13 @@ class Replica:
         self.plan = plan = _relocated(plan, cwd)
         self._timeout = timeout
         self._plan_file = directory.resolve() / f"{plan.run}.plan.json"
-        self._plan_file.write_text(json.dumps(plan_to_json(plan), indent=1), encoding="utf-8")
         self._counters = Path(plan.progress)
-        self._counters.write_bytes(bytes(COUNTERS.size))
+        try:
+            self._plan_file.write_text(json.dumps(plan_to_json(plan), indent=1), encoding="utf-8")
+            self._counters.write_bytes(bytes(COUNTERS.size))
+        except OSError as error:
+            said = f"cannot write to {directory}: {error.strerror}. Make room there."
+            raise UsageError(said) from error
         environment = child_environment(plan, os.environ if env is None else env)
         # Whatever the program starts can be told by it, even in a session of its own.
         environment[VARIABLE] = str(self._plan_file)

@@ -31,6 +31,7 @@ from repro_audit.model import (
     SelfCheck,
     UlpDivergence,
 )
+from repro_audit.report.files import write_whole
 from repro_audit.report.json_values import audit_from
 from repro_audit.report.plain_values import to_plain
 
@@ -50,7 +51,7 @@ def to_json(audit: Audit) -> str:
 
 def save(audit: Audit, path: Path) -> None:
     """Write `to_json(audit)` to `path`, replacing what is there. Raises OSError."""
-    path.write_text(to_json(audit), encoding="ascii", newline="\n")
+    write_whole(to_json(audit), path)
 
 
 def load(path: Path) -> Audit:
