@@ -125,6 +125,12 @@ def _plan(request: VerifyRequest, recorded: Trace) -> Plan:
     target = plan.target
     if request.program is not None:
         target = replace(target, path=request.program)
+    if target.kind != "module" and request.program is not None and not Path(target.path).is_file():
+        is_not = "is a directory" if Path(target.path).is_dir() else "is not here"
+        raise UsageError(
+            f"{target.path} {is_not}; name the program's file, where {plan.target.path} is here: "
+            f"repro-audit verify {request.recording} PROGRAM.py"
+        )
     if target.kind != "module" and not Path(target.path).is_file():
         raise UsageError(
             f"{request.recording} is of {target.path}, which is not here; name the program: "

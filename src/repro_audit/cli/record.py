@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from repro_audit.cli.output import ensure_writable, say
 from repro_audit.cli.program import (
@@ -92,6 +93,9 @@ def record(
     Traces from two machines or two versions of a program are compared with
     `repro-audit compare`; `repro-audit verify` runs one again elsewhere.
     """
+    asked = click.get_current_context().get_parameter_source("budget")
+    if asked is not ParameterSource.DEFAULT and capture != "full":
+        raise UsageError("--budget limits what --capture full keeps: give both, or neither")
     from repro_audit.audit import given_from, kept_of, record_run
 
     samples, whole = kept_of(capture, budget)

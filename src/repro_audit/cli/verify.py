@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,23 @@ from repro_audit.cli.tolerance import tolerance_of, tolerance_options
 from repro_audit.errors import UsageError
 
 
+class _VerifyCommand(click.Command):
+    """A command on a recording, which has the program's arguments: there are none after `--`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse words after `--`, which would be taken for the program's name."""
+        given = args[args.index("--") + 1 :] if "--" in args else []
+        if given:
+            raise UsageError(
+                "verify gives the program the arguments that were recorded; to compare with "
+                "others, record with them: `repro-audit record TARGET -o FILE -- "
+                f"{shlex.join(given)}`, then `repro-audit compare`"
+            )
+        return super().parse_args(ctx, args)
+
+
 @click.command(
+    cls=_VerifyCommand,
     epilog="""\b
 Examples:
   repro-audit verify h100.audit
