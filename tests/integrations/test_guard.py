@@ -159,6 +159,12 @@ def test_a_step_that_steps_is_refused() -> None:
 def test_bad_input_has_a_way_out(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="every=100 checks one"):
         ra.Guard(nn.Linear(2, 2), every=0)
+    with pytest.raises(UsageError, match=r"every=1\.5 checks no step"):
+        ra.Guard(nn.Linear(2, 2), every=1.5)
+    with pytest.raises(UsageError, match="a int is no model"):
+        ra.Guard(3)
+    with pytest.raises(UsageError, match="'a' is no seed"):
+        ra.seed_everything("a")
     case = Case(lambda call, output: output)
     with ra.record(tmp_path / "a.audit"):
         case.guard(case.step)

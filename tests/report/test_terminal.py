@@ -8,8 +8,10 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from repro_audit.model import Audit
+from repro_audit.report.page import Page, glued
 from repro_audit.report.terminal import console_for, next_command, render, render_text
 
 GOLD = Path(__file__).with_name("gold")
@@ -87,3 +89,11 @@ def test_what_is_tolerated_has_its_place_too(audits: dict[str, Audit]) -> None:
     told = render_text(audits["drifted-within"])
     assert "first   step 0 · backward · emb · aten.index_put" in told
     assert "177 of 442 events differ" in told
+
+
+def test_what_is_longer_than_a_line_breaks_between_words() -> None:
+    shown = StringIO()
+    page = Page(Console(file=shown, width=40))
+    said = "2 empty tensors until they were written to"
+    page.labelled("unseen", glued(said))
+    assert shown.getvalue().split() == ["unseen", *said.split()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection
-from typing import Any
+from typing import Any, SupportsIndex
 
 from repro_audit.control.imports import when_imported
 from repro_audit.errors import UsageError
@@ -23,8 +23,8 @@ def seed_everything(
     (`np.random.default_rng()`) are not touched. `generators` may leave some out. Raises
     UsageError unless 0 <= seed < 2**32.
     """
-    if not 0 <= seed <= MAX_SEED:
-        raise UsageError(f"{seed} is no seed for all generators; give one from 0 to {MAX_SEED}.")
+    if not isinstance(seed, SupportsIndex) or not 0 <= int(seed) <= MAX_SEED:
+        raise UsageError(f"{seed!r} is no seed for all generators; give one from 0 to {MAX_SEED}.")
     if "python" in generators:
         random.seed(seed)
 

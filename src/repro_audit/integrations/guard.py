@@ -70,12 +70,18 @@ class Guard:
 
     A call that is not checked costs nothing but the call. One that is costs another, a copy of
     buffers and gradients, and two reads of them. Of several ranks all make each call, with the same
-    `every`; 16 bytes a rank are exchanged. Raises UsageError for an `every` below 1.
+    `every`; 16 bytes a rank are exchanged. Raises UsageError for what is no model, and for
+    an `every` that is no number of calls.
     """
 
     def __init__(self, model: torch.nn.Module, *, every: int = 100) -> None:
-        if every < 1:
-            raise UsageError(f"every={every} checks no step; every=100 checks one in a hundred")
+        if not isinstance(model, torch.nn.Module):
+            raise UsageError(
+                f"a {type(model).__name__} is no model to guard; several are one in a "
+                "torch.nn.ModuleList"
+            )
+        if not isinstance(every, int) or every < 1:
+            raise UsageError(f"every={every!r} checks no step; every=100 checks one in a hundred")
         self._model = model
         self._every = every
         self._calls = 0

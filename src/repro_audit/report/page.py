@@ -92,7 +92,9 @@ class Page:
     def paragraph(self, text: str, *, indent: int, lead: str = "", style: str = "") -> None:
         """`lead` in `style`, then `text`, whose lines all begin right of the lead."""
         width = max(self._width - indent - len(lead), _NARROWEST)
-        lines = Text(text).wrap(self._console, width, overflow="fold")
+        # What is longer than a line has to break somewhere: between its words.
+        words = (w if len(w) <= width else w.replace(_GLUE, " ") for w in text.split(" "))
+        lines = Text(" ".join(words)).wrap(self._console, width, overflow="fold")
         for i, line in enumerate(lines or [Text()]):
             line.plain = line.plain.replace(_GLUE, " ").rstrip()
             first = Text(lead, style=style) if i == 0 else Text(" " * len(lead))
