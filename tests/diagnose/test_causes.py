@@ -549,3 +549,13 @@ def test_parameters_that_processes_share(run: Run) -> None:
     # One has nobody to share them with.
     alone = (run([("param:weight", n)], shared=True) for n in (1, 2))
     assert cause(*alone).cls == "unknown"
+
+
+def test_one_run_collates_more_than_the_other(run: Run) -> None:
+    """Batches that are fetched ahead, as for accumulated gradients: no data differ."""
+    collated = ("aten.stack.default", 1, {"phase": "data"})
+    a, b = run([collated, ("mm", 3)]), run([collated, (collated[0], 2, collated[2]), ("mm", 3)])
+    for one, other in ((a, b), (b, a)):
+        found = cause(one, other)
+        assert found.cls == "unknown"
+        assert found.evidence == ("one run puts more data together here than the other",)

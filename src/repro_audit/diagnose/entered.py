@@ -100,6 +100,13 @@ def came_in(found: Divergence, zoomed: Zoomed | None, *, collated: bool) -> Caus
             (f"{rows - same:,} of {rows:,} rows came in otherwise, the others are in place",),
             ("look at what changes these: augmentation, noise, a worker's own generator, files",),
         )
+    if collated and found.origin.kind == "structural":
+        return Cause(
+            "unknown",
+            "likely",
+            ("one run puts more data together here than the other",),
+            ("look at how many batches a step takes: accumulation, batches fetched ahead",),
+        )
     if found.i is not None and found.j is not None and _swapped(found, found.i, found.j):
         return data_order("the other run has the same data elsewhere")
     how = "was put together" if collated else "came in, before any op"
