@@ -156,3 +156,26 @@ def test_record(audit_command, rooms) -> None:
     Path("a b.audit").touch()
     assert audit_command("record", "train.py", "-o", "a b.audit").exit_code == 2
     assert audit_command("record", "train.py", "-o", "a b.audit", "-f", "-q").stdout == ""
+
+
+def test_what_was_found_is_told_where_it_cannot_be_kept(audit_command, rooms, divergent) -> None:
+    rooms.answer = replace(divergent, directory="full")
+    # Nothing can be written in its place.
+    Path("full/report.json").mkdir(parents=True)
+    result = audit_command("train.py")
+    assert result.exit_code == 2
+    assert result.stdout.startswith("DIVERGENT")
+    assert result.stderr.startswith("repro-audit: error: cannot write full/report.json: ")
+    assert "Make room there." in result.stderr
+
+
+def test_what_compare_cannot_write_is_in_no_audit(audit_command, rooms, identical) -> None:
+    rooms.answer = replace(identical, directory=None)
+    Path("there").mkdir()
+    Path("gone.json").symlink_to("there/not/report.json")
+    for name in "ab":
+        Path(f"{name}.audit").touch()
+    result = audit_command("compare", "a.audit", "b.audit", "--format", "json", "-o", "gone.json")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("repro-audit: error: cannot write gone.json: ")
+    assert result.stderr.endswith("name another place with -o\n")

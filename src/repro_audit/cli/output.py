@@ -319,7 +319,9 @@ def finish(audit: Audit, format_: str, path: Path | None, *, quiet: bool = False
         try:
             save(audit, kept)
         except OSError as error:
-            said = f"cannot write {kept}: {error.strerror}. Make room there, and run it again."
+            # What was found is not lost with it.
+            show(audit, format_ if path is None else "text")
+            said = f"cannot write {kept}: {error.strerror}. Make room there."
             raise UsageError(said) from error
     if path is not None:
         deliver(audit, format_, path)
