@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from repro_audit.audit import directories
+from repro_audit.model import Target
+
 from .conftest import COMMAND, environment
 
 
@@ -53,3 +56,10 @@ def test_no_room_for_a_run(program, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (result.returncode, result.stdout) == (2, "")
     assert "cannot write to .repro-audit/0001-train: File too large. Make room" in result.stderr
     assert "please report" not in result.stderr
+
+
+def test_what_a_full_disk_left_empty_is_written_later(tmp_path: Path) -> None:
+    (tmp_path / "audits").mkdir()
+    (tmp_path / "audits" / ".gitignore").touch()
+    directories.create(tmp_path / "audits", Target("script", "train.py"))
+    assert (tmp_path / "audits" / ".gitignore").read_text() == "*\n"

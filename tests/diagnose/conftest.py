@@ -25,6 +25,8 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
     from the op where they are not given. Threads in `cut` did not end. `undrawn` are the places of
     seedings after which nobody drew, `stale` files that an earlier run had left.
     Parameters may be `shared` by processes.
+    seedings after which nobody drew, `stale` files that an earlier run had left, `outcome` is how
+    all its processes ended.
     """
     count = iter(range(1_000_000))
 
@@ -36,6 +38,7 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
         undrawn: Sequence[int] = (),
         stale: Sequence[str] = (),
         shared: bool = False,
+        outcome: str = "finished",
     ) -> Trace:
         number = next(count)
         own = tmp_path / f"{number}.sqlite"
@@ -59,6 +62,8 @@ def run(tmp_path: Path) -> Callable[..., Trace]:
                 "undrawn": list(undrawn),
                 "stale_reads": list(stale),
                 "shared": shared,
+                "outcome": outcome,
+                "error": "ValueError: no" if outcome == "raised" else None,
             }
             writer.close(cut="" in cut, manifest=manifest or {}, closing=closing)
         return Trace.open(own)
