@@ -131,3 +131,23 @@ def test_programs_that_end_by_themselves_after_other_steps(audit, program) -> No
     assert found["verdict"] == "divergent"
     assert found["first_divergence"]["kind"] == "structural"
     assert found["drift"] is None
+
+
+def test_what_is_tolerated_until_the_end_is_no_answer_for_the_rest(audit, program) -> None:
+    program("alone.py", ALONE)
+    assert audit("record", "alone.py", "-o", "two.audit", "--steps", "2", "--", "4").code == 0
+    program("alone.py", ALONE.replace("lr=0.1", "lr=0.1000001"))
+    assert audit("record", "alone.py", "-o", "full.audit", "--", "4").code == 0
+    result = audit("compare", "full.audit", "two.audit", "--ulp-tol", "1000000")
+    assert result.code == 4
+    said = " ".join(result.stdout.split())
+    assert "two.audit ends after step 1 (--steps 2): until there all is within" in said
+
+
+def test_nothing_before_the_end(compared: Compared, plainly, program) -> None:
+    plainly("train.py", *WHOLE)
+    at_once = "    raise ValueError('at once')\n    for step"
+    program("train.py", TRAIN.replace("    for step", at_once))
+    code, report = compared(WHOLE, ("short.audit", "1"))
+    assert (code, report["verdict"]) == (4, "inconclusive")
+    assert report["reason"].startswith("short.audit ends in step 0 (ValueError: at once)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from repro_audit.diagnose.align import align
 from repro_audit.diagnose.causes import classify
 from repro_audit.diagnose.configuration import configured
 from repro_audit.diagnose.drift import drift, gaps_between
-from repro_audit.diagnose.ends import Ended, as_far_as_all_came, ended_early
+from repro_audit.diagnose.ends import as_far_as_all_came, ended_early
 from repro_audit.diagnose.origin import Divergence, between_devices
 from repro_audit.diagnose.overview import overview
 from repro_audit.diagnose.runs import SAME_PROGRAM, compare_runs
@@ -34,6 +34,8 @@ from repro_audit.model import (
     Warn,
 )
 from repro_audit.trace import Trace
+
+_REST = "record it to its end to compare the rest"
 
 
 def compare_traces(paths: Sequence[Path], tolerance: Tolerance | None = None) -> Audit:
@@ -108,21 +110,25 @@ def compared(
     apart = any(between_devices(traces[0], trace) for trace in traces[1:])
     draws = all(draws_compare(traces[0], trace) for trace in traces[1:])
     outcomes = compare_runs(traces, values_only=apart, draws=draws)
+    # Those that went on may part where others had ended.
     longer = [trace for at, trace in enumerate(whole) if at not in ends]
     if outcomes.divergence is None and ends and len(longer) > 1:
         later = compare_runs(longer, values_only=apart, draws=draws)
         outcomes = outcomes if later.divergence is None else later
     verdict: Verdict = "identical"
     reason = None
+    ended = " and ".join(f"{runs[at].name} {ended.said}" for at, ended in ends.items())
     if outcomes.counts.compared == 0:
-        verdict, reason = "inconclusive", "the recordings hold no event with a fingerprint"
+        reason = "the recordings hold no event with a fingerprint"
+        verdict, reason = "inconclusive", f"{ended}, before all that compares" if ends else reason
     elif outcomes.aligned < SAME_PROGRAM and not (apart or _same_source(traces)):
         verdict = "different-program"
         reason = f"only {outcomes.aligned:.0%} of their events have a counterpart"
     elif outcomes.divergence is not None:
         verdict = "divergent"
     elif ends:
-        verdict, reason = "inconclusive", _unlike_lengths(runs, ends, outcomes.counts.compared)
+        agree = f"all {outcomes.counts.compared:,} events until there agree"
+        verdict, reason = "inconclusive", f"{ended}: {agree}; {_REST}"
     divergence = outcomes.divergence if verdict == "divergent" else None
     differences = manifests.differences(
         {run.name: trace.manifest for run, trace in zip(runs, traces, strict=True)}, but=but
@@ -166,16 +172,18 @@ def compared(
         structural = origin.kind == "structural" or outcomes.counts.unaligned
         unmeasured = found.drift.differing > found.drift.measured
         if not (structural or unmeasured or found.drift.beyond or len(traces) > 2):
-            audit = replace(audit, verdict="within-tolerance")
+            verdict = "inconclusive" if ends else "within-tolerance"
+            reason = f"{ended}: until there all is within the tolerance; {_REST}" if ends else None
     return replace(
         audit,
+        verdict=verdict,
         origin=origin,
         cause=configured(classify(divergence, None), differences) if origin is not None else None,
         sightings=outcomes.sightings if origin is not None else (),
         start=found.start,
         drift=found.drift,
         overview=found.overview,
-        reason=found.reason,
+        reason=found.reason or reason,
     )
 
 
@@ -199,13 +207,6 @@ def _apart(
         return _Apart(start, measured, seen, origin, None)
     # What follows from another start is nobody's origin.
     return _Apart(start, measured, seen, None, "the runs did not start equal")
-
-
-def _unlike_lengths(runs: Sequence[RunInfo], ends: Mapping[int, Ended], compared: int) -> str:
-    names = " and ".join(f"{runs[at].name} {ended.said}" for at, ended in ends.items())
-    agree = "the one event" if compared == 1 else f"all {compared:,} events"
-    verb = "agrees" if compared == 1 else "agree"
-    return f"{names}: {agree} until there {verb}; record it to its end to compare the rest"
 
 
 def of_recordings(
