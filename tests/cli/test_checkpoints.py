@@ -12,6 +12,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 import repro_audit as ra
@@ -151,3 +152,13 @@ def test_torch_is_not_imported(command) -> None:
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_what_is_empty_holds_nothing_to_compare(command, tmp_path: Path) -> None:
+    for name, held in (("e", {}), ("f", {}), ("g", {"a": {}})):
+        torch.save(held, tmp_path / f"{name}.pt")
+    answer = command("compare", "e.pt", "f.pt")
+    assert answer.exit_code == 4
+    assert "there is nothing in them to compare" in answer.stdout
+    assert command("compare", "g.pt", "g.pt").exit_code == 0
+    assert command("compare", "e.pt", "g.pt").exit_code == 1

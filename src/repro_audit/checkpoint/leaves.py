@@ -99,17 +99,14 @@ class Leaves:
                 return numbered
 
     def _items(self, x: Any, path: str) -> Iterator[tuple[str, Any]]:
-        """What is directly in `x`; under no name what takes the place of `x` itself.
-
-        That something is empty is told of what has a name: a checkpoint that is holds nothing.
-        """
+        """What is directly in `x`; under no name what takes the place of `x` itself."""
         if isinstance(x, Mapping):
             yield from self._entries(x, path)
             # The versions that a state dict notes are nobody's content.
             if isinstance(x, Ordered) and isinstance(x.state, Mapping):
                 yield from _named({k: v for k, v in x.state.items() if k != "_metadata"})
         elif isinstance(x, list | tuple):
-            if not x and path:
+            if not x:
                 self._tell(path, told("[]"))
             yield from _numbered(x)
         elif _is(x, _UTILS, "_rebuild_parameter", "_rebuild_parameter_with_state"):
@@ -138,7 +135,7 @@ class Leaves:
             yield from _named(x.entries)
 
     def _entries(self, x: Mapping[Any, Any], path: str) -> Iterator[tuple[str, Any]]:
-        if not x and path:
+        if not x:
             self._tell(path, told("{}"))
         yield from _named(x)
 

@@ -27,6 +27,8 @@ from repro_audit.model import (
 _T = TypeVar("_T")
 # What wraps a module has a name of its own in the paths of its parameters.
 WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+# As what a mapping or list with nothing in it is told.
+_EMPTY = ("<{}>", "<[]>")
 _SEPARATOR = re.compile(r"[./]")
 
 
@@ -87,7 +89,11 @@ def compare_pair(
         other=b.path,
         compared=len(both),
         identical=len(both) - len(differing),
-        values_compared=len(told.keys() & others.keys()),
+        values_compared=sum(
+            # A checkpoint that is itself empty holds nothing, though another is so otherwise.
+            not (name == "" and told[name] in _EMPTY)
+            for name in told.keys() & others.keys()
+        ),
         tensors=tuple(found),
         values=tuple(differing_values),
         tied=tuple(tied),
