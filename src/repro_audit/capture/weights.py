@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from repro_audit.capture.guards import paused
 from repro_audit.capture.storages import storage_of
 from repro_audit.model.codes import KIND_PARAM, WEIGHTS
 
@@ -47,8 +48,9 @@ class Weights:
 
     def _take(self, module: str, name: str, tensor: torch.Tensor, code: int | None) -> None:
         recorder = self._recorder
-        storage = None if recorder.shared or not tensor.is_cpu else storage_of(tensor)
-        recorder.shared |= storage is not None and storage.is_shared()
+        with paused():
+            storage = None if recorder.shared or not tensor.is_cpu else storage_of(tensor)
+            recorder.shared |= storage is not None and storage.is_shared()
         index = recorder.add(
             KIND_PARAM, WEIGHTS, f"param:{name}", [(name, tensor)], module=module, code=code
         )
