@@ -37,13 +37,14 @@ def configured(cause: Cause, differences: Sequence[ManifestDifference]) -> Cause
     found = settings_of(differences)
     program = [difference for difference in differences if _is_of_program(difference)]
     if program and cause.cls in _OF_PROGRAM:
+        known = cause.cls not in _EXPLICABLE
         seen = cause.evidence if cause.cls != "unknown" else ()
         return replace(
             cause,
             cls="config-difference",
             confidence="likely",
             evidence=(f"the runs were not made alike: {'; '.join(map(_told, program))}", *seen),
-            remedies=tuple(_alike(program)),
+            remedies=(*_alike(program), *(cause.remedies if known else ())),
             source=None,
         )
     if not found or cause.cls not in _EXPLICABLE:
