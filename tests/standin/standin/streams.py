@@ -61,6 +61,10 @@ class Event(torch.Event):
     def wait(self, stream: Any = None) -> None:
         super().wait(_current() if stream is None else stream)
 
+    def elapsed_time(self, end: Any) -> float:
+        """There is no time to tell."""
+        return 1.0
+
 
 def _current(device: Any = None) -> Stream:
     index = index_of(device)
