@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import _get_current_dispatch_mode, _pop_mode
 
 
 class Net(nn.Module):
@@ -395,6 +396,9 @@ def test_a_limit_ends_a_program_after_its_compiled_steps(record):
     run = record(work, steps=2)
     assert run.recorder.stopped_at_limit
     assert run.recorder.steps == 2
+    # It was ended in the midst of an operator: there the mode stays, inert, as the process ends.
+    assert _get_current_dispatch_mode() is not None
+    _pop_mode()
 
 
 def test_a_last_compiled_step_is_counted_at_the_end(record):
