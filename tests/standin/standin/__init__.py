@@ -28,6 +28,8 @@ def _restored(storage: torch.UntypedStorage, location: str) -> torch.UntypedStor
 def autoload() -> None:
     """Put the devices in `torch.cuda`."""
     sys.modules["repro_audit._cuda"] = kernels()
+    # As if it were not installed: it compiles for a GPU.
+    sys.modules["cupy"] = None  # type: ignore[assignment]
     for name, value in {**DEVICES, **STREAMS}.items():
         setattr(torch.cuda, name, value)
         if hasattr(torch.cuda.random, name):
