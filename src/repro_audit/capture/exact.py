@@ -12,8 +12,8 @@ from repro_audit.capture.operators import Operator, tensors_in
 
 _WIDER = {torch.complex64: torch.complex128, torch.complex32: torch.complex128}
 _WIDEST = {torch.float64, torch.complex128}
-# Give back, beside their result, which elements they dropped.
-_DROPOUTS = {"aten.native_dropout.default"}
+# Gives back, beside its result, which elements it kept.
+DROPOUT = "aten.native_dropout.default"
 
 
 class Made(Protocol):
@@ -44,8 +44,11 @@ def exact(kept: Made, output: int, result: list[torch.Tensor]) -> tuple[torch.Te
     dtype = result[output].dtype
     if _wide(dtype) == dtype:
         return None, f"it is {str(dtype).removeprefix('torch.')}, and nothing wider is at hand"
-    if kept.name in _DROPOUTS:
-        return _dropped(kept, output, result)
+    if kept.name == DROPOUT:
+        if output != 0:
+            return None, "it is drawn"
+        (value, probability, *_), _ = kept.make()
+        return dropped(value.double(), result[1].to(value.device), probability), ""
     found, reason = exact_outputs(kept)
     return found.get(output), "" if output in found else reason
 
@@ -82,16 +85,9 @@ def exact_outputs(kept: Made) -> tuple[dict[int, torch.Tensor], str]:
     return {}, reason
 
 
-def _dropped(
-    kept: Made, output: int, result: list[torch.Tensor]
-) -> tuple[torch.Tensor | None, str]:
-    """A dropout that drops what the call dropped."""
-    if output != 0:
-        return None, "it is drawn"
-    (value, probability, *_), _ = kept.make()
-    mask = result[1].to(value.device)
-    scale = 0.0 if probability == 1 else 1 / (1 - probability)
-    return value.double() * mask * scale, ""
+def dropped(values: torch.Tensor, mask: torch.Tensor, probability: float) -> torch.Tensor:
+    """What a dropout of `probability` returns that keeps what `mask` has, as wide as `values`."""
+    return values * mask * (0.0 if probability == 1 else 1 / (1 - probability))
 
 
 def _shared(args: Any, kwargs: Any, kept: Made) -> bool:

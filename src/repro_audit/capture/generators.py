@@ -15,6 +15,7 @@ import torch
 from repro_audit import engine
 from repro_audit.capture.guards import paused
 from repro_audit.capture.replaced import Replaced
+from repro_audit.model.codes import CUDA_SEEDINGS
 
 if TYPE_CHECKING:
     from repro_audit.capture.recorder import Recorder
@@ -97,7 +98,7 @@ class Generators:
             )
         for owner, attribute in ((torch, "seed"), (torch.random, "seed")):
             self._wrap(owner, attribute, "torch.seed", lambda args, result: result)
-        for attribute in ("manual_seed", "manual_seed_all", "seed", "seed_all"):
+        for attribute in CUDA_SEEDINGS:
             for owner in (torch.cuda, torch.cuda.random):
                 self._wrap(owner, attribute, f"torch.cuda.{attribute}", _of_cuda)
         self._wrap(

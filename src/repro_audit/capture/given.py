@@ -19,7 +19,7 @@ import torch
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 from repro_audit import engine
-from repro_audit.capture.exact import exact_outputs
+from repro_audit.capture.exact import DROPOUT, dropped, exact_outputs
 from repro_audit.capture.guards import paused
 from repro_audit.capture.operators import tensors_in
 from repro_audit.capture.rounded import Rounded, coarser, rounds
@@ -35,8 +35,7 @@ _PLAIN = (torch.Tensor, torch.nn.Parameter)
 # By how much arguments are changed to see that: what rounding them to float32 does.
 _CHANGE = 2.0**-24
 # One operator on an accelerator, several on a CPU; which elements are kept is drawn by both alike.
-_FUSED = "aten.native_dropout.default"
-_ALIKE = {(_FUSED, 1): ("aten.bernoulli_.float", 0), ("aten.bernoulli_.float", 0): (_FUSED, 1)}
+_ALIKE = {(DROPOUT, 1): ("aten.bernoulli_.float", 0), ("aten.bernoulli_.float", 0): (DROPOUT, 1)}
 
 
 class Source(Protocol):
@@ -118,12 +117,15 @@ class Given:
         what = "draws" if operator.random else "inputs" if kind == KIND_BATCH else None
         if what is None:
             return
-        if operator.name == _FUSED:
+        if operator.name == DROPOUT:
             # Its first result is computed: from the arguments here, dropped as they were there.
             draws = len(args) < 3 or args[2] is not False
             if draws and self._give(what, key, 1, made[1]):
                 with paused():
-                    put(_dropped(args[0], made[1], args[1]), made[0])
+                    values = args[0].detach()
+                    # As wide as kernels compute.
+                    wide = values if values.dtype == torch.float64 else values.float()
+                    put(dropped(wide, made[1], args[1]), made[0])
             return
         for position, tensor in enumerate(made):
             self._give(what, key, position, tensor)
@@ -261,12 +263,6 @@ def _cut(value: torch.Tensor, tensor: torch.Tensor, batch: int | None) -> torch.
         parted = value.reshape(*before, small // batch, large * batch // small, *after)
         return parted.narrow(dim + 1, 0, batch).reshape(*before, small, *after)
     return value.narrow(dim, 0, small)
-
-
-def _dropped(values: torch.Tensor, mask: torch.Tensor, probability: float) -> torch.Tensor:
-    """What a dropout returns that keeps what `mask` has, computed as wide as kernels do."""
-    wide = values.detach() if values.dtype == torch.float64 else values.detach().float()
-    return wide * mask * (0.0 if probability == 1 else 1 / (1 - probability))
 
 
 def put(value: torch.Tensor, tensor: torch.Tensor) -> bool:

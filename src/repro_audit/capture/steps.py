@@ -191,7 +191,7 @@ class Steps:
             recorder.roots.see(root, mode.name)
         elif recorder.beginnings or root not in self._weighed:
             self._weighed.add(root)
-            recorder.weights.take(mode.names.tensors(root), code)
+            recorder.weights.of_model(mode.names.tensors(root), code)
             if recorder.beginnings:
                 recorder.generator_states()
         # `.numpy()` writes and foreign memory are invisible to the dispatcher; here they show.

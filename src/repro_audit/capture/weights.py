@@ -32,7 +32,16 @@ class Weights:
         """Record all parameters and buffers of a model, naming its modules."""
         names = self._recorder.main.names
         names.enter_root(root)
-        self.take(names.tensors(root), None)
+        self.of_model(names.tensors(root), None)
+
+    def of_model(self, named: Iterable[tuple[str, str, torch.Tensor]], code: int | None) -> None:
+        """As `take`, of all that a model holds; and note whether processes share some of it."""
+        held = list(named)
+        with paused():
+            storages = (storage_of(tensor) for _, _, tensor in held if tensor.is_cpu)
+            shared = any(found is not None and found.is_shared() for found in storages)
+        self._recorder.shared |= shared
+        self.take(held, code)
 
     def weigh_all(self) -> None:
         """Record what the models that are still there end with: `.numpy()` writes show here."""
@@ -48,9 +57,6 @@ class Weights:
 
     def _take(self, module: str, name: str, tensor: torch.Tensor, code: int | None) -> None:
         recorder = self._recorder
-        with paused():
-            storage = None if recorder.shared or not tensor.is_cpu else storage_of(tensor)
-            recorder.shared |= storage is not None and storage.is_shared()
         index = recorder.add(
             KIND_PARAM, WEIGHTS, f"param:{name}", [(name, tensor)], module=module, code=code
         )

@@ -20,6 +20,7 @@ from repro_audit.diagnose.align import (
 from repro_audit.diagnose.zoomed import telling
 from repro_audit.model import CausedBy, Event, EventCounts, Origin
 from repro_audit.model.codes import (
+    CUDA_SEEDINGS,
     DATA,
     KIND_BATCH,
     KIND_OP,
@@ -42,10 +43,7 @@ SEEDED = {
     "seed:random.seed": "python",
     "seed:torch.manual_seed": "torch",
     "seed:torch.seed": "torch",
-    **{
-        f"seed:torch.cuda.{call}": "torch.cuda"
-        for call in ("manual_seed", "manual_seed_all", "seed", "seed_all")
-    },
+    **{f"seed:torch.cuda.{call}": "torch.cuda" for call in CUDA_SEEDINGS},
 }
 
 

@@ -10,6 +10,8 @@ HELD = frozenset({KIND_PARAM, KIND_STATE})
 PRESENT = HELD | {KIND_BATCH}
 PHASES = ("data", "rng", "weights", "forward", "backward", "optimizer")
 DATA, RNG, WEIGHTS, FORWARD, BACKWARD, OPTIMIZER = range(6)
+# Functions of `torch.cuda` that seed its devices' generators.
+CUDA_SEEDINGS = ("manual_seed", "manual_seed_all", "seed", "seed_all")
 # Flags of an event.
 TAINTED, RANDOM, RECOMPUTE, INPUTS, OWN_GENERATOR = 1, 2, 4, 8, 16
 # What rows of `measured` compare; the last says how a change of the arguments grows in the result.
