@@ -70,6 +70,33 @@ def test_the_same_twice(tmp_path: Path) -> None:
     ]
 
 
+def chosen() -> dict[str, torch.Tensor]:
+    """Gradients whose formula torch would choose by whether a mode is on."""
+    torch.manual_seed(0)
+    x = torch.rand(5000, device="cuda").mul(0.2).add(0.9).requires_grad_()
+    y = torch.randn(1000, 101, device="cuda").requires_grad_()
+    classes = torch.randint(0, 101, (1000,), device="cuda")
+    classes[::7] = -100
+    weights = torch.rand(101, device="cuda")
+    x.prod().backward()
+    nn.functional.cross_entropy(y, classes, weight=weights, label_smoothing=0.1).backward()
+    values = torch.linalg.svdvals(y.detach()[:60, :60])
+    assert x.grad is not None
+    assert y.grad is not None
+    return {"x": x.grad, "y": y.grad, "values": values}
+
+
+def test_what_a_mode_would_change_is_as_without_one(tmp_path: Path) -> None:
+    plain = chosen()
+    result, trace, _ = recorded(tmp_path / "a", chosen)
+    assert all(torch.equal(plain[name], result[name]) for name in plain)
+    events = [trace.event(i) for i in range(len(trace))]
+    product = next(i for i, e in enumerate(events) if e.key.op == "aten.prod.default")
+    quotient = next(e for e in events if e.cause == product and e.key.op.startswith("aten.div."))
+    assert quotient.key.phase == "backward"
+    assert [out.spec.device for out in quotient.outputs] == ["cuda:0"]
+
+
 def test_a_step_waits_for_nothing(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 8)).cuda()
     optimizer = torch.optim.SGD(net.parameters(), 0.1)

@@ -14,6 +14,7 @@ from torch._C._autograd import _get_sequence_nr
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from repro_audit.capture import graphs, late
+from repro_audit.capture.beneath import Nodes
 from repro_audit.capture.causes import Bound, Causes
 from repro_audit.capture.draws import flags_of
 from repro_audit.capture.focus import READ, SILENT
@@ -83,6 +84,7 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.closure = False
         self.owner = ""
         self.causes = Causes(_get_sequence_nr())
+        self.nodes = Nodes(self)
         self._ident = threading.get_ident()
         # Threads of autograd's own (one a device) run this mode too, with numbers of their own.
         self._engine_causes: dict[int, Causes] = {}
@@ -121,16 +123,18 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 recorder.still.wait_here()
             if recorder.halted:
                 recorder.leave(self)
-            return func(*args, **kwargs) if kwargs else func(*args)
+            return operator.call(*args, **kwargs) if kwargs else operator.call(*args)
         if self.reading == SILENT:
-            result = func(*args, **kwargs) if kwargs else func(*args)
+            result = operator.call(*args, **kwargs) if kwargs else operator.call(*args)
             if operator.empty:
                 recorder.memory.poisoned(result)
             return result
+        if self.nodes.noted:
+            self.nodes.settle()
         node = _current_autograd_node()
         caller = sys._getframe().f_back
         if caller is None and node is None:
-            return self._elsewhere(operator, func, args, kwargs)
+            return self._elsewhere(operator, args, kwargs)
         if recorder.compiled_steps and node is None and not self.stack:
             recorder.end_compiled_steps(self)
 
@@ -225,8 +229,10 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         if flags & RANDOM and recorder.draws.by_line:
             recorder.draws.seed_torch(caller, _device_of(args, kwargs))
-        result = func(*args, **kwargs) if kwargs else func(*args)
+        result = operator.call(*args, **kwargs) if kwargs else operator.call(*args)
 
+        if operator.chooses:
+            self.nodes.made(result)
         if lockstep is not None:
             lockstep.ran(held)
         row = (index, kind, self.step, phase, self.thread, site, count, code, cause, flags)
@@ -274,12 +280,12 @@ class OpMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 memory.note(tensor)
         return result
 
-    def _elsewhere(self, operator: Operator, func: Any, args: Any, kwargs: Any) -> Any:
+    def _elsewhere(self, operator: Operator, args: Any, kwargs: Any) -> Any:
         """Run an operator in a thread that native code started and gave this thread's modes.
 
         So do process groups and `torch.jit.fork`. When it comes is chance: it is no event.
         """
-        result = func(*args, **kwargs) if kwargs else func(*args)
+        result = operator.call(*args, **kwargs) if kwargs else operator.call(*args)
         memory = self.recorder.memory
         self.recorder.passed_by.elsewhere()
         if operator.empty:

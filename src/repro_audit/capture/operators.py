@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+
+from repro_audit.capture.beneath import chooses, composed, with_lazy_views
 
 # Their results share the input's memory although the schema does not say so, or their result was
 # fingerprinted when it was made; a second digest would cost a read and say nothing new.
@@ -109,13 +111,16 @@ class Operator:
     """How to record one overload.
 
     `returns` lists the result positions to fingerprint, `scratch` those never to be; `labels` are
-    the names of what is written and then returned, where that is more than one tensor;
+    the names of what is written and then returned, where that is more than one tensor; `call` runs
+    it as it runs where no mode is on, and its node `chooses` a formula by whether one is;
     `many` says that it writes or returns lists. `unread` counts the calls that left nothing to
     fingerprint: of a `view`, or of memory that is `empty`.
     """
 
     __slots__ = (
         "blind",
+        "call",
+        "chooses",
         "collective",
         "copied",
         "empty",
@@ -140,7 +145,8 @@ class Operator:
 
     def __init__(self, func: Any) -> None:
         schema = getattr(func, "_schema", None)
-        self.skip = False
+        self.call: Callable[..., Any] = func
+        self.skip = self.chooses = False
         self.empty = self.fills = self.outside = self.random = False
         self.blind = self.partial = self.collective = self.many = False
         self.first: int | None = None
@@ -165,6 +171,7 @@ class Operator:
         self.fills = aten and base in _FILLS
         self.blind = aten and base in _BLIND
         self.partial = aten and base in _PARTIAL
+        self.chooses = chooses(schema)
         self.outside = aten and base in _OUTSIDE
         self.first = _FIRST.get(base) if aten else None
         self.noise = _NOISE.get(base) if aten else None
@@ -208,6 +215,8 @@ class Operator:
             "Tensor" in str(result.type) for result in schema.returns
         )
         self.many = any(isinstance(x.type, torch.ListType) for x in (*written, *schema.returns))
+        if not self.view and composed(schema):
+            self.call = with_lazy_views(func, always=aten and base.startswith("fft_"))
 
     def read(self, args: Any, kwargs: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
         """The arguments of a call but for those that it overwrites without reading them."""

@@ -1,0 +1,218 @@
+"""Operators run as they run with no mode on, where torch would compute them otherwise."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from repro_audit.capture.dispatch import OpMode
+
+# Dispatch keys between autograd and the kernels that no tensor has and torch gives no fallback.
+# The first leaves operators as a mode sees them, but only newer versions have it; beneath the
+# other one most operators are seen by their `out` overloads.
+_UNUSED = ("Fake", "CustomRNGKeyId")
+# Overloads whose gradient torch computes by one formula where a mode is on, by another without.
+_CHOOSING = frozenset(
+    {
+        "_linalg_det",
+        "_linalg_eigh",
+        "_linalg_svd",
+        "binary_cross_entropy",
+        "binary_cross_entropy_backward",
+        "binary_cross_entropy_with_logits",
+        "cumprod",
+        "linalg_eig",
+        "masked_fill.Tensor",
+        "masked_fill_.Tensor",
+        "max",
+        "median",
+        "min",
+        "nanmedian",
+        "prod",
+        "prod.dim_int",
+    }
+)
+# Beside what reaches a mode whole in inference alone: whose kernels make lazy views.
+_CONJUGATING = ("fft_", "linalg_")
+# Of views whose elements are conjugated, negated or none before they are read; what a mode calls
+# runs with these excluded, and so takes such views that it makes itself for what they view.
+_LAZY = (
+    torch._C.DispatchKey.Conjugate,
+    torch._C.DispatchKey.Negative,
+    torch._C.DispatchKey.ZeroTensor,
+)
+
+_here = threading.local()
+
+
+@contextmanager
+def beneath(mode: OpMode | None) -> Iterator[None]:
+    """Have the calling thread's operators reach `mode` in another way than as a mode.
+
+    Nothing changes where another mode is on, or a function is differentiated or vectorised: torch
+    composes as under ours without us, too.
+    """
+    key = _key()
+    if key is None or mode is None or not _is_alone(mode):
+        yield
+        return
+    _enter(key, mode)
+    try:
+        yield
+    finally:
+        _leave(key)
+
+
+class Nodes:
+    """Has backward nodes that choose by it run with no mode on; of one thread's mode.
+
+    An operator's node is known once the operator has returned: at the next one, or when a backward
+    begins.
+    """
+
+    def __init__(self, mode: OpMode) -> None:
+        self._mode = weakref.ref(mode)
+        self.noted: list[weakref.ref[torch.Tensor]] = []
+
+    def made(self, result: Any) -> None:
+        """Note what an operator returned whose node is one of them."""
+        first = result[0] if isinstance(result, tuple) else result
+        if type(first) is torch.Tensor:
+            self.noted.append(weakref.ref(first))
+
+    def settle(self) -> None:
+        """Hook the nodes of what was noted."""
+        for result in self.noted:
+            tensor = result()
+            node = None if tensor is None else tensor.grad_fn
+            if node is not None:
+                node.register_prehook(self._before)
+                node.register_hook(self._after)
+        self.noted.clear()
+
+    def _before(self, _: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
+        # Where the node fails autograd itself gives the thread back the mode.
+        mode, key = self._mode(), _key()
+        if key is not None and mode is not None and mode.recorder.active and _is_alone(mode):
+            _enter(key, mode)
+
+    def _after(self, *_: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
+        key = _key()
+        if key is not None and torch._C._dispatch_tls_is_dispatch_key_included(key):
+            _leave(key)
+
+
+def chooses(schema: Any) -> bool:
+    """Whether an operator's backward node is one that chooses a formula by whether a mode is on."""
+    namespace, _, overload = _overload(schema).partition("::")
+    return namespace == "aten" and overload in _CHOOSING
+
+
+def composed(schema: Any) -> bool:
+    """Whether an operator is made of others, to which it may give lazy views of what it has."""
+    namespace, _, base = schema.name.partition("::")
+    if namespace != "aten" or base.startswith(_CONJUGATING):
+        return True
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    return bool(has(_overload(schema), "CompositeImplicitAutograd"))
+
+
+def _overload(schema: Any) -> str:
+    name: str = schema.name
+    return f"{name}.{schema.overload_name}" if schema.overload_name else name
+
+
+def with_lazy_views(func: Any, *, always: bool) -> Callable[..., Any]:
+    """An operator that computes with lazy views what it computes with them where no mode is on.
+
+    Where it is given complex numbers, or `always`; costs some tenths of a microsecond where not.
+    """
+    excluded = torch._C._dispatch_tls_is_dispatch_key_excluded
+    exclude = torch._C._dispatch_tls_set_dispatch_key_excluded
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not (always or _complex(args) or _complex(kwargs.values())):
+            return func(*args, **kwargs)
+        keys = [key for key in _LAZY if excluded(key)]
+        for key in keys:
+            exclude(key, False)
+        try:
+            return func(*args, **kwargs)
+        finally:
+            for key in keys:
+                exclude(key, True)
+
+    return call
+
+
+def _complex(values: Iterable[Any]) -> bool:
+    return any(isinstance(value, torch.Tensor) and value.is_complex() for value in values)
+
+
+def _seen(func: Any, *args: Any, **kwargs: Any) -> Any:
+    with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(_key())):
+        return _here.mode.__torch_dispatch__(func, (), args, kwargs)
+
+
+@functools.cache
+def _key() -> Any:
+    """The key, registered for the rest of the process; None where others have them all."""
+    for name in _UNUSED:
+        key = torch._C._parse_dispatch_key(name)
+        if key is None or torch._C._dispatch_has_backend_fallback(key) or _counts(key):
+            continue
+        library = torch.library.Library("_", "IMPL")  # type: ignore[no-untyped-call]
+        library.fallback(_seen, name)  # type: ignore[no-untyped-call]
+        _libraries.append(library)
+        return key
+    return None
+
+
+_libraries: list[torch.library.Library] = []
+
+
+def _counts(key: Any) -> bool:
+    """Whether torch takes a thread that runs with the key for one with a mode."""
+    with torch._C._DisableTorchDispatch():
+        plain = torch.empty(0)
+    modes = [torch._C._pop_torch_dispatch_stack(None) for _ in range(_modes())]
+    try:
+        with torch._C._IncludeDispatchKeyGuard(key):
+            return bool(torch._C._dispatch_isTensorSubclassLike(plain))
+    finally:
+        for mode in reversed(modes):
+            torch._C._push_on_torch_dispatch_stack(mode)
+
+
+def _modes() -> int:
+    return int(torch._C._len_torch_dispatch_stack())
+
+
+def _is_alone(mode: OpMode) -> bool:
+    return (
+        _modes() == 1
+        and torch._C._get_dispatch_stack_at(0) is mode
+        and torch._C._functorch.peek_interpreter_stack() is None
+    )
+
+
+def _enter(key: Any, mode: OpMode) -> None:
+    torch._C._pop_torch_dispatch_stack(None)
+    _here.mode = mode
+    torch._C._dispatch_tls_set_dispatch_key_included(key, True)
+
+
+def _leave(key: Any) -> None:
+    torch._C._dispatch_tls_set_dispatch_key_included(key, False)
+    torch._C._push_on_torch_dispatch_stack(_here.mode)
