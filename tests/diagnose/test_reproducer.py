@@ -181,3 +181,17 @@ def test_a_program_that_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_model_file_is_no_program() -> None:
     with pytest.raises(ValueError, match="no program of its own"):
         script_of_program(Target("class", "net.py", "Net"), "net.py", ALIKE, ALIKE, about=[])
+
+
+@pytest.mark.parametrize(
+    ("device", "line"),
+    [
+        ("cpu", 'torch.default_generator.set_state(stored("generator_0"))'),
+        ("cuda:1", "torch.cuda.set_rng_state(stored(\"generator_0\"), 'cuda:1')"),
+        ("mps:0", "torch.mps.set_rng_state(stored(\"generator_0\"), 'mps:0')"),
+    ],
+)
+def test_a_device_s_generator_is_set_by_its_own_function(device: str, line: str) -> None:
+    call = dict(Call("aten.bernoulli.p", (torch.rand(3), 0.5), {}, True).json)
+    call["generators"] = [{"device": device, "own": False}]
+    assert line in script_of_call(call, about=(), times=3)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from repro_audit import engine
 from repro_audit.capture.choices import chosen
 from repro_audit.model import Json
 
@@ -173,11 +174,7 @@ def rebuilt(
 
 def _default_generator(tensors: Sequence[torch.Tensor], kwargs: dict[str, Any]) -> torch.Generator:
     device = torch.device(kwargs.get("device") or (tensors[0].device if tensors else "cpu"))
-    if device.type == "cuda":
-        torch.cuda.init()  # type: ignore[no-untyped-call]
-        index = torch.cuda.current_device() if device.index is None else device.index
-        return torch.cuda.default_generators[index]
-    return torch.default_generator
+    return engine.generator_of(device)
 
 
 def _spans(tensors: Sequence[torch.Tensor]) -> tuple[list[Span], list[int]]:

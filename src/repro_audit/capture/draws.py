@@ -73,12 +73,10 @@ class Draws:
         line = self._recorder.locator.line(frame) or ""
         self._made[line] += 1
         seed = _seed("torch", f"{line} {self._made[line]}")
-        if device.startswith("cuda"):
-            # What a graph draws goes by what it is given at each replay.
-            if not engine.capturing():
-                torch.cuda.manual_seed_all(seed)
-        else:
-            torch.default_generator.manual_seed(seed)
+        kind = device.partition(":")[0]
+        # What a graph draws goes by what it is given at each replay.
+        if kind == "cpu" or not engine.capturing():
+            engine.seed_devices(kind, seed)
 
     def _drawing(self, label: str, original: Any, kind: Any) -> Any:
         name = label.rpartition(".")[2]
@@ -108,8 +106,9 @@ def flags_of(args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> int:
     for value in (*args, *(kwargs or {}).values()):
         if isinstance(value, torch.Generator):
             # What an operator is given is a wrapper of its own.
-            known = (torch.default_generator, *torch.cuda.default_generators)
-            own = value._cdata not in {generator._cdata for generator in known}  # type: ignore[attr-defined]
+            of_devices = (generator for _, generator in engine.device_generators())
+            known = {generator._cdata for generator in (torch.default_generator, *of_devices)}  # type: ignore[attr-defined]
+            own = value._cdata not in known  # type: ignore[attr-defined]
             return RANDOM | OWN_GENERATOR if own else RANDOM
     return RANDOM
 

@@ -15,7 +15,7 @@ import torch
 from repro_audit import engine
 from repro_audit.capture.guards import paused
 from repro_audit.capture.replaced import Replaced
-from repro_audit.model.codes import CUDA_SEEDINGS
+from repro_audit.model.codes import SEEDINGS
 
 if TYPE_CHECKING:
     from repro_audit.capture.recorder import Recorder
@@ -30,24 +30,18 @@ def digest_of(value: Any) -> bytes:
     return hashlib.blake2b(repr(value).encode(), digest_size=16).digest()
 
 
-def _on_cuda() -> bool:
-    """True once CUDA is in use, but not while a graph is captured, which has no states to tell."""
-    initialised: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    return initialised and not engine.capturing()
-
-
 def states() -> list[tuple[str, bytes]]:
     """(name, digest) of the global generators of torch, for each device that has one in use, Python
     and, if imported, NumPy.
 
-    Reads without drawing, and waits for no device: a CUDA generator's state is the host's.
+    Reads without drawing, and waits for no device. While a graph is captured devices have none.
     """
     with paused():
         found = [("torch", engine.tensor_digest(torch.default_generator.get_state()))]
-        if _on_cuda():
+        if not engine.capturing():
             found += [
-                (f"torch.cuda:{index}", engine.tensor_digest(generator.get_state()))
-                for index, generator in enumerate(torch.cuda.default_generators)
+                (f"torch.{device}", engine.tensor_digest(generator.get_state()))
+                for device, generator in engine.device_generators()
             ]
     found.append(("python", digest_of(random.getstate())))
     numpy_random = sys.modules.get("numpy.random")
@@ -98,9 +92,12 @@ class Generators:
             )
         for owner, attribute in ((torch, "seed"), (torch.random, "seed")):
             self._wrap(owner, attribute, "torch.seed", lambda args, result: result)
-        for attribute in CUDA_SEEDINGS:
-            for owner in (torch.cuda, torch.cuda.random):
-                self._wrap(owner, attribute, f"torch.cuda.{attribute}", _of_cuda)
+        for kind, attributes in SEEDINGS.items():
+            module = getattr(torch, kind)
+            owners = (module, module.random) if hasattr(module, "random") else (module,)
+            for attribute in attributes:
+                for owner in owners:
+                    self._wrap(owner, attribute, f"torch.{kind}.{attribute}", _of(kind))
         self._wrap(
             random,
             "seed",
@@ -179,11 +176,16 @@ class Generators:
         self._replaced.put(owner, attribute, seeding)
 
 
-def _of_cuda(args: Any, result: Any) -> Any:
-    """What the devices' generators were given; what they will be given, before CUDA is in use."""
-    if not _on_cuda():
-        return args
-    return [generator.initial_seed() for generator in torch.cuda.default_generators]
+def _of(kind: str) -> Callable[[Any, Any], Any]:
+    """What devices' generators were given; what they will be given, before those are in use."""
+
+    def given(args: Any, result: Any) -> Any:
+        if engine.capturing():
+            return args
+        seeds = [g.initial_seed() for d, g in engine.device_generators() if d.startswith(kind)]
+        return seeds or args
+
+    return given
 
 
 def _state_of(generator: weakref.ref[random.Random]) -> Callable[[], Any]:

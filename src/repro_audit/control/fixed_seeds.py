@@ -82,8 +82,10 @@ def _torch(torch: Any) -> None:
     for owner in (torch, torch.random):
         owner.manual_seed = seeded
         owner.seed = drawn
-    one, all_ = of_devices(torch.cuda.manual_seed), of_devices(torch.cuda.manual_seed_all)
-    for owner in (torch.cuda, torch.cuda.random):
-        owner.manual_seed = owner.seed = one
-        owner.manual_seed_all = owner.seed_all = all_
+    for module in (torch.cuda, torch.xpu):
+        one, all_ = of_devices(module.manual_seed), of_devices(module.manual_seed_all)
+        for owner in (module, module.random):
+            owner.manual_seed = owner.seed = one
+            owner.manual_seed_all = owner.seed_all = all_
+    torch.mps.manual_seed = torch.mps.seed = of_devices(torch.mps.manual_seed)
     drawn()

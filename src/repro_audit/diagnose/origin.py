@@ -20,7 +20,6 @@ from repro_audit.diagnose.align import (
 from repro_audit.diagnose.zoomed import telling
 from repro_audit.model import CausedBy, Event, EventCounts, Origin
 from repro_audit.model.codes import (
-    CUDA_SEEDINGS,
     DATA,
     KIND_BATCH,
     KIND_OP,
@@ -28,6 +27,7 @@ from repro_audit.model.codes import (
     KIND_RNG,
     OWN_GENERATOR,
     RANDOM,
+    SEEDINGS,
     WEIGHTS,
 )
 from repro_audit.trace import Trace
@@ -43,7 +43,11 @@ SEEDED = {
     "seed:random.seed": "python",
     "seed:torch.manual_seed": "torch",
     "seed:torch.seed": "torch",
-    **{f"seed:torch.cuda.{call}": "torch.cuda" for call in CUDA_SEEDINGS},
+    **{
+        f"seed:torch.{kind}.{call}": f"torch.{kind}"
+        for kind, calls in SEEDINGS.items()
+        for call in calls
+    },
 }
 
 

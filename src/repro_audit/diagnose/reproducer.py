@@ -42,7 +42,9 @@ def script_of_call(call: dict[str, Json], *, about: Sequence[str], times: int) -
         elif generator["device"] == "cpu":
             lines.append(f"torch.default_generator.set_state({state})")
         else:
-            lines.append(f"torch.cuda.set_rng_state({state}, {generator['device']!r})")
+            device = generator["device"]
+            kind = device.partition(":")[0]
+            lines.append(f"torch.{kind}.set_rng_state({state}, {device!r})")
     devices = {t["memory"]: t["device"] for t in call["tensors"]}
     for number, memory in enumerate(call["memory"]):
         device = "" if devices[number] == "cpu" else f", {devices[number]!r}"

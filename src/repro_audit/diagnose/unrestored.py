@@ -22,7 +22,6 @@ _SET_STATE = {
     "python": ("random.getstate()", "random.setstate()"),
     "numpy": ("numpy.random.get_state()", "numpy.random.set_state()"),
 }
-_OF_CUDA = ("torch.cuda.get_rng_state_all()", "torch.cuda.set_rng_state_all()")
 _SCHEDULE = "save scheduler.state_dict(), and load it after the optimizer's"
 _OWN = "restore what the program keeps itself: GradScaler, averages, counters, caches"
 _REMEDIES = {
@@ -199,7 +198,16 @@ def _shown(item: Restored) -> str:
 
 def _remedy(item: Restored) -> str:
     if item.what == "generator":
-        get, put = _OF_CUDA if "." in item.name else _SET_STATE[item.name]
+        base, _, device = item.name.partition(".")
+        kind = device.partition(":")[0]
+        # An Apple machine has one device.
+        every = "" if kind == "mps" else "_all"
+        module = f"{base}.{kind}" if kind else base
+        get, put = (
+            (f"{module}.get_rng_state{every}()", f"{module}.set_rng_state{every}()")
+            if kind
+            else _SET_STATE[base]
+        )
         return f"save {get}, and give it to {put} when it resumes"
     return _REMEDIES[item.what]
 

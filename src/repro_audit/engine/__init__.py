@@ -4,6 +4,7 @@ The only room that knows devices and instruction sets. Importing it imports neit
 NumPy.
 """
 
+from repro_audit.engine.accelerators import device_generators, generator_of, seed_devices
 from repro_audit.engine.choice import (
     DIGEST_VERSION,
     VARIABLE,
@@ -48,11 +49,13 @@ __all__ = [
     "compare",
     "compare_channels",
     "compare_streams",
+    "device_generators",
     "failed",
     "fetched",
     "fingerprint",
     "follow",
     "gathered",
+    "generator_of",
     "info",
     "merge",
     "multiset_digest",
@@ -68,6 +71,7 @@ __all__ = [
     "row_digests",
     "row_multiset",
     "sample",
+    "seed_devices",
     "select",
     "stays",
     "stream_of",

@@ -11,24 +11,25 @@ from typing import Any
 
 def remembered() -> Callable[[], None]:
     """Note the states of Python's, NumPy's (legacy, global) and torch's generators, the latter on
-    all devices where CUDA is in use; what is returned puts them back.
+    all devices that are in use; what is returned puts them back.
     """
     import torch
+
+    from repro_audit import engine
 
     numpy: Any = sys.modules.get("numpy.random")
     python = random.getstate()
     legacy = numpy.get_state() if numpy is not None else None
     host = torch.get_rng_state()
-    on_devices = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    devices = torch.cuda.get_rng_state_all() if on_devices else []
+    devices = [(given, given.get_state()) for _, given in engine.device_generators()]
 
     def put_back() -> None:
         random.setstate(python)
         if numpy is not None:
             numpy.set_state(legacy)
         torch.set_rng_state(host)
-        if devices:
-            torch.cuda.set_rng_state_all(devices)
+        for generator, state in devices:
+            generator.set_state(state)
 
     return put_back
 
