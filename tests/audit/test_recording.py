@@ -207,6 +207,13 @@ def test_a_recording_is_no_directory(tmp_path: Path, force: bool) -> None:
         repro_audit.record_baseline(lambda: None, tmp_path, force=force)
 
 
+def test_a_budget_is_of_what_is_kept_whole(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="give both, or neither"):
+        repro_audit.record(tmp_path / "run.audit", budget=1000)
+    with repro_audit.record(tmp_path / "run.audit", capture="full", budget=1000):
+        pass
+
+
 def test_a_recording_of_modules(audit, plainly, program, tmp_path: Path) -> None:
     program(
         "loop.py",

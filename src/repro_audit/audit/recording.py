@@ -106,7 +106,7 @@ def record(
     optimizer: torch.optim.Optimizer | None = None,
     level: Level = "ops",
     capture: Capture = "sample",
-    budget: int = BUDGET,
+    budget: int | None = None,
     force: bool = False,
 ) -> Recording:
     """Record what the block below does, as one trace at `path`, for `repro-audit compare`.
@@ -121,11 +121,13 @@ def record(
     step; an optimizer's after each of its steps. Seeds and switches are left as they are. Costs
     some microseconds an op and one read of what it wrote; at level `modules` a module instead of an
     op. `capture` says what is kept of tensors beside their digests: of each output 512 elements
-    ("sample"), all of it up to `budget` bytes together ("full"), or nothing. Raises UsageError
-    where `path` is a directory, or exists and `force` is not given, and where a recording is under
-    way.
+    ("sample"), all of it up to `budget` bytes together ("full"; 4 GiB if not told), or nothing
+    ("none"). Raises UsageError where `path` is a directory, or exists and `force` is not given,
+    where a `budget` is given to another `capture`, and where a recording is under way.
     """
-    samples, whole = kept_of(capture, budget)
+    if budget is not None and capture != "full":
+        raise UsageError('a budget limits what capture="full" keeps: give both, or neither')
+    samples, whole = kept_of(capture, BUDGET if budget is None else budget)
     return Recording(
         Path(path),
         model=model,

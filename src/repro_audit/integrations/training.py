@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from repro_audit.audit.recording import BUDGET, Capture, Recording, record
+from repro_audit.audit.recording import Capture, Recording, record
 from repro_audit.errors import InterruptedRunError, UsageError
 from repro_audit.integrations.replicas import check_replicas
 from repro_audit.model import Level
@@ -35,7 +35,7 @@ class TrainingRecording:
         *,
         level: Level = "ops",
         capture: Capture = "sample",
-        budget: int = BUDGET,
+        budget: int | None = None,
         force: bool = False,
         replicas_every: int | None = None,
     ) -> None:
