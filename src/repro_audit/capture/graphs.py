@@ -15,13 +15,13 @@ import torch
 from repro_audit.capture.causes import Bound, Causes, fits
 
 if TYPE_CHECKING:
-    from repro_audit.capture.dispatch import OpMode
+    from repro_audit.capture.places import Places
 
 _KEY = "repro_audit"
 _ACCUMULATE = "torch::autograd::AccumulateGrad"
 
 
-def mark(value: Any, mode: OpMode) -> None:
+def mark(value: Any, mode: Places) -> None:
     """Leave the causes of a thread in its own nodes, those that made the tensors in `value`.
 
     Not for views that autograd has not asked for their node itself: a write to one lets a question
@@ -37,7 +37,7 @@ def mark(value: Any, mode: OpMode) -> None:
             mark(item, mode)
 
 
-def causes_of(node: Any, mode: OpMode) -> Causes:
+def causes_of(node: Any, mode: Places) -> Causes:
     """The causes of the thread that made `node`, which the thread of `mode` runs backward."""
     found: Causes | None = node.metadata.get(_KEY)
     if found is not None:
@@ -61,7 +61,7 @@ def among(threads: Iterable[Causes], node: Any) -> Bound | None:
     return next(fitting, found[0] if found else None)
 
 
-def _made_by(mode: OpMode, node: Any) -> bool:
+def _made_by(mode: Places, node: Any) -> bool:
     """True if the thread of `mode` has run such an operator under the node's number."""
     known = mode.causes.of(node, node._sequence_nr())
     return known is not None and fits(node.name(), known[2].name)

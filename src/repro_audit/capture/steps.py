@@ -18,10 +18,10 @@ from torch.jit import _trace
 from torch.nn.modules import module as hooks
 from torch.optim import optimizer as optimizers
 
-from repro_audit.capture.dispatch import address_of
 from repro_audit.capture.guards import paused, unseen_by_dynamo
 from repro_audit.capture.module_events import ModuleEvents
 from repro_audit.capture.outside import leaves
+from repro_audit.capture.places import address_of
 from repro_audit.capture.replaced import Replaced
 from repro_audit.capture.states import parameters_of
 
