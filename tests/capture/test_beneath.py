@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,19 @@ def test_torchscript_knows_the_functions_that_are_replaced(record):
 
     record(work)
     assert torch.jit._builtins._find_builtin(torch.ctc_loss) == "aten::ctc_loss"
+
+
+def test_functions_that_are_replaced_are_pickled_as_plainly(record):
+    functions = (torch.linalg.norm, torch.linalg.svdvals, torch._C._nn.cross_entropy_loss)
+    plain = pickle.dumps(functions)
+
+    def work():
+        held = (torch.linalg.norm, torch.linalg.svdvals, torch._C._nn.cross_entropy_loss)
+        assert pickle.loads(pickle.dumps(held)) == held
+        return pickle.dumps(held)
+
+    assert record(work).result == plain
+    assert (torch.linalg.norm, torch.linalg.svdvals) == functions[:2]
 
 
 def test_compiled_code_is_not_broken_into_pieces(record):

@@ -124,8 +124,11 @@ def composed(schema: Any) -> bool:
     namespace, _, base = schema.name.partition("::")
     if namespace != "aten" or base.startswith(_CONJUGATING):
         return True
-    has = torch._C._dispatch_has_kernel_for_dispatch_key
-    return bool(has(_overload(schema), "CompositeImplicitAutograd"))
+    overload = _overload(schema)
+    # Sizes that are symbols are asked of operators that the dispatcher does not know.
+    return torch._C._dispatch_has_kernel(overload) and bool(
+        torch._C._dispatch_has_kernel_for_dispatch_key(overload, "CompositeImplicitAutograd")
+    )
 
 
 def _overload(schema: Any) -> str:

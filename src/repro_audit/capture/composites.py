@@ -41,6 +41,9 @@ class Composites:
         self._wrap(torch._C._nn, "cross_entropy_loss", self._weighted)
         for name in _OF_VALUES:
             self._wrap(torch.linalg, name, self._always)
+            # Where it comes from, too: there a pickle looks for it.
+            module = vars(torch._C)["_linalg"]
+            self._replaced.put(module, f"linalg_{name}", getattr(torch.linalg, name))
         self._replaced.wrap(torch.autograd, "_engine_run_backward", self._beginning)
 
     def uninstall(self) -> None:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import hashlib
 import os
 import random
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from repro_audit.control.imports import when_imported
 from repro_audit.errors import EXIT_INTERNAL, ReproAuditError, UsageError
 from repro_audit.model import Interval, Plan
-from repro_audit.replicate import ours
+from repro_audit.replicate import controls, ours
+from repro_audit.replicate.closing import closing_of, manifest_of, rank_now, started_by
 from repro_audit.replicate.lineage import Lineage, Member
 from repro_audit.replicate.link import Link
 from repro_audit.replicate.pools import Pools
@@ -88,22 +88,7 @@ class Run:
         atexit.register(self._keep_still)
         if self.observed and not self.member.name:
             self.writer = self._new_writer()
-        if plan.mode != "as-is":
-            from repro_audit.control import seeds
-
-            seeds.seed_everything(_seed(plan, self.member))
-        elif seeded := [pin.removeprefix("seed-") for pin in plan.pins if pin.startswith("seed-")]:
-            from repro_audit.control import seeds
-
-            seeds.seed_everything(_seed(plan, self.member), seeded)
-        if "fixed-seeds" in plan.pins:
-            from repro_audit.control import fixed_seeds
-
-            fixed_seeds.install()
-        if plan.reversed_listings:
-            from repro_audit.control import perturb
-
-            perturb.reverse_listings()
+        controls.begin(plan, self.member)
         self.reads.install()
         self.processes.install()
         self.pools.install()
@@ -225,7 +210,7 @@ class Run:
     def _seed_python(self, member: Member) -> None:
         """Python seeds its own generator anew in a fork, by chance; the others go on."""
         if self.plan.mode != "as-is":
-            random.seed(_seed(self.plan, member))
+            random.seed(controls.seed_of(self.plan, member))
 
     def task(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
         """A function of a pool's task, recorded as the thread of that name."""
@@ -262,27 +247,7 @@ class Run:
 
     def _start(self, torch: Any) -> None:
         plan = self.plan
-        if plan.mode == "deterministic":
-            from repro_audit.control import switches
-
-            switches.apply_deterministic(torch)
-        held = plan.pins
-        if (
-            any(given.what in {"draws", "all"} for given in plan.given)
-            # `is_available` would start CUDA, which a fork of this process could not use any more.
-            and torch.cuda.device_count()
-        ):
-            # Fused attention draws inside its kernel, where nothing can be given to it.
-            held = (*held, "math-attention")
-            self._math_attention = True
-        if held:
-            from repro_audit.control import pins
-
-            pins.hold(held, torch)
-        if plan.held:
-            from repro_audit.control import axes
-
-            axes.hold(plan.held, torch)
+        self._math_attention = controls.of_torch(plan, torch)
         if plan.end_state:
             from repro_audit.replicate.endstate import EndState
 
@@ -387,7 +352,7 @@ class Run:
 
         def note(steps: int, events: int) -> None:
             # A process group may be gone at the end.
-            self._rank = _rank_now() if self._rank is None else self._rank
+            self._rank = rank_now() if self._rank is None else self._rank
             if progress is not None:
                 progress(steps, events)
 
@@ -435,79 +400,28 @@ class Run:
         if writer is None or (self.member.name and not writer.begun):
             return left
         writer.close(
-            manifest=self._manifest(),
-            closing={
-                "events": recorder.events if recorder is not None else 0,
-                "steps": recorder.steps if recorder is not None else 0,
-                "step_seconds": recorder.step_seconds if recorder is not None else None,
-                "outcome": "apart" if self._caught else outcome,
-                "exit_code": code,
-                "error": error,
-                "unobserved": dict(recorder.unobserved) if recorder is not None else {},
-                "shared": recorder is not None and recorder.shared,
-                "unseen": recorder.unseen if recorder is not None else {},
-                "undrawn": recorder.undrawn if recorder is not None else [],
-                "idle": recorder.idle if recorder is not None else [],
-                "roots": recorder.called_roots if recorder is not None else [],
-                "stale_reads": self.reads.stale,
-                "math_attention": self._math_attention,
-                "given": {} if self._given is None else dict(self._given.taken),
-                "not_given": {} if self._given is None else dict(self._given.missing),
-                "rank": self._rank if self._rank is not None else _rank_now(),
-                "processes": [] if self.member.name else _started(Path(plan.trace)),
-            },
+            manifest=manifest_of(plan, self.member),
+            closing=closing_of(
+                recorder,
+                {
+                    "outcome": "apart" if self._caught else outcome,
+                    "exit_code": code,
+                    "error": error,
+                    "stale_reads": self.reads.stale,
+                    "math_attention": self._math_attention,
+                    "given": {} if self._given is None else dict(self._given.taken),
+                    "not_given": {} if self._given is None else dict(self._given.missing),
+                    "rank": self._rank if self._rank is not None else rank_now(),
+                    "processes": [] if self.member.name else started_by(Path(plan.trace)),
+                },
+            ),
             cut=cut,
         )
         if self._link is not None and self._caught:
             self._link.kept()
         return True
 
-    def _manifest(self) -> Mapping[str, Any]:
-        if self.member.name:
-            return {"process": self.member.name, "worker": self.member.worker}
-        from repro_audit import engine
-        from repro_audit.control.manifest import collect
-
-        with self._where_it_began():
-            return collect(self.plan, engine.info())
-
-    @contextlib.contextmanager
-    def _where_it_began(self) -> Iterator[None]:
-        """The working directory of the start, which the program may have left or removed."""
-        # A descriptor leads back to a directory that has no name any more.
-        left = os.open(".", os.O_RDONLY)
-        try:
-            os.chdir(self.member.bases[0])
-            yield
-        finally:
-            os.fchdir(left)
-            os.close(left)
-
-
-def _seed(plan: Plan, member: Member) -> int:
-    """The seed of a process: of those that the program starts, each has another one."""
-    if not member.name:
-        return plan.seed
-    word = f"{plan.seed}/{member.file}".encode()
-    return int.from_bytes(hashlib.blake2b(word, digest_size=4).digest(), "little")
-
 
 def _main_thread(member: Member) -> str:
     """What the main thread is called: a pool's processes share a name, not what they do first."""
     return f"worker-{member.worker}" if member.worker else ""
-
-
-def _started(trace: Path) -> list[str]:
-    """What the traces are called that the processes of the program have begun."""
-    from repro_audit.trace import processes_of
-
-    return [path.stem for path in processes_of(trace)]
-
-
-def _rank_now() -> int | None:
-    """This process's rank in its process group, as torch or its launcher has it."""
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        return int(distributed.get_rank())
-    word = os.environ.get("RANK", "")
-    return int(word) if word.isdigit() else None
