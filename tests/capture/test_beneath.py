@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,12 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from repro_audit.capture import beneath
+
+
+class Lengths(torch.nn.Module):
+    def forward(self, x, targets, lengths, target_lengths):
+        return torch.ctc_loss(x, targets, lengths, target_lengths)
+
 
 SOURCE = Path(__file__).read_text().splitlines(keepends=True)
 
@@ -122,6 +131,62 @@ def value():
     return x.grad
 
 
+def through_a_view():
+    x = factors()
+    weights = torch.randn(2, 50_001)
+    base = torch.ones(2, 50_001)
+    base[0].masked_fill_(torch.rand(50_001) > 0.5, x)
+    base.mul(weights).sum().backward()
+    return x.grad
+
+
+def in_another_thread():
+    x = factors(5000)
+    y = x.prod()
+    runs = threading.Thread(target=y.backward)
+    runs.start()
+    runs.join()
+    return x.grad
+
+
+def of_a_thread_that_ended():
+    x = factors(5000)
+    made = []
+    makes = threading.Thread(target=lambda: made.append(x.prod()))
+    makes.start()
+    makes.join()
+    made[0].backward()
+    return x.grad
+
+
+def of_a_pool():
+    x = factors(5000)
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(x.prod).result()
+        made.backward()
+    return x.grad
+
+
+def singular():
+    x = symmetric()
+    values = torch.svd(x, compute_uv=False).S
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.cat([values, torch.nuclear_norm(x)[None]])
+
+
+class Slopes(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, item):
+        return all_of_them()
+
+
+def in_a_worker():
+    return next(iter(torch.utils.data.DataLoader(Slopes(), num_workers=1)))
+
+
 CHANGED = [
     smoothed,
     all_of_them,
@@ -133,8 +198,19 @@ CHANGED = [
     mixed,
     determinant,
     value,
+    through_a_view,
+    singular,
 ]
-WORK = [*CHANGED, with_zeros, other_values]
+# A mode is on in the thread that it was put on in alone.
+WORK = [
+    *CHANGED,
+    with_zeros,
+    other_values,
+    in_another_thread,
+    of_a_thread_that_ended,
+    of_a_pool,
+    in_a_worker,
+]
 
 
 def forget():
@@ -159,6 +235,14 @@ def key(request, monkeypatch):
 def test_bits_are_those_of_an_unobserved_run(record, key, work):
     plain = work()
     seen = record(work).result
+    assert plain.numpy(force=True).tobytes() == seen.numpy(force=True).tobytes()
+
+
+@pytest.mark.parametrize("work", WORK)
+def test_bits_are_those_where_operators_are_no_events(record, work):
+    """Other memory is poisoned below the operators, with a mode on that records modules alone."""
+    plain = work()
+    seen = record(work, level="modules", poison=0x7F).result
     assert plain.numpy(force=True).tobytes() == seen.numpy(force=True).tobytes()
 
 
@@ -272,6 +356,16 @@ def test_functions_that_are_replaced_are_pickled_as_plainly(record):
 
     assert record(work).result == plain
     assert (torch.linalg.norm, torch.linalg.svdvals) == functions[:2]
+
+
+def test_ctc_loss_is_told_what_it_was_given(record):
+    def work():
+        traced = torch.fx.symbolic_trace(Lengths())
+        with pytest.raises(TypeError, match=r"invalid combination of arguments"):
+            torch.ctc_loss(torch.ones(2))
+        return traced.code
+
+    assert "ctc_loss(x, targets, lengths, target_lengths);" in record(work).result
 
 
 def test_compiled_code_is_not_broken_into_pieces(record):

@@ -168,6 +168,7 @@ def test_a_reader_of_what_is_still_unwritten_is_marked(record):
 
 def test_other_memory_at_the_address_of_freed_memory_is_marked(record):
     times = 300
+
     def work():
         # The allocator gives back what was freed, but not at once.
         addresses = set()

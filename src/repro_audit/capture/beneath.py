@@ -56,8 +56,8 @@ _here = threading.local()
 def beneath(mode: OpMode | None) -> Iterator[None]:
     """Have the calling thread's operators reach `mode` in another way than as a mode.
 
-    Nothing changes where another mode is on, or a function is differentiated or vectorised: torch
-    composes as under ours without us, too.
+    Nothing changes where another mode is on: torch composes as under ours without us, too. Nor
+    where `torch.func` differentiates or vectorises, whose levels have modes of their own.
     """
     key = _key()
     if key is None or mode is None or not _is_alone(mode):
@@ -71,46 +71,69 @@ def beneath(mode: OpMode | None) -> Iterator[None]:
 
 
 class Nodes:
-    """Has backward nodes that choose by it run with no mode on; of one thread's mode.
+    """Has backward nodes that choose by it run with no mode on; those of one thread's operators.
 
-    An operator's node is known once the operator has returned: at the next one, or when a backward
-    begins.
+    An operator's node is known once the operator has returned: at the next one, when its thread
+    ends, or when a backward begins, in whatever thread.
     """
 
-    def __init__(self, mode: OpMode) -> None:
-        self._mode = weakref.ref(mode)
+    def __init__(self) -> None:
         self.noted: list[weakref.ref[torch.Tensor]] = []
+        with _adding:
+            _all.add(self)
 
     def made(self, result: Any) -> None:
         """Note what an operator returned whose node is one of them."""
         first = result[0] if isinstance(result, tuple) else result
         if type(first) is torch.Tensor:
-            self.noted.append(weakref.ref(first))
+            # What is written through a view has its node inside that of what it views.
+            base = first._base
+            self.noted.append(weakref.ref(first if base is None else base))
 
     def settle(self) -> None:
         """Hook the nodes of what was noted."""
-        for result in self.noted:
-            tensor = result()
-            node = None if tensor is None else tensor.grad_fn
-            if node is not None:
-                node.register_prehook(self._before)
-                node.register_hook(self._after)
+        _hook(self.noted)
         self.noted.clear()
 
-    def _before(self, _: Any) -> None:
-        if torch.compiler.is_compiling():
-            return
-        # Where the node fails autograd itself gives the thread back the mode.
-        mode, key = self._mode(), _key()
-        if key is not None and mode is not None and mode.recorder.active and _is_alone(mode):
-            _enter(key, mode)
 
-    def _after(self, *_: Any) -> None:
-        if torch.compiler.is_compiling():
-            return
-        key = _key()
-        if key is not None and torch._C._dispatch_tls_is_dispatch_key_included(key):
-            _leave(key)
+_all: weakref.WeakSet[Nodes] = weakref.WeakSet()
+_adding = threading.Lock()
+
+
+def settle_all() -> None:
+    """Hook the nodes of what all threads noted; each does so again itself, which adds nothing."""
+    with _adding:
+        everybody = list(_all)
+    for nodes in everybody:
+        _hook(list(nodes.noted))
+
+
+def _hook(noted: Iterable[weakref.ref[torch.Tensor]]) -> None:
+    for result in noted:
+        tensor = result()
+        node = None if tensor is None else tensor.grad_fn
+        if node is not None:
+            node.register_prehook(_before)
+            node.register_hook(_after)
+
+
+def _before(_: Any) -> None:
+    """The mode of the thread that runs the node, which need not be that which made it."""
+    if torch.compiler.is_compiling():
+        return
+    # Where the node fails autograd itself gives the thread back the mode.
+    mode = torch._C._get_dispatch_stack_at(0) if _modes() == 1 else None
+    key = _key()
+    if key is not None and isinstance(getattr(mode, "nodes", None), Nodes) and _is_alone(mode):
+        _enter(key, mode)
+
+
+def _after(*_: Any) -> None:
+    if torch.compiler.is_compiling():
+        return
+    key = _key()
+    if key is not None and torch._C._dispatch_tls_is_dispatch_key_included(key):
+        _leave(key)
 
 
 def chooses(schema: Any) -> bool:
@@ -202,7 +225,7 @@ def _modes() -> int:
     return int(torch._C._len_torch_dispatch_stack())
 
 
-def _is_alone(mode: OpMode) -> bool:
+def _is_alone(mode: Any) -> bool:
     return (
         _modes() == 1
         and torch._C._get_dispatch_stack_at(0) is mode
@@ -210,7 +233,7 @@ def _is_alone(mode: OpMode) -> bool:
     )
 
 
-def _enter(key: Any, mode: OpMode) -> None:
+def _enter(key: Any, mode: Any) -> None:
     torch._C._pop_torch_dispatch_stack(None)
     _here.mode = mode
     torch._C._dispatch_tls_set_dispatch_key_included(key, True)

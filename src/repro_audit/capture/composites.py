@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.jit import _builtins
 
-from repro_audit.capture.beneath import beneath
+from repro_audit.capture.beneath import beneath, settle_all
 from repro_audit.capture.guards import paused, unseen_by_dynamo
 from repro_audit.capture.replaced import Replaced
 
@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 # Compute vectors too, whoever asks for values alone, where a mode is on.
-_OF_VALUES = ("cond", "eigvals", "eigvalsh", "matrix_norm", "norm", "svdvals")
+_OF_VALUES = (
+    "cond",
+    "eigvals",
+    "eigvalsh",
+    "matrix_norm",
+    "matrix_rank",
+    "norm",
+    "svdvals",
+)
+_CTC = ("log_probs", "targets", "input_lengths", "target_lengths")
 # Whether a library would compute it.
 _LIBRARIES = ("_use_cudnn_ctc_loss", "_use_miopen_ctc_loss")
 
@@ -44,6 +53,8 @@ class Composites:
             # Where it comes from, too: there a pickle looks for it.
             module = vars(torch._C)["_linalg"]
             self._replaced.put(module, f"linalg_{name}", getattr(torch.linalg, name))
+        for name in ("nuclear_norm", "svd"):
+            self._wrap(torch, name, self._always)
         self._replaced.wrap(torch.autograd, "_engine_run_backward", self._beginning)
 
     def uninstall(self) -> None:
@@ -80,9 +91,7 @@ class Composites:
 
     def _beginning(self, original: Any) -> Any:
         def observed(*args: Any, **kwargs: Any) -> Any:
-            mode = self._recorder.mode()
-            if mode is not None:
-                mode.nodes.settle()
+            settle_all()
             return original(*args, **kwargs)
 
         unseen_by_dynamo(observed)
@@ -96,21 +105,20 @@ def _weighted_and_smoothed(args: Any, kwargs: Any) -> bool:
 
 
 def _ctc_loss(original: Any) -> Any:
-    def observed(
-        log_probs: Any,
-        targets: Any,
-        input_lengths: Any,
-        target_lengths: Any,
-        blank: int = 0,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
-        given = (log_probs, targets, input_lengths, target_lengths)
-        if not torch.compiler.is_compiling() and _as_numbers(given, blank):
+    def observed(*args: Any, **kwargs: Any) -> Any:
+        whole = len(args) + len(kwargs) >= len(_CTC) and not torch.compiler.is_compiling()
+        given = {**dict(zip(_CTC, args, strict=False)), **kwargs} if whole else {}
+        tensors = tuple(given[name] for name in _CTC if name in given)
+        blank = args[len(_CTC)] if len(args) > len(_CTC) else kwargs.get("blank", 0)
+        if len(tensors) == len(_CTC) and _as_numbers(tensors, blank):
             with paused():
-                lengths = [input_lengths.tolist(), target_lengths.tolist()]
-            given = (log_probs, targets, *lengths)
-        return original(*given, blank, *args, **kwargs)
+                lengths = {name: given[name].tolist() for name in _CTC[2:]}
+            args = (
+                tuple(lengths.get(name, value) for name, value in zip(_CTC, args, strict=False))
+                + (args[len(_CTC) :])
+            )
+            kwargs = {name: lengths.get(name, value) for name, value in kwargs.items()}
+        return original(*args, **kwargs)
 
     unseen_by_dynamo(observed)
     return observed

@@ -70,7 +70,7 @@ class OpMode(Places, TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.optimizing = 0
         # True while an optimizer that was given a closure steps.
         self.closure = False
-        self.nodes = Nodes(self)
+        self.nodes = Nodes()
         # The collective that this thread has just begun.
         self.collective: tuple[str, list[weakref.ref[torch.Tensor]]] | None = None
         self.counts: dict[int, int] = {}
@@ -104,9 +104,9 @@ class OpMode(Places, TorchDispatchMode):  # type: ignore[no-untyped-call]
                 recorder.still.wait_here()
             if recorder.halted:
                 recorder.leave(self)
-            return operator.call(*args, **kwargs) if kwargs else operator.call(*args)
+            return self._unrecorded(operator, args, kwargs)
         if self.reading == SILENT:
-            result = operator.call(*args, **kwargs) if kwargs else operator.call(*args)
+            result = self._unrecorded(operator, args, kwargs)
             if operator.empty:
                 recorder.memory.poisoned(result)
             return result
@@ -261,12 +261,21 @@ class OpMode(Places, TorchDispatchMode):  # type: ignore[no-untyped-call]
                 memory.note(tensor)
         return result
 
+    def _unrecorded(self, operator: Operator, args: Any, kwargs: Any) -> Any:
+        """Run an operator that is no event, but computes what it would without us all the same."""
+        if self.nodes.noted:
+            self.nodes.settle()
+        result = operator.call(*args, **kwargs) if kwargs else operator.call(*args)
+        if operator.chooses:
+            self.nodes.made(result)
+        return result
+
     def _elsewhere(self, operator: Operator, args: Any, kwargs: Any) -> Any:
         """Run an operator in a thread that native code started and gave this thread's modes.
 
         So do process groups and `torch.jit.fork`. When it comes is chance: it is no event.
         """
-        result = operator.call(*args, **kwargs) if kwargs else operator.call(*args)
+        result = self._unrecorded(operator, args, kwargs)
         memory = self.recorder.memory
         self.recorder.passed_by.elsewhere()
         if operator.empty:

@@ -304,6 +304,7 @@ class Recorder(Events):
         under = self._local.mode = mode.under
         if under is not None:
             under.muted -= 1
+        mode.nodes.settle()
         if "thread" in mode.__dict__:
             self.sink.end(mode.thread)
         # A program stopped inside a mode of its own has that one on top; ours then stays, inert.
