@@ -17,6 +17,13 @@ from repro_audit.model import Level
 from repro_audit.trace import Trace, Writer
 
 
+@pytest.fixture(autouse=True)
+def in_use() -> None:
+    """Generators are recorded once they are in use: before, a process has none to tell of."""
+    torch.cuda.init()
+    importlib.import_module("numpy.random")
+
+
 def recorded(path: Path, work: Any, level: Level = "ops") -> tuple[Any, Trace, Recorder]:
     writer = Writer(path, run="run", plan={})
     recorder = Recorder(writer, bases=(str(path.parent),), level=level)
@@ -62,8 +69,8 @@ def test_every_event_has_its_digest(tmp_path: Path, level: Level) -> None:
 
 
 def test_the_same_twice(tmp_path: Path) -> None:
-    # Of what is not in use yet, as CUDA in a process that begins, there is no state to tell.
-    recorded(tmp_path / "before", learn)
+    # Both begin with the generators as a training leaves them.
+    learn()
     _, one, _ = recorded(tmp_path / "a", learn)
     _, other, _ = recorded(tmp_path / "b", learn)
     assert len(one) == len(other)
@@ -337,9 +344,6 @@ def varied() -> None:
 
 
 def test_no_scratch_is_taken_for_a_result(tmp_path: Path) -> None:
-    # Generators are recorded once they are in use.
-    torch.cuda.init()
-    importlib.import_module("numpy.random")
     torch.manual_seed(0)
     _, one, _ = recorded(tmp_path / "a", varied)
     torch.cuda.empty_cache()
