@@ -7,12 +7,11 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-if TYPE_CHECKING:
-    from repro_audit.capture.dispatch import OpMode
+from repro_audit import engine
 
 # Dispatch keys between autograd and the kernels that no tensor has and torch gives no fallback.
 # The first leaves operators as a mode sees them, but only newer versions have it; beneath the
@@ -53,21 +52,18 @@ _here = threading.local()
 
 
 @contextmanager
-def beneath(mode: OpMode | None) -> Iterator[None]:
-    """Have the calling thread's operators reach `mode` in another way than as a mode.
+def beneath() -> Iterator[None]:
+    """Have the calling thread's operators reach its `OpMode` in another way than as a mode.
 
     Nothing changes where another mode is on: torch composes as under ours without us, too. Nor
     where `torch.func` differentiates or vectorises, whose levels have modes of their own.
     """
-    key = _key()
-    if key is None or mode is None or not _is_alone(mode):
-        yield
-        return
-    _enter(key, mode)
+    entered = _enter()
     try:
         yield
     finally:
-        _leave(key)
+        if entered:
+            _leave()
 
 
 class Nodes:
@@ -118,14 +114,10 @@ def _hook(noted: Iterable[weakref.ref[torch.Tensor]]) -> None:
 
 
 def _before(_: Any) -> None:
-    """The mode of the thread that runs the node, which need not be that which made it."""
-    if torch.compiler.is_compiling():
-        return
+    # The mode is that of the thread that runs the node, which need not be the one that made it.
     # Where the node fails autograd itself gives the thread back the mode.
-    mode = torch._C._get_dispatch_stack_at(0) if _modes() == 1 else None
-    key = _key()
-    if key is not None and isinstance(getattr(mode, "nodes", None), Nodes) and _is_alone(mode):
-        _enter(key, mode)
+    if not torch.compiler.is_compiling():
+        _enter()
 
 
 def _after(*_: Any) -> None:
@@ -133,7 +125,7 @@ def _after(*_: Any) -> None:
         return
     key = _key()
     if key is not None and torch._C._dispatch_tls_is_dispatch_key_included(key):
-        _leave(key)
+        _leave()
 
 
 def chooses(schema: Any) -> bool:
@@ -142,28 +134,16 @@ def chooses(schema: Any) -> bool:
     return namespace == "aten" and overload in _CHOOSING
 
 
-def composed(schema: Any) -> bool:
-    """Whether an operator is made of others, to which it may give lazy views of what it has."""
-    namespace, _, base = schema.name.partition("::")
-    if namespace != "aten" or base.startswith(_CONJUGATING):
-        return True
-    overload = _overload(schema)
-    # Sizes that are symbols are asked of operators that the dispatcher does not know.
-    return torch._C._dispatch_has_kernel(overload) and bool(
-        torch._C._dispatch_has_kernel_for_dispatch_key(overload, "CompositeImplicitAutograd")
-    )
+def caller_of(func: Any, schema: Any) -> Callable[..., Any]:
+    """What runs an operator so that it computes with lazy views what it does with no mode on.
 
-
-def _overload(schema: Any) -> str:
-    name: str = schema.name
-    return f"{name}.{schema.overload_name}" if schema.overload_name else name
-
-
-def with_lazy_views(func: Any, *, always: bool) -> Callable[..., Any]:
-    """An operator that computes with lazy views what it computes with them where no mode is on.
-
-    Where it is given complex numbers, or `always`; costs some tenths of a microsecond where not.
+    The operator itself, unless it is made of others, to which it may give views of what it has; for
+    those some tenths of a microsecond more, where they are given no complex numbers.
     """
+    if not _composed(schema):
+        return func  # type: ignore[no-any-return]
+    # These make complex numbers of others.
+    always = schema.name.startswith("aten::fft_")
     excluded = torch._C._dispatch_tls_is_dispatch_key_excluded
     exclude = torch._C._dispatch_tls_set_dispatch_key_excluded
 
@@ -180,6 +160,22 @@ def with_lazy_views(func: Any, *, always: bool) -> Callable[..., Any]:
                 exclude(key, True)
 
     return call
+
+
+def _composed(schema: Any) -> bool:
+    namespace, _, base = schema.name.partition("::")
+    if namespace != "aten" or base.startswith(_CONJUGATING):
+        return True
+    overload = _overload(schema)
+    # Sizes that are symbols are asked of operators that the dispatcher does not know.
+    return torch._C._dispatch_has_kernel(overload) and bool(
+        torch._C._dispatch_has_kernel_for_dispatch_key(overload, "CompositeImplicitAutograd")
+    )
+
+
+def _overload(schema: Any) -> str:
+    name: str = schema.name
+    return f"{name}.{schema.overload_name}" if schema.overload_name else name
 
 
 def _complex(values: Iterable[Any]) -> bool:
@@ -210,35 +206,31 @@ _libraries: list[torch.library.Library] = []
 
 def _counts(key: Any) -> bool:
     """Whether torch takes a thread that runs with the key for one with a mode."""
-    with torch._C._DisableTorchDispatch():
+    with engine.unseen():
         plain = torch.empty(0)
-    modes = [torch._C._pop_torch_dispatch_stack(None) for _ in range(_modes())]
-    try:
         with torch._C._IncludeDispatchKeyGuard(key):
             return bool(torch._C._dispatch_isTensorSubclassLike(plain))
-    finally:
-        for mode in reversed(modes):
-            torch._C._push_on_torch_dispatch_stack(mode)
 
 
-def _modes() -> int:
-    return int(torch._C._len_torch_dispatch_stack())
-
-
-def _is_alone(mode: Any) -> bool:
-    return (
-        _modes() == 1
-        and torch._C._get_dispatch_stack_at(0) is mode
-        and torch._C._functorch.peek_interpreter_stack() is None
-    )
-
-
-def _enter(key: Any, mode: Any) -> None:
+def _enter() -> bool:
+    """Take the thread's mode off, if it is one of ours and alone; False where nothing is done."""
+    if (
+        torch._C._len_torch_dispatch_stack() != 1
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    ):
+        return False
+    mode = torch._C._get_dispatch_stack_at(0)
+    if not isinstance(getattr(mode, "nodes", None), Nodes):
+        return False
+    key = _key()
+    if key is None:
+        return False
     torch._C._pop_torch_dispatch_stack(None)
     _here.mode = mode
     torch._C._dispatch_tls_set_dispatch_key_included(key, True)
+    return True
 
 
-def _leave(key: Any) -> None:
-    torch._C._dispatch_tls_set_dispatch_key_included(key, False)
+def _leave() -> None:
+    torch._C._dispatch_tls_set_dispatch_key_included(_key(), False)
     torch._C._push_on_torch_dispatch_stack(_here.mode)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.jit import _builtins
 
 from repro_audit.capture.beneath import beneath, settle_all
-from repro_audit.capture.guards import paused, unseen_by_dynamo
+from repro_audit.capture.guards import unseen_by_dynamo
 from repro_audit.capture.replaced import Replaced
 
-if TYPE_CHECKING:
-    from repro_audit.capture.recorder import Recorder
-
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
 # Compute vectors too, whoever asks for values alone, where a mode is on.
 _OF_VALUES = (
     "cond",
@@ -26,9 +22,6 @@ _OF_VALUES = (
     "norm",
     "svdvals",
 )
-_CTC = ("log_probs", "targets", "input_lengths", "target_lengths")
-# Whether a library would compute it.
-_LIBRARIES = ("_use_cudnn_ctc_loss", "_use_miopen_ctc_loss")
 
 
 class Composites:
@@ -39,21 +32,19 @@ class Composites:
     of its classes in another order; eigenvalues and singular values come from other routines.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+    def __init__(self) -> None:
         self._replaced = Replaced()
         self._builtins: list[int] = []
 
     def install(self) -> None:
         """Wrap them."""
-        self._wrap(torch, "ctc_loss", _ctc_loss)
         self._wrap(torch._C._nn, "cross_entropy_loss", self._weighted)
         for name in _OF_VALUES:
             self._wrap(torch.linalg, name, self._always)
             # Where it comes from, too: there a pickle looks for it.
             module = vars(torch._C)["_linalg"]
             self._replaced.put(module, f"linalg_{name}", getattr(torch.linalg, name))
-        for name in ("nuclear_norm", "svd"):
+        for name in ("ctc_loss", "nuclear_norm", "svd"):
             self._wrap(torch, name, self._always)
         self._replaced.wrap(torch.autograd, "_engine_run_backward", self._beginning)
 
@@ -83,7 +74,7 @@ class Composites:
         def observed(*args: Any, **kwargs: Any) -> Any:
             if torch.compiler.is_compiling() or not concerned(args, kwargs):
                 return original(*args, **kwargs)
-            with beneath(self._recorder.mode()):
+            with beneath():
                 return original(*args, **kwargs)
 
         unseen_by_dynamo(observed)
@@ -102,37 +93,3 @@ def _weighted_and_smoothed(args: Any, kwargs: Any) -> bool:
     weight = args[2] if len(args) > 2 else kwargs.get("weight")
     smoothing = args[5] if len(args) > 5 else kwargs.get("label_smoothing", 0.0)
     return weight is not None and bool(smoothing)
-
-
-def _ctc_loss(original: Any) -> Any:
-    def observed(*args: Any, **kwargs: Any) -> Any:
-        whole = len(args) + len(kwargs) >= len(_CTC) and not torch.compiler.is_compiling()
-        given = {**dict(zip(_CTC, args, strict=False)), **kwargs} if whole else {}
-        tensors = tuple(given[name] for name in _CTC if name in given)
-        blank = args[len(_CTC)] if len(args) > len(_CTC) else kwargs.get("blank", 0)
-        if len(tensors) == len(_CTC) and _as_numbers(tensors, blank):
-            with paused():
-                lengths = {name: given[name].tolist() for name in _CTC[2:]}
-            args = (
-                tuple(lengths.get(name, value) for name, value in zip(_CTC, args, strict=False))
-                + (args[len(_CTC) :])
-            )
-            kwargs = {name: lengths.get(name, value) for name, value in kwargs.items()}
-        return original(*args, **kwargs)
-
-    unseen_by_dynamo(observed)
-    return observed
-
-
-def _as_numbers(given: tuple[Any, ...], blank: int) -> bool:
-    """Whether torch would read the lengths: of plain tensors, unless a library takes them as is."""
-    if any(type(tensor) not in _PLAIN for tensor in given):
-        return False
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        return False
-    if not given[0].is_cuda:
-        return True
-    with paused():
-        return not any(
-            getattr(torch, name)(*given, blank) for name in _LIBRARIES if hasattr(torch, name)
-        )

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from repro_audit.capture.beneath import chooses, composed, with_lazy_views
+from repro_audit.capture.beneath import caller_of, chooses
 
 # Their results share the input's memory although the schema does not say so, or their result was
 # fingerprinted when it was made; a second digest would cost a read and say nothing new.
@@ -215,8 +215,8 @@ class Operator:
             "Tensor" in str(result.type) for result in schema.returns
         )
         self.many = any(isinstance(x.type, torch.ListType) for x in (*written, *schema.returns))
-        if not self.view and composed(schema):
-            self.call = with_lazy_views(func, always=aten and base.startswith("fft_"))
+        if not self.view:
+            self.call = caller_of(func, schema)
 
     def read(self, args: Any, kwargs: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
         """The arguments of a call but for those that it overwrites without reading them."""

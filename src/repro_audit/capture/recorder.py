@@ -134,7 +134,7 @@ class Recorder(Events):
         self._loaders = Loaders(self)
         self._threads = Threads(self)
         self.collectives = Collectives(self)
-        self._composites = Composites(self)
+        self._composites = Composites()
 
     # -- life -----------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from repro_audit.control.imports import when_imported
+from repro_audit.model.codes import SEEDINGS
 
 _SEED = 0
 
@@ -82,10 +83,13 @@ def _torch(torch: Any) -> None:
     for owner in (torch, torch.random):
         owner.manual_seed = seeded
         owner.seed = drawn
-    for module in (torch.cuda, torch.xpu):
-        one, all_ = of_devices(module.manual_seed), of_devices(module.manual_seed_all)
-        for owner in (module, module.random):
-            owner.manual_seed = owner.seed = one
-            owner.manual_seed_all = owner.seed_all = all_
-    torch.mps.manual_seed = torch.mps.seed = of_devices(torch.mps.manual_seed)
+    for kind, calls in SEEDINGS.items():
+        module = getattr(torch, kind)
+        fixed = {
+            call: of_devices(getattr(module, f"manual_{call.removeprefix('manual_')}"))
+            for call in calls
+        }
+        for owner in (module, getattr(module, "random", module)):
+            for call, seeding in fixed.items():
+                setattr(owner, call, seeding)
     drawn()
