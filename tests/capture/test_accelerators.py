@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import sys
+import types
+
 import pytest
 import torch
 
 from repro_audit import engine
 from repro_audit.capture.draws import flags_of
-from repro_audit.diagnose.origin import SEEDED
+from repro_audit.diagnose.origin import seeded_by
 from repro_audit.integrations.generators import remembered
 from repro_audit.model.codes import OWN_GENERATOR, RANDOM
 
@@ -19,6 +23,7 @@ def generators(monkeypatch):
     monkeypatch.setattr(torch.xpu, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.xpu, "init", lambda: None)
     monkeypatch.setattr(torch.xpu, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.xpu, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.xpu.random, "device_count", lambda: 2)
     monkeypatch.setattr(torch.xpu, "default_generators", xpu)
     monkeypatch.setattr(torch.xpu.random, "_lazy_call", lambda function, **_: function())
@@ -39,8 +44,10 @@ def test_states_and_seedings_are_events(record, generators):
         site = seen[seeding].call_site
         assert site is not None
         assert site.startswith("test_accelerators.py:")
-    assert SEEDED["seed:torch.xpu.manual_seed_all"] == "torch.xpu"
-    assert SEEDED["seed:torch.mps.manual_seed"] == "torch.mps"
+    assert seeded_by("seed:torch.xpu.manual_seed_all") == "torch.xpu"
+    assert seeded_by("seed:torch.mps.manual_seed") == "torch.mps"
+    assert seeded_by("seed:torch.seed") == "torch"
+    assert seeded_by("seed:random.Random.seed") is None
 
 
 def test_seeds_are_told_apart(record, generators):
@@ -79,3 +86,66 @@ def test_they_are_put_back(generators):
     put_back()
     after = [given.get_state() for given in generators.values()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+class _Other(types.ModuleType):
+    """What another maker's module has at the least, of two devices."""
+
+    def __init__(self) -> None:
+        super().__init__("torch.hpu")
+        self.generators = (torch.Generator(), torch.Generator())
+
+    def is_available(self) -> bool:
+        return True
+
+    def device_count(self) -> int:
+        return 2
+
+    def current_device(self) -> int:
+        return 0
+
+    def get_rng_state(self, device: torch.device) -> torch.Tensor:
+        return self.generators[device.index].get_state()
+
+    def set_rng_state(self, state: torch.Tensor, device: torch.device) -> None:
+        self.generators[device.index].set_state(state)
+
+    def manual_seed_all(self, seed: int) -> None:
+        for generator in self.generators:
+            generator.manual_seed(seed)
+
+
+@pytest.fixture
+def other():
+    yield _Other()
+    # Torch registers a module for good.
+    del torch.hpu
+    del sys.modules["torch.hpu"]
+
+
+def test_devices_that_a_program_brings_while_it_runs(record, other):
+    plain = other.manual_seed_all = functools.partial(_Other.manual_seed_all, other)
+
+    def work():
+        torch._register_device_module("hpu", other)
+        other.manual_seed_all(5)
+
+    (seeding,) = record(work).ops("seed:torch.hpu.manual_seed_all")
+    assert seeding.call_site is not None
+    assert other.manual_seed_all is plain
+
+
+def test_a_generator_that_only_functions_reach(other):
+    torch._register_device_module("hpu", other)
+    assert engine.accelerator_kinds()[-1] == "hpu"
+    found = dict(engine.device_generators())
+    assert list(found) == ["hpu:0", "hpu:1"]
+    engine.seed_devices("hpu", 3)
+    before = found["hpu:1"].get_state()
+    put_back = remembered()
+    torch.rand(3, generator=other.generators[1])
+    assert not torch.equal(found["hpu:1"].get_state(), before)
+    put_back()
+    assert torch.equal(found["hpu:1"].get_state(), before)
+    assert engine.generator_of(torch.device("hpu", 1)) == found["hpu:1"]
+    assert flags_of((other.generators[1],), None) == RANDOM | OWN_GENERATOR

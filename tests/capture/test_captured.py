@@ -15,6 +15,7 @@ from repro_audit.capture.draws import Draws
 from repro_audit.capture.operators import _SCRATCH, Operator
 from repro_audit.capture.readings import Readings
 from repro_audit.capture.values import Values
+from repro_audit.engine import queues
 from repro_audit.model import SiteKey
 
 from . import test_given, test_lockstep
@@ -140,10 +141,13 @@ def test_following_streams(monkeypatch: pytest.MonkeyPatch) -> None:
 
     waited: list[tuple[Stream, Stream]] = []
     current = {0: Stream(0), 1: Stream(1)}
-    monkeypatch.setattr(torch.cuda, "current_stream", current.__getitem__)
-    others = [Stream(1), Stream(0)]
+    monkeypatch.setattr(queues, "current", current.get)
+    others: list[Any] = [Stream(1), Stream(0)]
     engine.follow(others)
     assert waited == [(current[1], others[0]), (current[0], others[1])]
+
+
+def test_the_host_has_no_streams() -> None:
     assert engine.stream_of(torch.ones(3)) is None
 
 

@@ -2,9 +2,14 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <ATen/detail/PrivateUse1HooksInterface.h>
+#include <ATen/detail/XPUHooksInterface.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 
 #include <algorithm>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "memory.hpp"
@@ -81,13 +86,13 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   double elapsedTime(void*, void*, const c10::DeviceIndex) const override { return 1.0; }
 };
 
-C10_REGISTER_GUARD_IMPL(CUDA, Guard);
+const c10::impl::DeviceGuardImplRegistrar guard(kType, new Guard);
 
 // Draws as the host's generator does, but from one seed other numbers.
 struct DeviceGenerator final : c10::GeneratorImpl {
   explicit DeviceGenerator(int device)
       : GeneratorImpl(c10::Device(kType, static_cast<c10::DeviceIndex>(device)),
-                      c10::DispatchKeySet(c10::DispatchKey::CUDA)),
+                      c10::DispatchKeySet(kKey)),
         own(at::detail::createCPUGenerator()) {}
 
   void set_current_seed(std::uint64_t seed) override { own.set_current_seed(seed ^ kOther); }
@@ -112,23 +117,19 @@ struct DeviceGenerator final : c10::GeneratorImpl {
   static constexpr std::uint64_t kOther = 0x5EED;
 };
 
-struct CUDAHooks final : at::CUDAHooksInterface {
-  explicit CUDAHooks(at::CUDAHooksArgs) {}
+template <class Base>
+struct Hooks : Base {
   void init() const override {}
   bool isBuilt() const override { return true; }
   bool isAvailable() const override { return true; }
-  bool hasCUDA() const override { return true; }
-  bool hasCUDART() const override { return true; }
   bool hasPrimaryContext(c10::DeviceIndex) const override { return true; }
-  int getNumGPUs() const override { return kDevices; }
   c10::DeviceIndex deviceCount() const override { return kDevices; }
-  c10::DeviceIndex current_device() const override {
+  c10::DeviceIndex getCurrentDevice() const override {
     return static_cast<c10::DeviceIndex>(t_device);
   }
-  c10::DeviceIndex getCurrentDevice() const override { return current_device(); }
   void setCurrentDevice(c10::DeviceIndex device) const override { set_current_device(device); }
   c10::DeviceIndex exchangeDevice(c10::DeviceIndex device) const override {
-    const auto old = current_device();
+    const auto old = getCurrentDevice();
     if (device >= 0) set_current_device(device);
     return old;
   }
@@ -146,13 +147,45 @@ struct CUDAHooks final : at::CUDAHooksInterface {
   }
   bool isPinnedPtr(const void* at) const override { return is_pinned(at); }
   c10::Allocator* getPinnedMemoryAllocator() const override { return pinned_allocator(); }
+};
+
+struct CUDAHooks final : Hooks<at::CUDAHooksInterface> {
+  bool hasCUDA() const override { return true; }
+  bool hasCUDART() const override { return true; }
+  int getNumGPUs() const override { return kDevices; }
+  c10::DeviceIndex current_device() const override { return getCurrentDevice(); }
   c10::Allocator* getCUDADeviceAllocator() const override { return allocator(); }
   void deviceSynchronize(c10::DeviceIndex device) const override { wait_for_device(device); }
 };
 
-using at::CUDAHooksRegistry;
-using at::RegistererCUDAHooksRegistry;
-REGISTER_CUDA_HOOKS(CUDAHooks);
+struct XPUHooks final : Hooks<at::XPUHooksInterface> {
+  bool hasXPU() const override { return true; }
+  c10::DeviceIndex getNumGPUs() const override { return kDevices; }
+  c10::DeviceIndex current_device() const override { return getCurrentDevice(); }
+  void deviceSynchronize(c10::DeviceIndex device) const override { wait_for_device(device); }
+};
+
+struct OtherHooks final : Hooks<at::PrivateUse1HooksInterface> {
+  void resizePrivateUse1Bytes(const c10::Storage& storage, std::size_t bytes) const override {
+    const c10::DeviceGuard on(storage.device());
+    auto moved = allocator()->allocate(bytes);
+    const std::size_t kept = std::min(bytes, storage.nbytes());
+    if (kept) allocator()->copy_data(moved.get(), storage.data(), kept);
+    storage.unsafeGetStorageImpl()->set_data_ptr_noswap(std::move(moved));
+    storage.unsafeGetStorageImpl()->set_nbytes(bytes);
+  }
+};
+
+[[maybe_unused]] const bool hooked = [] {
+  if (kKind == "cuda")
+    at::CUDAHooksRegistry()->Register(
+        "CUDAHooks", [](at::CUDAHooksArgs) { return std::make_unique<CUDAHooks>(); });
+  else if (kKind == "xpu")
+    at::XPUHooksRegistry()->Register("XPUHooks", [] { return std::make_unique<XPUHooks>(); });
+  else
+    at::RegisterPrivateUse1HooksInterface(new OtherHooks);
+  return true;
+}();
 
 }  // namespace
 

@@ -1,16 +1,26 @@
-// Devices, streams and generators that stand in for CUDA's.
+// Devices, streams and generators that stand in for CUDA's, Intel's or another maker's.
 #pragma once
 
 #include <ATen/core/Generator.h>
 #include <c10/core/Device.h>
+#include <c10/core/DispatchKey.h>
 #include <c10/core/Stream.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <functional>
+#include <string>
 
 namespace standin {
 
-constexpr c10::DeviceType kType = c10::DeviceType::CUDA;
+// `cuda`, `xpu` or any other name: that of another maker's devices.
+inline const std::string kKind = std::getenv("STANDIN_KIND") ? std::getenv("STANDIN_KIND") : "cuda";
+inline const c10::DeviceType kType = kKind == "cuda"  ? c10::DeviceType::CUDA
+                                     : kKind == "xpu" ? c10::DeviceType::XPU
+                                                      : c10::DeviceType::PrivateUse1;
+inline const c10::DispatchKey kKey = kKind == "cuda"  ? c10::DispatchKey::CUDA
+                                     : kKind == "xpu" ? c10::DispatchKey::XPU
+                                                      : c10::DispatchKey::PrivateUse1;
 
 int current_device();
 void set_current_device(int device);

@@ -63,7 +63,7 @@ struct Arena {
         TORCH_INTERNAL_ASSERT(begin != MAP_FAILED);
       }
       TORCH_CHECK_WITH(OutOfMemoryError, used + rounded + kPage <= kArena,
-                       "the device that stands in for CUDA's is out of memory");
+                       "the device that stands in for another is out of memory");
       block = new Block{begin + used, rounded, device, stream};
       used += rounded + kPage;  // a page that is never opened lies between
       blocks[block->begin] = block;

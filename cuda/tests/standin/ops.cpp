@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/EmptyTensor.h>
+#include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/native/Resize.h>
 #include <ATen/ops/_reshape_alias_native.h>
@@ -14,6 +15,7 @@
 #include <mutex>
 #include <numeric>
 #include <random>
+#include <vector>
 
 #include "device.hpp"
 #include "memory.hpp"
@@ -135,8 +137,8 @@ class Call {
     if (!storage)
       storage = c10::Storage(c10::Storage::use_byte_size_t(), t.storage().nbytes(),
                              fresh(t.storage()), allocator(), true);
-    auto made = at::detail::make_tensor<c10::TensorImpl>(
-        std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CUDA), t.dtype());
+    auto made = at::detail::make_tensor<c10::TensorImpl>(std::move(storage),
+                                                         c10::DispatchKeySet(kKey), t.dtype());
     made.unsafeGetTensorImpl()->set_sizes_and_strides(t.sizes(), t.strides(), t.storage_offset());
     if (t.is_conj()) made._set_conj(true);
     if (t.is_neg()) made._set_neg(true);
@@ -255,17 +257,16 @@ at::Tensor empty(c10::SymIntArrayRef size, std::optional<at::ScalarType> dtype,
                  std::optional<at::MemoryFormat> format) {
   const c10::DeviceGuard guard(*device);
   return at::detail::empty_generic(C10_AS_INTARRAYREF_SLOW(size), allocator(),
-                                   c10::DispatchKeySet(c10::DispatchKey::CUDA),
-                                   c10::dtype_or_default(dtype), format);
+                                   c10::DispatchKeySet(kKey), c10::dtype_or_default(dtype), format);
 }
 
 at::Tensor empty_strided(c10::SymIntArrayRef size, c10::SymIntArrayRef stride,
                          std::optional<at::ScalarType> dtype, std::optional<at::Layout>,
                          std::optional<at::Device> device, std::optional<bool>) {
   const c10::DeviceGuard guard(*device);
-  return at::detail::empty_strided_generic(
-      C10_AS_INTARRAYREF_SLOW(size), C10_AS_INTARRAYREF_SLOW(stride), allocator(),
-      c10::DispatchKeySet(c10::DispatchKey::CUDA), c10::dtype_or_default(dtype));
+  return at::detail::empty_strided_generic(C10_AS_INTARRAYREF_SLOW(size),
+                                           C10_AS_INTARRAYREF_SLOW(stride), allocator(),
+                                           c10::DispatchKeySet(kKey), c10::dtype_or_default(dtype));
 }
 
 void transfer(at::Tensor to, const at::Tensor& from) {
@@ -347,6 +348,33 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> lstm_cell(
   return {parts[3].sigmoid() * next.tanh(), next, gates};
 }
 
+// Makers of devices that torch has no convolution for bring their own under these names.
+at::Tensor convolution(const at::Tensor& input, const at::Tensor& weight,
+                       const std::optional<at::Tensor>& bias, c10::SymIntArrayRef stride,
+                       c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation, bool transposed,
+                       c10::SymIntArrayRef output_padding, c10::SymInt groups) {
+  Call call(input.device().index());
+  const auto on_host = bias ? std::make_optional(call.host(*bias)) : bias;
+  return at::convolution_symint(call.host(input), call.host(weight), on_host, stride, padding,
+                                dilation, transposed, output_padding, groups)
+      .to(input.device());
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
+    const at::Tensor& gradient, const at::Tensor& input, const at::Tensor& weight,
+    c10::SymIntArrayRef stride, c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation,
+    bool transposed, c10::SymIntArrayRef output_padding, c10::SymInt groups,
+    std::array<bool, 3> wanted) {
+  Call call(input.device().index());
+  const std::vector<c10::SymInt> bias{transposed ? weight.sym_size(1) * groups
+                                                 : weight.sym_size(0)};
+  const auto made = at::convolution_backward_symint(
+      call.host(gradient), call.host(input), call.host(weight), c10::SymIntArrayRef(bias), stride,
+      padding, dilation, transposed, output_padding, groups, wanted);
+  const auto there = [&](const at::Tensor& t) { return t.defined() ? t.to(input.device()) : t; };
+  return {there(std::get<0>(made)), there(std::get<1>(made)), there(std::get<2>(made))};
+}
+
 bool no_ctc(const at::Tensor&, const at::Tensor&, at::IntArrayRef, at::IntArrayRef, std::int64_t) {
   return false;
 }
@@ -376,19 +404,26 @@ at::Tensor& set_storage(at::Tensor& self, at::Storage storage, c10::SymInt offse
       C10_AS_INTARRAYREF_SLOW(stride));
 }
 
-}  // namespace
-
-TORCH_LIBRARY_IMPL(_, CUDA, m) {
-  m.fallback(torch::CppFunction::makeFromBoxedFunction<&by_the_host>());
+torch::Library library(const char* operators) {
+  return {torch::Library::IMPL, operators, kKey, __FILE__, __LINE__};
 }
 
-TORCH_LIBRARY_IMPL(aten, CUDA, m) {
+[[maybe_unused]] const auto everything = [] {
+  auto m = library("_");
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&by_the_host>());
+  return m;
+}();
+
+[[maybe_unused]] const auto some = [] {
+  auto m = library("aten");
   m.impl("empty.memory_format", &empty);
   m.impl("empty_strided", &empty_strided);
   m.impl("copy_", &copy_);
   m.impl("_local_scalar_dense", &item);
   m.impl("index_add.out", &index_add_out);
   m.impl("_thnn_fused_lstm_cell", &lstm_cell);
+  m.impl("convolution_overrideable", &convolution);
+  m.impl("convolution_backward_overrideable", &convolution_backward);
   m.impl("_use_cudnn_ctc_loss", &no_ctc);
   m.impl("_use_cudnn_ctc_loss.Tensor", &no_ctc_of_tensors);
   m.impl("_use_miopen_ctc_loss", &no_ctc);
@@ -401,6 +436,24 @@ TORCH_LIBRARY_IMPL(aten, CUDA, m) {
   m.impl("set_.source_Tensor", &at::native::set_tensor_);
   m.impl("set_.source_Storage", &at::native::set_);
   m.impl("set_", &at::native::set_cpu_);
-}
+  return m;
+}();
 
+// Matrix products in lower precision where a program asks for that. Torch has its own for devices
+// that it knows.
+[[maybe_unused]] const auto autocast = [] {
+  std::vector<torch::Library> made;
+  if (kKey != c10::DispatchKey::PrivateUse1) return made;
+  constexpr auto key = c10::DispatchKey::AutocastPrivateUse1;
+  made.emplace_back(torch::Library::IMPL, "_", key, __FILE__, __LINE__)
+      .fallback(torch::CppFunction::makeFallthrough());
+  auto& m = made.emplace_back(torch::Library::IMPL, "aten", key, __FILE__, __LINE__);
+  KERNEL_PRIVATEUSEONE(linear, lower_precision_fp)
+  KERNEL_PRIVATEUSEONE(matmul, lower_precision_fp)
+  KERNEL_PRIVATEUSEONE(mm, lower_precision_fp)
+  KERNEL_PRIVATEUSEONE(addmm, lower_precision_fp)
+  return made;
+}();
+
+}  // namespace
 }  // namespace standin

@@ -11,13 +11,13 @@ from typing import Any
 from repro_audit.control.axes import CAPABILITIES
 from repro_audit.errors import UsageError
 from repro_audit.model import Axis, Mode, Target
-from repro_audit.replicate.machine import Machine
+from repro_audit.replicate.machine import Machine, known
 
 # The rungs of compilation: each adds a stage of the one before.
 LADDER = ("eager", "aot_eager", "aot_eager_decomp_partition", "inductor")
 _SWITCH = ("on", "off")
 _DTYPES = ("float64", "float32", "bfloat16", "float16")
-_DEVICES = ("cpu", "cuda", "cuda:N", "mps", "xpu")
+_DEVICES = ("cpu", "cuda", "cuda:N", "xpu", "mps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +168,9 @@ def _checked(name: str, value: str) -> str:
     """A value as it is written everywhere. Raises UsageError where the axis has no such value."""
     kind = KINDS[name]
     if kind.named:
-        index = value.partition(":")[2]
-        indexed = name == "device" and value.startswith("cuda:") and index.isdigit()
-        if indexed or (value in kind.named and value != "cuda:N"):
+        if value in kind.named and value != "cuda:N":
+            return value
+        if name == "device" and known(value):
             return value
         near = difflib.get_close_matches(value, kind.named, n=1, cutoff=0.5)
         hint = f" Is it {near[0]}?" if near else ""

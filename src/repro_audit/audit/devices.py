@@ -16,7 +16,6 @@ from repro_audit.replicate.machine import Machine, machine
 
 # What each run may take of the memory that is there, in KiB, where cores run side by side.
 _SHARE = 2**20
-_ACCELERATORS = ("cuda", "xpu", "mps")
 _LISTED = 8
 
 
@@ -42,7 +41,7 @@ def devices_here(asked: Sequence[str]) -> list[Device]:
     """
     here = machine() if not asked or any(not name.startswith("cpu") for name in asked) else None
     if here is not None and not asked:
-        asked = [kind for kind in _ACCELERATORS if here.devices.get(kind)] or ["cpu"]
+        asked = [kind for kind, count in here.devices.items() if count] or ["cpu"]
     found: dict[str, Device] = {}
     for name in asked:
         kind, _, index = name.partition(":")

@@ -47,7 +47,6 @@ _OF_DEVICES = (
     "environment.CUDA_VISIBLE_DEVICES",
     "environment.HIP_VISIBLE_DEVICES",
     "environment.REPRO_AUDIT_DEVICE",
-    "torch.cuda.devices",
 )
 
 
@@ -118,7 +117,7 @@ def _audit(session: Session, found: list[Audit]) -> Audit:
         observed=outcomes.observed,
         printed_identical=printed,
         manifest_differences=manifests.differences(
-            _manifests(runs), but=_OF_DEVICES if request.between_devices else ()
+            _manifests(runs), but=_of_devices(request) if request.between_devices else ()
         ),
         unseen=unseen_in(runs[0].trace),
         overview=_overview(request, runs, outcomes),
@@ -263,6 +262,11 @@ def _confirmed_op(session: Session, divergence: Divergence) -> Divergence:
         return divergence
     found, _, _ = session.compare(one.trace, other.trace)
     return divergence if found is None else found
+
+
+def _of_devices(request: AuditRequest) -> tuple[str, ...]:
+    kinds = [device.partition(":")[0] for device in request.devices]
+    return (*_OF_DEVICES, *(f"torch.{kind}.devices" for kind in kinds))
 
 
 def check_device(request: AuditRequest, run: Finished, device: str | None) -> None:

@@ -52,7 +52,7 @@ _SAME = frozenset(
     }
 )
 # What says which device it was, and by what its tensors were fingerprinted.
-_OF_DEVICES = ("asked.", "engine", "torch.cuda.devices", "environment.REPRO_AUDIT_")
+_OF_DEVICES = ("asked.", "engine", "environment.REPRO_AUDIT_")
 _SHOWING = frozenset({"environment.CUDA_VISIBLE_DEVICES", "environment.HIP_VISIBLE_DEVICES"})
 
 
@@ -156,7 +156,9 @@ def _configured(cause: Cause, differences: Sequence[ManifestDifference]) -> Caus
     ours = [
         found
         for found in differences
-        if not found.field.startswith(_OF_DEVICES) and found.field not in _SHOWING
+        if not found.field.startswith(_OF_DEVICES)
+        and not found.field.endswith(".devices")
+        and found.field not in _SHOWING
     ]
     if cause.cls != "suspected-hardware" or not settings_of(ours):
         return cause

@@ -66,7 +66,7 @@ class Call:
         scratch: Sequence[int] = (),
     ) -> None:
         self._tensors: list[torch.Tensor] = []
-        self._generators: list[torch.Generator] = []
+        self._generators: list[engine.DeviceGenerator] = []
         arguments = [self._described(value) for value in args]
         keywords = {name: self._described(kwargs[name]) for name in sorted(kwargs)}
         draws = random or bool(self._generators)
@@ -172,7 +172,9 @@ def rebuilt(
     return make
 
 
-def _default_generator(tensors: Sequence[torch.Tensor], kwargs: dict[str, Any]) -> torch.Generator:
+def _default_generator(
+    tensors: Sequence[torch.Tensor], kwargs: dict[str, Any]
+) -> engine.DeviceGenerator:
     device = torch.device(kwargs.get("device") or (tensors[0].device if tensors else "cpu"))
     return engine.generator_of(device)
 
@@ -251,7 +253,8 @@ def rebuilt_tensor(
     return torch._neg_view(made) if tensor["negative"] else made
 
 
-def _rebuilt_generator(generator: dict[str, Json], state: bytes) -> torch.Generator:
+def _rebuilt_generator(generator: dict[str, Json], state: bytes) -> engine.DeviceGenerator:
+    made: engine.DeviceGenerator
     if generator["own"]:
         made = torch.Generator(generator["device"])
     else:

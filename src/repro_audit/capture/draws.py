@@ -107,7 +107,10 @@ def flags_of(args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> int:
         if isinstance(value, torch.Generator):
             # What an operator is given is a wrapper of its own.
             of_devices = (generator for _, generator in engine.device_generators())
-            known = {generator._cdata for generator in (torch.default_generator, *of_devices)}  # type: ignore[attr-defined]
+            known = {
+                getattr(generator, "_cdata", None)
+                for generator in (torch.default_generator, *of_devices)
+            }
             own = value._cdata not in known  # type: ignore[attr-defined]
             return RANDOM | OWN_GENERATOR if own else RANDOM
     return RANDOM

@@ -92,12 +92,9 @@ class Generators:
             )
         for owner, attribute in ((torch, "seed"), (torch.random, "seed")):
             self._wrap(owner, attribute, "torch.seed", lambda args, result: result)
-        for kind, attributes in SEEDINGS.items():
-            module = getattr(torch, kind)
-            owners = (module, module.random) if hasattr(module, "random") else (module,)
-            for attribute in attributes:
-                for owner in owners:
-                    self._wrap(owner, attribute, f"torch.{kind}.{attribute}", _of(kind))
+        for kind in engine.accelerator_kinds():
+            self._wrap_device(kind)
+        self._replaced.wrap(torch, "_register_device_module", self._registering)
         self._wrap(
             random,
             "seed",
@@ -139,6 +136,23 @@ class Generators:
     def uninstall(self) -> None:
         """Give the functions back."""
         self._replaced.give_back()
+
+    def _wrap_device(self, kind: str) -> None:
+        module = getattr(torch, kind)
+        for owner in (module, getattr(module, "random", module)):
+            for attribute in SEEDINGS:
+                if hasattr(owner, attribute):
+                    self._wrap(owner, attribute, f"torch.{kind}.{attribute}", _of(kind))
+
+    def _registering(self, original: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
+        """Another maker's devices are there from when the program imports its package."""
+
+        def registered(kind: str, module: Any) -> None:
+            original(kind, module)
+            if kind in engine.accelerator_kinds():
+                self._wrap_device(kind)
+
+        return registered
 
     def _wrap(
         self,
@@ -182,10 +196,16 @@ def _of(kind: str) -> Callable[[Any, Any], Any]:
     def given(args: Any, result: Any) -> Any:
         if engine.capturing():
             return args
-        seeds = [g.initial_seed() for d, g in engine.device_generators() if d.startswith(kind)]
+        seeds = [_seed_of(g) for _, g in engine.device_generators() if g.device.type == kind]
         return seeds or args
 
     return given
+
+
+def _seed_of(generator: Any) -> Any:
+    if isinstance(generator, torch.Generator):
+        return generator.initial_seed()
+    return engine.tensor_digest(generator.get_state())
 
 
 def _state_of(generator: weakref.ref[random.Random]) -> Callable[[], Any]:

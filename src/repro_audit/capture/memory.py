@@ -231,7 +231,7 @@ def traced() -> bool:
 
 def _fill(storage: torch.UntypedStorage, byte: int) -> None:
     """Fill a storage with a byte; not where that would become part of a captured graph."""
-    if storage.device.type == "cuda" and engine.capturing():
+    if storage.device.type != "cpu" and engine.capturing():
         return
     with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch(), torch.no_grad():
         memory = torch.empty(0, dtype=torch.uint8, device=storage.device)

@@ -29,15 +29,18 @@ class Unseen:
         self._replaced = Replaced()
 
     def install(self, before_capture: Callable[[], None]) -> None:
-        """Count replays of CUDA graphs; have `before_capture` called before one is captured, and
-        the engine know where what is allocated is a graph's.
+        """Count replays of devices' graphs; have `before_capture` called before one is captured,
+        and the engine know where what is allocated is a graph's.
         """
 
         def counted() -> None:
             self._replays += 1
 
-        self._before(torch.cuda.CUDAGraph, "replay", counted)
-        self._before(torch.cuda.CUDAGraph, "capture_begin", before_capture)
+        for kind in engine.accelerator_kinds():
+            graph = getattr(getattr(torch, kind), f"{kind.upper()}Graph", None)
+            if graph is not None:
+                self._before(graph, "replay", counted)
+                self._before(graph, "capture_begin", before_capture)
         for name in _ROUTING:
             change = 1 if "begin" in name else -1
             if hasattr(torch._C, name):

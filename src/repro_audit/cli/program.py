@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from repro_audit.errors import UsageError
+from repro_audit.replicate import machine
 
 if TYPE_CHECKING:
     from repro_audit.audit.request import AuditRequest
@@ -96,8 +96,8 @@ def devices(ctx: click.Context, parameter: click.Parameter, value: str | None) -
     """The devices that an option names, checked to be such."""
     names = () if value is None else tuple(value.split(","))
     for name in names:
-        if not re.fullmatch(r"cpu|cuda(:\d+)?|mps|xpu", name):
-            raise click.BadParameter(f"{name!r} is no device: it is cpu, cuda, cuda:N, mps or xpu.")
+        if not machine.known(name):
+            raise click.BadParameter(f"{name!r} is no device: it is {machine.NAMES}.")
     if len(set(names)) < len(names):
         raise click.BadParameter(f"{value!r} names a device twice; --runs N runs it more often.")
     return names
@@ -140,7 +140,7 @@ device_option = click.option(
     "devices",
     callback=devices,
     metavar="DEVICE[,...]",
-    help="cpu, cuda, cuda:N, mps or xpu: a model file is moved there, a script sees no "
+    help="cpu, cuda, cuda:N, xpu, mps, npu, ...: a model file is moved there, a script sees no "
     "other. Of several, one run on each is compared.",
 )
 _target_options = (

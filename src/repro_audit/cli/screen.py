@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from repro_audit.cli import output as out
 from repro_audit.cli.program import ProgramCommand, input_option, program_options, request_of
 from repro_audit.errors import UsageError
+from repro_audit.replicate import machine
 
 _RECORDINGS = "repro_audit.recordings"
 _SQLITE = b"SQLite format 3"
@@ -62,10 +63,9 @@ def _is_recording(word: str) -> bool:
 def _devices(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
     names = () if value is None else tuple(value.split(","))
     for name in names:
-        if not re.fullmatch(r"(cpu|cuda|xpu)(:\d+)?|mps", name):
+        if not (re.fullmatch(r"cpu:\d+", name) or machine.known(name)):
             raise click.BadParameter(
-                f"{name!r} is no device: it is cuda, cuda:N, xpu, xpu:N, mps, cpu or, of its "
-                "cores, cpu:N."
+                f"{name!r} is no device: it is {machine.NAMES}, or cpu:N for a core."
             )
     return names
 

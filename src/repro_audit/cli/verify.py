@@ -56,7 +56,7 @@ Examples:
     "--device",
     callback=devices,
     metavar="DEVICE",
-    help="Run it on this one, instead of the recorded one: cpu, cuda, cuda:N, mps or xpu.",
+    help="Run it on this one, instead of the recorded one: cpu, cuda, cuda:N, ....",
 )
 @timeout_option
 @click.option("--isolate", is_flag=True, help="Give each run its own copy of the directory.")

@@ -66,6 +66,8 @@ def _numpy(numpy_random: Any) -> None:
 
 
 def _torch(torch: Any) -> None:
+    from repro_audit.engine import accelerators
+
     seeds = itertools.count(_SEED)
     manual_seed = torch.manual_seed
 
@@ -83,13 +85,12 @@ def _torch(torch: Any) -> None:
     for owner in (torch, torch.random):
         owner.manual_seed = seeded
         owner.seed = drawn
-    for kind, calls in SEEDINGS.items():
+    for kind in accelerators.accelerator_kinds():
         module = getattr(torch, kind)
-        fixed = {
-            call: of_devices(getattr(module, f"manual_{call.removeprefix('manual_')}"))
-            for call in calls
-        }
-        for owner in (module, getattr(module, "random", module)):
-            for call, seeding in fixed.items():
-                setattr(owner, call, seeding)
+        manual = {call: getattr(module, call, None) for call in SEEDINGS}
+        for call in SEEDINGS:
+            seeding = manual[f"manual_{call.removeprefix('manual_')}"]
+            for owner in (module, getattr(module, "random", module)):
+                if seeding is not None and hasattr(owner, call):
+                    setattr(owner, call, of_devices(seeding))
     drawn()

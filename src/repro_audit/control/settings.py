@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from repro_audit.engine import accelerators_in_use
+
 # Attributes below `torch`, and functions there to be called without arguments.
 _ATTRIBUTES = (
     "backends.cuda.matmul.allow_bf16_reduced_precision_reduction",
@@ -62,12 +64,14 @@ def torch_settings(torch: Any) -> dict[str, Any]:
     """Settings by dotted name below `torch`, sorted; JSON-able.
 
     One that cannot be read has the value `unreadable: ...`: once the new TF32 settings contradict
-    the old ones, reading those raises. Devices are named only if the program initialised CUDA.
+    the old ones, reading those raises. Devices are named only if the program started them.
     """
     found = {path: _read(functools.partial(_get, torch, path)) for path in _ATTRIBUTES}
     for path in _FUNCTIONS:
         found[path] = _read(functools.partial(_call, torch, path))
-    found["cuda.devices"] = _read(functools.partial(_devices, torch))
+    found["cuda.devices"] = None
+    for kind in accelerators_in_use():
+        found[f"{kind}.devices"] = _read(functools.partial(_devices, getattr(torch, kind)))
     inductor = sys.modules.get("torch._inductor.config")
     for name in _INDUCTOR:
         found[f"_inductor.config.{name}"] = getattr(inductor, name, None)
@@ -82,10 +86,8 @@ def _call(torch: Any, path: str) -> Any:
     return _get(torch, path)()
 
 
-def _devices(torch: Any) -> list[str] | None:
-    if not torch.cuda.is_initialized():
-        return None
-    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+def _devices(module: Any) -> list[str]:
+    return [module.get_device_name(index) for index in range(module.device_count())]
 
 
 def _read(reader: Callable[[], Any]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from repro_audit.diagnose.case import Case
-from repro_audit.diagnose.origin import MADE, SEEDED, Divergence
+from repro_audit.diagnose.origin import MADE, Divergence, seeded_by
 from repro_audit.model import Cause
 from repro_audit.model.codes import DATA, KIND_BATCH, KIND_RNG, OWN_GENERATOR, RANDOM
 from repro_audit.trace import Trace
@@ -121,7 +121,7 @@ def _generator(case: Case, generator: str, device: str = "cpu") -> Cause | None:
     trace, name = case.trace, _NAMES[generator]
     seeded = any(
         kind == KIND_RNG
-        and place.startswith(SEEDED.get(trace.site_name(i)[1], _NONE))
+        and place.startswith(seeded_by(trace.site_name(i)[1]) or _NONE)
         and trace.owner(i).process == case.process
         for i, kind in enumerate(trace.kind[: case.event])
     )

@@ -37,18 +37,7 @@ MADE = {
     "seed:numpy.random.default_rng": "numpy.random.default_rng()",
     "seed:random.Random.seed": "random.Random()",
 }
-# Whose state a seeding call sets, of the global ones: torch's are those of its devices too.
-SEEDED = {
-    "seed:numpy.random.seed": "numpy",
-    "seed:random.seed": "python",
-    "seed:torch.manual_seed": "torch",
-    "seed:torch.seed": "torch",
-    **{
-        f"seed:torch.{kind}.{call}": f"torch.{kind}"
-        for kind, calls in SEEDINGS.items()
-        for call in calls
-    },
-}
+_SEEDED = {"seed:numpy.random.seed": "numpy", "seed:random.seed": "python"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,10 +339,19 @@ def _differing_states(
             states.pop(name, None)
         elif name != op:
             states.setdefault(name, a.step[x])
-        elif alike and op in SEEDED:
-            seeded = SEEDED[op]
+        elif alike and (seeded := seeded_by(op)) is not None:
             states = {n: step for n, step in states.items() if not n.startswith(seeded)}
     return tuple(sorted(states.items()))
+
+
+def seeded_by(op: str) -> str | None:
+    """Whose state a seeding call sets, of the global generators: torch's are those of its devices
+    too, one device's are `torch.cuda`, whatever devices the reader's machine has.
+    """
+    module, _, call = op.removeprefix("seed:").rpartition(".")
+    if op.startswith("seed:torch") and call in SEEDINGS:
+        return module
+    return _SEEDED.get(op)
 
 
 def _order(pair: tuple[int | None, int | None]) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from repro_audit.diagnose.align import align
 from repro_audit.diagnose.cells import telling_gap
@@ -13,7 +14,7 @@ from repro_audit.diagnose.manifests import lookup
 from repro_audit.diagnose.origin import Divergence, compare
 from repro_audit.diagnose.runs import SAME_PROGRAM, same_in_all
 from repro_audit.errors import InconclusiveError
-from repro_audit.model import EventCounts, Json, Observed, Screened, Screening, Standing
+from repro_audit.model import EventCounts, Observed, Screened, Screening, Standing
 from repro_audit.trace import Trace
 
 # What is equal of runs on devices of one kind.
@@ -297,16 +298,16 @@ def _kind(candidate: Candidate) -> tuple[str, str]:
     used = sorted(trace.devices() - {"meta", "cpu"})
     called = candidate.hardware
     if called is None:
-        names = lookup(manifest, "torch.cuda.devices")
-        shown = (_device_name(device, names) for device in used)
+        shown = (_device_name(device, manifest) for device in used)
         called = " and ".join(dict.fromkeys(shown)) if used else processor
     # Whatever the device, a part of the program may compute on the CPU.
     alike = [lookup(manifest, field) for field in _ALIKE]
     return called, json.dumps([called, *alike])
 
 
-def _device_name(device: str, names: Json) -> str:
+def _device_name(device: str, manifest: Mapping[str, Any]) -> str:
     kind, _, index = device.partition(":")
-    if kind == "cuda" and isinstance(names, list) and int(index or 0) < len(names):
+    names = lookup(manifest, f"torch.{kind}.devices")
+    if isinstance(names, list) and int(index or 0) < len(names):
         return str(names[int(index or 0)])
     return kind

@@ -16,7 +16,6 @@ _MACHINE = (
     "platform.machine",
     "torch.backends.cpu.get_cpu_capability",
 )
-_GPUS = "torch.cuda.devices"
 
 
 def draws_compare(a: Trace, b: Trace) -> bool:
@@ -24,7 +23,7 @@ def draws_compare(a: Trace, b: Trace) -> bool:
     kinds = [{device.partition(":")[0] for device in run.devices()} - {"meta"} for run in (a, b)]
     if kinds[0] != kinds[1]:
         return False
-    fields = (*_MACHINE, _GPUS) if kinds[0] != {"cpu"} else _MACHINE
+    fields = (*_MACHINE, *(f"torch.{kind}.devices" for kind in kinds[0] - {"cpu"}))
     return all(lookup(a.manifest, field) == lookup(b.manifest, field) for field in fields)
 
 

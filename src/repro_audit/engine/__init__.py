@@ -4,7 +4,15 @@ The only room that knows devices and instruction sets. Importing it imports neit
 NumPy.
 """
 
-from repro_audit.engine.accelerators import device_generators, generator_of, seed_devices
+from repro_audit.engine.accelerators import (
+    DeviceGenerator,
+    accelerator_kinds,
+    accelerators_in_use,
+    capturing,
+    device_generators,
+    generator_of,
+    seed_devices,
+)
 from repro_audit.engine.choice import (
     DIGEST_VERSION,
     VARIABLE,
@@ -15,7 +23,7 @@ from repro_audit.engine.choice import (
     select,
 )
 from repro_audit.engine.cpu import plain_digest, plain_sample, tensor_digest, tensor_digests
-from repro_audit.engine.cuda_graphs import aside, captive, capturing, failed, routed
+from repro_audit.engine.cuda_graphs import aside, captive, failed, routed
 from repro_audit.engine.devices import stays
 from repro_audit.engine.divergence import compare, compare_channels, compare_streams
 from repro_audit.engine.fingerprints import (
@@ -37,10 +45,13 @@ __all__ = [
     "ITEMSIZES",
     "TAGS",
     "VARIABLE",
+    "DeviceGenerator",
     "Fingerprints",
     "Partial",
     "Rings",
     "View",
+    "accelerator_kinds",
+    "accelerators_in_use",
     "array_view",
     "aside",
     "available",

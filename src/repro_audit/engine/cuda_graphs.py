@@ -1,4 +1,4 @@
-"""CUDA graphs under capture: what may not be asked of CUDA meanwhile, and how the rest is asked.
+"""Graphs under capture: what may not be asked of CUDA meanwhile, and how the rest is asked.
 
 A capture belongs to the program. A kernel or a copy of ours on its stream would become part of the
 graph, and many a question (is an event there?), asked by any thread, makes CUDA give up the
@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from repro_audit.engine import kernels
+from repro_audit.engine import accelerators, kernels
 from repro_audit.errors import UnsupportedTensorError
 
 # CU_STREAM_CAPTURE_MODE_RELAXED.
@@ -21,22 +21,13 @@ _RELAXED = 2
 _local = threading.local()
 
 
-def capturing() -> bool:
-    """Whether the calling thread's current stream is being captured into a graph."""
-    import torch
-
-    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return False
-    return bool(torch.cuda.is_current_stream_capturing())
-
-
 def captive() -> bool:
     """Whether what the calling thread allocates on a device is a graph's, no place for ours.
 
     So it is in a capture, and in the run before one that `torch.compile` makes for its graphs: that
     ends with an error where anything but the program's own is left in their memory.
     """
-    return getattr(_local, "routed", 0) > 0 or capturing()
+    return getattr(_local, "routed", 0) > 0 or accelerators.capturing()
 
 
 def routed(change: int) -> None:
@@ -45,17 +36,17 @@ def routed(change: int) -> None:
 
 
 def refuse() -> None:
-    """Raise UnsupportedTensorError where CUDA tensors have nothing to read, or cannot be read."""
-    import torch
-
-    if torch.cuda._is_in_bad_fork():
+    """Raise UnsupportedTensorError where devices' tensors have nothing to read, or are out of
+    reach.
+    """
+    if accelerators.forked():
         raise UnsupportedTensorError(
-            "A CUDA tensor in a fork of the process that made it is out of reach. Start processes "
-            "that use CUDA by spawn."
+            "A device's tensor in a fork of the process that made it is out of reach. Start "
+            "processes that use an accelerator by spawn."
         )
-    if capturing():
+    if accelerators.capturing():
         raise UnsupportedTensorError(
-            "A tensor in a CUDA graph's capture has no values yet. Fingerprint it after a replay."
+            "A tensor in a graph's capture has no values yet. Fingerprint it after a replay."
         )
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from repro_audit.engine import choice, cuda_graphs, views
+from repro_audit.engine import choice, cuda_graphs, queues, views
 from repro_audit.engine.tags import TAGS
 from repro_audit.errors import EngineError, UnsupportedTensorError
 
@@ -305,8 +305,8 @@ Tables = list[tuple[Any, Any]]
 
 
 def _parts(device: torch.device, slots: int) -> tuple[Writer, Clock, Tables]:
-    """What a device's ring is made of: CUDA's streams and events, else a queue that is waited for;
-    our kernels where they run, else torch's operations.
+    """What a device's ring is made of: its streams and events, else a queue that is waited for; our
+    kernels where they run, else torch's operations.
     """
     import torch
 
@@ -323,11 +323,9 @@ def _made(device: torch.device, slots: int) -> tuple[Writer, Clock, Tables]:
             from repro_audit.engine import cuda_ring
 
             return cuda_ring.parts(device, slots)
+        streams = queues.current(device) is not None
         tables = [
-            (
-                torch.zeros(2 * slots, dtype=torch.int64, device=device),
-                torch.zeros(2 * slots, dtype=torch.int64),
-            )
+            (torch.zeros(2 * slots, dtype=torch.int64, device=device), _host(2 * slots, streams))
             for _ in range(2)
         ]
     except torch.OutOfMemoryError as error:
@@ -339,9 +337,22 @@ def _made(device: torch.device, slots: int) -> tuple[Writer, Clock, Tables]:
     except NotImplementedError as error:
         raise _lacking(device, error) from error
 
+    if streams:
+        return TorchWriter(), queues.Clock(device, tables), tables
+
     def copy(half: int) -> None:
         table, host = tables[half]
         host.copy_(table)
         table.zero_()
 
     return TorchWriter(), Here(copy), tables
+
+
+def _host(count: int, pinned: bool) -> torch.Tensor:
+    """Memory that a device copies to while nobody waits, where its maker has such."""
+    import torch
+
+    try:
+        return torch.zeros(count, dtype=torch.int64, pin_memory=pinned)
+    except (NotImplementedError, RuntimeError):
+        return torch.zeros(count, dtype=torch.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from repro_audit.engine import choice, cpu, devices, views
+from repro_audit.engine import choice, cpu, devices, queues, views
 
 if TYPE_CHECKING:
     import torch
@@ -40,16 +40,14 @@ def gathered(t: torch.Tensor, count: int) -> torch.Tensor:
     return devices.gathered(t, count)
 
 
-def stream_of(t: torch.Tensor) -> Any:
+def stream_of(t: torch.Tensor) -> torch.Stream | None:
     """The stream that what is gathered of `t` now comes from; None where it is the only one."""
-    import torch
-
-    return torch.cuda.current_stream(t.device) if t.is_cuda else None
+    return queues.current(t.device)
 
 
-def follow(streams: Iterable[Any]) -> None:
+def follow(streams: Iterable[torch.Stream]) -> None:
     """What the calling thread asks for from here on comes after what these streams do now."""
-    import torch
-
     for stream in streams:
-        torch.cuda.current_stream(stream.device).wait_stream(stream)
+        here = queues.current(stream.device)
+        if here is not None:
+            here.wait_stream(stream)

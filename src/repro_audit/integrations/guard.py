@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -283,12 +283,16 @@ def _of_several() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def _named(device: torch.device) -> str:
+    module: Any = getattr(torch, device.type, None)
+    if not hasattr(module, "get_device_name"):
+        return str(device)
+    return f"{device} ({module.get_device_name(device)})"
+
+
 def _place(model: torch.nn.Module) -> str:
     """The devices that a model is on, the host, and the rank."""
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
-    said = sorted(
-        f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
-        for device in devices
-    )
+    said = sorted(map(_named, devices))
     rank = f", rank {dist.get_rank()}" if _of_several() else ""
     return f"{' and '.join(said) or 'cpu'} of {platform.node()}{rank}"

@@ -10,12 +10,8 @@ HELD = frozenset({KIND_PARAM, KIND_STATE})
 PRESENT = HELD | {KIND_BATCH}
 PHASES = ("data", "rng", "weights", "forward", "backward", "optimizer")
 DATA, RNG, WEIGHTS, FORWARD, BACKWARD, OPTIMIZER = range(6)
-# Functions that seed the generators of devices: of `torch.cuda` and so on.
-SEEDINGS = {
-    "cuda": ("manual_seed", "manual_seed_all", "seed", "seed_all"),
-    "mps": ("manual_seed", "seed"),
-    "xpu": ("manual_seed", "manual_seed_all", "seed", "seed_all"),
-}
+# Functions that seed the generators of devices: of `torch.cuda` and so on, where they have them.
+SEEDINGS = ("manual_seed", "manual_seed_all", "seed", "seed_all")
 # Flags of an event.
 TAINTED, RANDOM, RECOMPUTE, INPUTS, OWN_GENERATOR = 1, 2, 4, 8, 16
 # What rows of `measured` compare; the last says how a change of the arguments grows in the result.

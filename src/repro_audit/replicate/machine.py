@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ if __name__ == "__main__" and not sys.flags.safe_path:
 from repro_audit.errors import UsageError
 
 _TIMEOUT = 120.0
+# As messages and help have them.
+NAMES = "cpu, cuda, cuda:N, xpu, mps or what another maker's package adds to torch (npu, hpu)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,16 @@ class Machine:
             raise UsageError(
                 f"torch finds no device {device} here. There are: {', '.join(['cpu', *there])}"
             )
+
+
+def known(device: str) -> bool:
+    """Whether that names a device: one of torch's, here or not, or one that another maker's
+    package adds to torch here (`npu`, `hpu:1`). Asks torch, as `machine` does, only for the latter.
+    """
+    if re.fullmatch(r"cpu|mps|(cuda|xpu|mtia)(:\d+)?", device):
+        return True
+    added = re.fullmatch(r"([a-z][a-z0-9_]*)(:\d+)?", device)
+    return added is not None and added[1] != "cpu" and added[1] in machine().devices
 
 
 def machine() -> Machine:
@@ -61,15 +74,16 @@ def machine() -> Machine:
 def _found() -> dict[str, Any]:
     import torch
 
-    devices = {"cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0}
-    devices["mps"] = int(torch.backends.mps.is_available())
-    xpu = getattr(torch, "xpu", None)
-    devices["xpu"] = xpu.device_count() if xpu is not None and xpu.is_available() else 0
-    names = {
-        kind: [getattr(torch, kind).get_device_name(n) for n in range(devices[kind])]
-        for kind in ("cuda", "xpu")
-        if devices[kind]
-    }
+    from repro_audit import engine
+
+    devices: dict[str, int] = {}
+    names = {}
+    for kind in engine.accelerator_kinds():
+        module = getattr(torch, kind)
+        available = torch.backends.mps if kind == "mps" else module
+        devices[kind] = module.device_count() if available.is_available() else 0
+        if devices[kind] and hasattr(module, "get_device_name"):
+            names[kind] = [module.get_device_name(n) for n in range(devices[kind])]
     capability = torch.backends.cpu.get_cpu_capability().lower()
     return {"capability": capability, "devices": devices, "names": names}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import statistics
@@ -36,12 +37,14 @@ class Stopwatch:
     def stamp(self) -> None:
         """Note that a step begins, or that the last one has ended."""
         torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_initialized():
-            _wait(torch.cuda)
+        if torch is not None:
+            _wait(torch)
         self._times.append(time.perf_counter())
 
     def install(self) -> None:
         """Note each step of the first optimizer that makes one. Imports torch's optimizers."""
+        # Now: an import takes time that would be the first step's.
+        importlib.import_module("repro_audit.engine")
         from torch.optim.optimizer import register_optimizer_step_post_hook
 
         register_optimizer_step_post_hook(self._stepped)
@@ -61,10 +64,12 @@ class Stopwatch:
             raise StopwatchExit(0)
 
 
-def _wait(cuda: Any) -> None:
+def _wait(torch: Any) -> None:
+    from repro_audit import engine
+
     # Inside the capture of a graph that would end the capture.
-    if not cuda.is_current_stream_capturing():
-        cuda.synchronize()
+    if engine.accelerators_in_use() and not engine.capturing():
+        torch.accelerator.synchronize()
 
 
 def step_seconds(path: Path) -> float | None:

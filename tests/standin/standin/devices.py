@@ -1,4 +1,4 @@
-"""The devices themselves, as `torch.cuda` has them."""
+"""The devices themselves, as `torch.cuda` has them, and the modules of other makers' devices."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from standin.native import native
-from standin.streams import index_of
+from standin.native import KIND, native
+from standin.streams import index_of, module
 
 # For which a device is busy, each time that it is asked if it still is.
 _CYCLES = 1_000_000
 
 
 class _Use:
-    """Whether CUDA is in use by this process, and what is to be done once it is."""
+    """Whether the devices are in use by this process, and what is to be done once they are."""
 
     def __init__(self) -> None:
         self.initialized = self.forked = False
@@ -27,14 +27,15 @@ class _Use:
     def begin(self) -> None:
         if self.forked:
             raise RuntimeError(
-                "Cannot re-initialize CUDA in forked subprocess. To use CUDA with "
-                "multiprocessing, you must use the 'spawn' start method"
+                f"Cannot re-initialize {KIND.upper()} in forked subprocess. To use {KIND.upper()} "
+                "with multiprocessing, you must use the 'spawn' start method"
             )
         if not _shown():
-            raise RuntimeError("No CUDA GPUs are available")
+            raise RuntimeError(f"No {KIND.upper()} GPUs are available")
         if not self.initialized:
             self.initialized = True
-            torch.cuda.default_generators = native.generators()
+            if hasattr(module(), "default_generators"):
+                module().default_generators = native.generators()
             for call in self._waiting:
                 call()
 
@@ -49,7 +50,7 @@ class _Use:
 
 
 def _shown() -> int:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") if KIND == "cuda" else None
     if visible is None:
         return native.devices
     return len([word for word in visible.split(",") if word.strip()])
@@ -78,6 +79,7 @@ class _Properties:
     multi_processor_count = 4
     warp_size = 32
     gcnArchName = ""
+    has_fp64 = True
 
 
 def _current_device() -> int:
@@ -129,4 +131,39 @@ DEVICES = {
     "memory_reserved": _allocated,
     "max_memory_allocated": _allocated,
     "mem_get_info": lambda device=None: (8 << 30, 16 << 30),
+}
+
+
+def _generator(device: Any) -> torch.Generator:
+    _use.begin()
+    return native.generators()[index_of(device)]
+
+
+def _seed_all(seed: int) -> None:
+    # As `torch.manual_seed` has it: what is not in use is seeded once it is.
+    _use.then(lambda: [given.manual_seed(seed) for given in native.generators()])
+
+
+# What torch asks of the module of devices that it does not know, and little more.
+OTHER = {
+    name: DEVICES[name]
+    for name in (
+        "_lazy_init",
+        "init",
+        "is_available",
+        "is_initialized",
+        "_is_in_bad_fork",
+        "device_count",
+        "current_device",
+        "set_device",
+        "synchronize",
+        "_sleep",
+    )
+} | {
+    "get_amp_supported_dtype": lambda: [torch.bfloat16, torch.float16],
+    "get_rng_state": lambda device=None: _generator(device).get_state(),
+    "set_rng_state": lambda state, device=None: _generator(device).set_state(state),
+    "manual_seed": lambda seed: _generator(None).manual_seed(seed),
+    "manual_seed_all": _seed_all,
+    "initial_seed": lambda: _generator(None).initial_seed(),
 }

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 
 FOLDER = Path(os.environ.get("STANDIN_FOLDER", "none"))
+# The devices that these stand in for; any name but `cuda` and `xpu` is another maker's.
+KIND = os.environ.get("STANDIN_KIND", "cuda")
 
 
 def _raised(said: bytes | None, *_: object) -> None:

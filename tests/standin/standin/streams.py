@@ -8,10 +8,16 @@ from typing import Any
 
 import torch
 
-from standin.native import native
+from standin.native import KIND, native
 
-_TYPE = 1  # c10::DeviceType::CUDA
+# c10::DeviceType
+_TYPE = {"cuda": 1, "xpu": 12}.get(KIND, 20)
 _POOL = (0, 1)
+
+
+def module() -> Any:
+    """`torch.cuda`, or what it is for other devices."""
+    return getattr(torch, KIND)
 
 
 def index_of(device: Any = None) -> int:
@@ -19,7 +25,7 @@ def index_of(device: Any = None) -> int:
     if isinstance(device, int):
         return device
     found = None if device is None else torch.device(device).index
-    return int(torch.cuda.current_device()) if found is None else found
+    return int(module().current_device()) if found is None else found
 
 
 class Stream(torch.Stream):
@@ -28,7 +34,7 @@ class Stream(torch.Stream):
     def __new__(cls, device: Any = None, priority: int = 0, **known: Any) -> Any:
         if known:
             return super().__new__(cls, **known)
-        return super().__new__(cls, torch.device("cuda", index_of(device)), priority=priority)
+        return super().__new__(cls, torch.device(KIND, index_of(device)), priority=priority)
 
     @property
     def cuda_stream(self) -> int:
@@ -52,7 +58,7 @@ class Event(torch.Event):
     """`torch.cuda.Event`."""
 
     def __new__(cls, enable_timing: bool = False, blocking: bool = False, **_: Any) -> Any:
-        return super().__new__(cls, "cuda", enable_timing=enable_timing, blocking=blocking)
+        return super().__new__(cls, KIND, enable_timing=enable_timing, blocking=blocking)
 
     def record(self, stream: Any = None) -> None:
         """On the current stream where none is named, as `wait`."""

@@ -1,0 +1,104 @@
+"""Recording on an accelerator that is not CUDA's: digests are those of the values, nothing waits,
+nothing is changed; its generators are known.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from repro_audit import engine
+from repro_audit.capture import Recorder
+from repro_audit.capture.calls import Call, rebuilt
+from repro_audit.capture.draws import flags_of
+from repro_audit.integrations.generators import remembered
+from repro_audit.model.codes import OWN_GENERATOR, RANDOM
+from repro_audit.trace import Trace, Writer
+
+
+def recorded(path: Path, work: Any) -> tuple[Any, Trace]:
+    writer = Writer(path, run="run", plan={})
+    recorder = Recorder(writer, bases=(str(path.parent), str(Path(__file__).parent)))
+    recorder.start()
+    try:
+        result = work()
+    finally:
+        recorder.stop()
+        writer.close(manifest={}, closing={"events": recorder.events})
+    return result, Trace.open(path)
+
+
+def learn(device: torch.device) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Dropout(0.1), nn.Linear(256, 8))
+    net = layers.to(device)
+    optimizer = torch.optim.AdamW(net.parameters())
+    for _ in range(3):
+        optimizer.zero_grad()
+        net(torch.randn(128, 64, device=device)).square().mean().backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+    return {name: p.detach().clone() for name, p in net.named_parameters()}
+
+
+def test_every_event_has_its_digest(tmp_path: Path, device: torch.device) -> None:
+    plain = learn(device)
+    result, trace = recorded(tmp_path / "a", lambda: learn(device))
+    assert all(torch.equal(plain[name], result[name]) for name in plain)
+    events = [trace.event(i) for i in range(len(trace))]
+    # Within an optimizer's step what it leaves is what counts.
+    told = [e for e in events if e.key.phase != "optimizer"]
+    there = [out for e in told for out in e.outputs if out.spec.device == str(device)]
+    assert len(there) > 50
+    assert all(out.digest for out in there)
+    names = {e.key.op for e in events}
+    assert {f"rng:torch.{device.type}:{n}" for n in range(2)} <= names
+
+
+def test_seedings_and_draws(tmp_path: Path, device: torch.device) -> None:
+    module = getattr(torch, device.type)
+
+    def work() -> None:
+        module.manual_seed_all(3)
+        torch.rand(3, device=device)
+
+    _, trace = recorded(tmp_path / "a", work)
+    events = [trace.event(i) for i in range(len(trace))]
+    (seeding,) = [e for e in events if e.key.op == f"seed:torch.{device.type}.manual_seed_all"]
+    assert seeding.call_site is not None
+    assert seeding.call_site.startswith("test_capture.py:")
+
+
+def test_generators_are_put_back(device: torch.device) -> None:
+    before = [engine.tensor_digest(g.get_state()) for _, g in engine.device_generators()]
+    put_back = remembered()
+    torch.rand(3, device=device)
+    after = [engine.tensor_digest(g.get_state()) for _, g in engine.device_generators()]
+    assert before != after
+    put_back()
+    assert before == [engine.tensor_digest(g.get_state()) for _, g in engine.device_generators()]
+
+
+def test_devices_are_seeded(device: torch.device) -> None:
+    engine.seed_devices(device.type, 5)
+    first = torch.rand(3, device=device)
+    engine.seed_devices(device.type, 5)
+    assert torch.equal(first, torch.rand(3, device=device))
+
+
+def test_whose_generator(device: torch.device) -> None:
+    assert flags_of((torch.Generator(device),), None) == RANDOM | OWN_GENERATOR
+    assert engine.generator_of(torch.device(device.type)).device == device
+
+
+def test_a_draw_is_made_again(device: torch.device) -> None:
+    x = torch.zeros(64, device=device)
+    call = Call("aten::uniform_", (x, 0.0, 1.0), {}, random=True)
+    memory = [bytes(span.end - span.begin) for span in call.spans]
+    states = [state.numpy().tobytes() for state in call.states]
+    drawn = x.uniform_(0.0, 1.0).clone()
+    (again, *bounds), _ = rebuilt(call.json, memory, states)()
+    assert torch.equal(again.uniform_(*bounds).to(device), drawn)
