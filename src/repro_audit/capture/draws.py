@@ -105,8 +105,8 @@ def flags_of(args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> int:
     """The flags of an operator that draws: from a global generator, or one of the program's own."""
     for value in (*args, *(kwargs or {}).values()):
         if isinstance(value, torch.Generator):
-            # What an operator is given is a wrapper of its own.
             of_devices = (generator for _, generator in engine.device_generators())
+            # What an operator is given is a wrapper of its own.
             known = {
                 getattr(generator, "_cdata", None)
                 for generator in (torch.default_generator, *of_devices)
