@@ -46,6 +46,7 @@ def test_the_same_as_the_hosts(device: torch.device) -> None:
     assert [got[n] for n in range(len(tensors))] == expected
 
 
+@pytest.mark.streams
 def test_streams(device: torch.device) -> None:
     """A half is written from several streams, and copied from whichever fills it up."""
     found: ring.Ring[int] = ring.Ring(device, slots=4)
@@ -73,6 +74,7 @@ def test_values_are_those_of_the_moment(device: torch.device) -> None:
     assert [got[n] for n in range(30)] == expected
 
 
+@pytest.mark.streams
 def test_nobody_waits(device: torch.device) -> None:
     found: ring.Ring[int] = ring.Ring(device, slots=8)
     tensors = [torch.randn(9, device=device) for _ in range(8)]
@@ -89,6 +91,7 @@ def test_nobody_waits(device: torch.device) -> None:
     assert [got[n] for n in range(8)] == expected
 
 
+@pytest.mark.streams
 def test_threads(device: torch.device) -> None:
     rings: ring.Rings[int] = ring.Rings()
     tensors = some(device, 8)
@@ -108,6 +111,7 @@ def test_threads(device: torch.device) -> None:
     assert dict(rings.ready(wait=True)) == expected
 
 
+@pytest.mark.streams
 def test_what_was_gathered_on_another_stream_comes_after_it(device: torch.device) -> None:
     t = torch.arange(1000.0, device=device)
     torch.accelerator.synchronize()
@@ -130,6 +134,7 @@ def test_devices_without_streams(kind: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert [got[n] for n in range(len(tensors))] == [engine.tensor_digest(t.cpu()) for t in tensors]
 
 
+@pytest.mark.streams
 def test_several_devices(device: torch.device) -> None:
     other = torch.device(device.type, 1)
     assert torch.accelerator.device_count() > 1

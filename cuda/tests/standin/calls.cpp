@@ -48,7 +48,7 @@ int cuThreadExchangeStreamCaptureMode(int* mode) {
   return 0;
 }
 
-int standin_devices() { return standin::kDevices; }
+int standin_devices() { return standin::kCount; }
 
 // A torch.Generator; torch's own library makes it, which is loaded by now.
 void* standin_generator(int device) {

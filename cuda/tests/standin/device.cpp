@@ -2,6 +2,7 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <ATen/detail/MPSHooksInterface.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <ATen/detail/XPUHooksInterface.h>
 #include <c10/core/DeviceGuard.h>
@@ -74,7 +75,9 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   bool queryEvent(void* event) const override {
     return !event || reached(*static_cast<Event*>(event));
   }
-  c10::DeviceIndex deviceCount() const noexcept override { return kDevices; }
+  c10::DeviceIndex deviceCount() const noexcept override {
+    return static_cast<c10::DeviceIndex>(kCount);
+  }
   bool queryStream(const c10::Stream& stream) const override { return reached(stream); }
   void synchronizeStream(const c10::Stream& stream) const override { wait_for(stream); }
   void synchronizeEvent(void* event) const override {
@@ -123,7 +126,7 @@ struct Hooks : Base {
   bool isBuilt() const override { return true; }
   bool isAvailable() const override { return true; }
   bool hasPrimaryContext(c10::DeviceIndex) const override { return true; }
-  c10::DeviceIndex deviceCount() const override { return kDevices; }
+  c10::DeviceIndex deviceCount() const override { return static_cast<c10::DeviceIndex>(kCount); }
   c10::DeviceIndex getCurrentDevice() const override {
     return static_cast<c10::DeviceIndex>(t_device);
   }
@@ -152,7 +155,7 @@ struct Hooks : Base {
 struct CUDAHooks final : Hooks<at::CUDAHooksInterface> {
   bool hasCUDA() const override { return true; }
   bool hasCUDART() const override { return true; }
-  int getNumGPUs() const override { return kDevices; }
+  int getNumGPUs() const override { return kCount; }
   c10::DeviceIndex current_device() const override { return getCurrentDevice(); }
   c10::Allocator* getCUDADeviceAllocator() const override { return allocator(); }
   void deviceSynchronize(c10::DeviceIndex device) const override { wait_for_device(device); }
@@ -160,9 +163,14 @@ struct CUDAHooks final : Hooks<at::CUDAHooksInterface> {
 
 struct XPUHooks final : Hooks<at::XPUHooksInterface> {
   bool hasXPU() const override { return true; }
-  c10::DeviceIndex getNumGPUs() const override { return kDevices; }
+  c10::DeviceIndex getNumGPUs() const override { return deviceCount(); }
   c10::DeviceIndex current_device() const override { return getCurrentDevice(); }
   void deviceSynchronize(c10::DeviceIndex device) const override { wait_for_device(device); }
+};
+
+struct MPSHooks final : Hooks<at::MPSHooksInterface> {
+  bool hasMPS() const override { return true; }
+  void deviceSynchronize() const override { wait_for_device(0); }
 };
 
 struct OtherHooks final : Hooks<at::PrivateUse1HooksInterface> {
@@ -182,6 +190,8 @@ struct OtherHooks final : Hooks<at::PrivateUse1HooksInterface> {
         "CUDAHooks", [](at::CUDAHooksArgs) { return std::make_unique<CUDAHooks>(); });
   else if (kKind == "xpu")
     at::XPUHooksRegistry()->Register("XPUHooks", [] { return std::make_unique<XPUHooks>(); });
+  else if (kKind == "mps")
+    at::MPSHooksRegistry()->Register("MPSHooks", [] { return std::make_unique<MPSHooks>(); });
   else
     at::RegisterPrivateUse1HooksInterface(new OtherHooks);
   return true;
@@ -192,7 +202,7 @@ struct OtherHooks final : Hooks<at::PrivateUse1HooksInterface> {
 int current_device() { return t_device; }
 
 void set_current_device(int device) {
-  TORCH_CHECK(device >= 0 && device < kDevices, "CUDA error: invalid device ordinal");
+  TORCH_CHECK(device >= 0 && device < kCount, "CUDA error: invalid device ordinal");
   t_device = device;
 }
 
@@ -204,7 +214,7 @@ c10::Stream current_stream(int device) {
 const at::Generator& default_generator(int device) {
   static const auto* made = [] {
     auto* all = new std::vector<at::Generator>;
-    for (int i = 0; i < kDevices; ++i) {
+    for (int i = 0; i < kCount; ++i) {
       all->push_back(at::make_generator<DeviceGenerator>(i));
       all->back().set_current_seed(c10::default_rng_seed_val);
     }

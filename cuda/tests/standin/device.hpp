@@ -10,17 +10,25 @@
 #include <cstdlib>
 #include <functional>
 #include <string>
+#include <utility>
+
+#include "memory.hpp"
 
 namespace standin {
 
-// `cuda`, `xpu` or any other name: that of another maker's devices.
+// `cuda`, `xpu`, `mps` or any other name: that of another maker's devices.
 inline const std::string kKind = std::getenv("STANDIN_KIND") ? std::getenv("STANDIN_KIND") : "cuda";
-inline const c10::DeviceType kType = kKind == "cuda"  ? c10::DeviceType::CUDA
-                                     : kKind == "xpu" ? c10::DeviceType::XPU
-                                                      : c10::DeviceType::PrivateUse1;
-inline const c10::DispatchKey kKey = kKind == "cuda"  ? c10::DispatchKey::CUDA
-                                     : kKind == "xpu" ? c10::DispatchKey::XPU
-                                                      : c10::DispatchKey::PrivateUse1;
+inline const auto kTypeAndKey = [] {
+  using Keys = std::pair<c10::DeviceType, c10::DispatchKey>;
+  if (kKind == "cuda") return Keys{c10::DeviceType::CUDA, c10::DispatchKey::CUDA};
+  if (kKind == "xpu") return Keys{c10::DeviceType::XPU, c10::DispatchKey::XPU};
+  if (kKind == "mps") return Keys{c10::DeviceType::MPS, c10::DispatchKey::MPS};
+  return Keys{c10::DeviceType::PrivateUse1, c10::DispatchKey::PrivateUse1};
+}();
+inline const c10::DeviceType kType = kTypeAndKey.first;
+inline const c10::DispatchKey kKey = kTypeAndKey.second;
+// An Apple machine has one.
+inline const int kCount = kKind == "mps" ? 1 : kDevices;
 
 int current_device();
 void set_current_device(int device);

@@ -29,6 +29,14 @@ using c10::IValue;
 
 bool ours(const at::Tensor& t) { return t.defined() && t.device().type() == kType; }
 
+// As Apple's devices have it.
+at::ScalarType known(at::ScalarType dtype) {
+  TORCH_CHECK_TYPE(kKind != "mps" || (dtype != at::kDouble && dtype != at::kComplexDouble),
+                   "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't "
+                   "support float64. Please use float32 instead.");
+  return dtype;
+}
+
 // Where a tensor's elements begin, and how many bytes there are to the end of the last.
 std::pair<const void*, std::size_t> extent(const at::Tensor& t) {
   if (!t.numel() || !t.storage().data()) return {nullptr, 0};
@@ -129,6 +137,7 @@ class Call {
     if (!t.defined()) return t;
     for (const auto& [device, host] : given_)
       if (host.is_same(t)) return device;
+    known(t.scalar_type());
     c10::Storage storage;
     for (const auto& [device, host] : given_)
       if (host.storage().is_alias_of(t.storage())) storage = device.storage();
@@ -257,16 +266,17 @@ at::Tensor empty(c10::SymIntArrayRef size, std::optional<at::ScalarType> dtype,
                  std::optional<at::MemoryFormat> format) {
   const c10::DeviceGuard guard(*device);
   return at::detail::empty_generic(C10_AS_INTARRAYREF_SLOW(size), allocator(),
-                                   c10::DispatchKeySet(kKey), c10::dtype_or_default(dtype), format);
+                                   c10::DispatchKeySet(kKey), known(c10::dtype_or_default(dtype)),
+                                   format);
 }
 
 at::Tensor empty_strided(c10::SymIntArrayRef size, c10::SymIntArrayRef stride,
                          std::optional<at::ScalarType> dtype, std::optional<at::Layout>,
                          std::optional<at::Device> device, std::optional<bool>) {
   const c10::DeviceGuard guard(*device);
-  return at::detail::empty_strided_generic(C10_AS_INTARRAYREF_SLOW(size),
-                                           C10_AS_INTARRAYREF_SLOW(stride), allocator(),
-                                           c10::DispatchKeySet(kKey), c10::dtype_or_default(dtype));
+  return at::detail::empty_strided_generic(
+      C10_AS_INTARRAYREF_SLOW(size), C10_AS_INTARRAYREF_SLOW(stride), allocator(),
+      c10::DispatchKeySet(kKey), known(c10::dtype_or_default(dtype)));
 }
 
 void transfer(at::Tensor to, const at::Tensor& from) {

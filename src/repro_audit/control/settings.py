@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from repro_audit.engine import accelerators_in_use
+from repro_audit.engine import accelerators_in_use, device_names
 
 # Attributes below `torch`, and functions there to be called without arguments.
 _ATTRIBUTES = (
@@ -71,7 +71,7 @@ def torch_settings(torch: Any) -> dict[str, Any]:
         found[path] = _read(functools.partial(_call, torch, path))
     found["cuda.devices"] = None
     for kind in accelerators_in_use():
-        found[f"{kind}.devices"] = _read(functools.partial(_devices, getattr(torch, kind)))
+        found[f"{kind}.devices"] = _read(functools.partial(device_names, kind))
     inductor = sys.modules.get("torch._inductor.config")
     for name in _INDUCTOR:
         found[f"_inductor.config.{name}"] = getattr(inductor, name, None)
@@ -84,10 +84,6 @@ def _get(torch: Any, path: str) -> Any:
 
 def _call(torch: Any, path: str) -> Any:
     return _get(torch, path)()
-
-
-def _devices(module: Any) -> list[str]:
-    return [module.get_device_name(index) for index in range(module.device_count())]
 
 
 def _read(reader: Callable[[], Any]) -> Any:

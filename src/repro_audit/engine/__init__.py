@@ -10,6 +10,7 @@ from repro_audit.engine.accelerators import (
     accelerators_in_use,
     capturing,
     device_generators,
+    device_names,
     generator_of,
     seed_devices,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "compare_channels",
     "compare_streams",
     "device_generators",
+    "device_names",
     "failed",
     "fetched",
     "fingerprint",

@@ -71,6 +71,21 @@ def accelerators_in_use() -> list[str]:
     return [kind for kind, module in _modules().items() if _started(kind, module)]
 
 
+def device_names(kind: str) -> list[str]:
+    """What the devices of a kind of accelerator are called, which it starts; empty where a maker
+    does not tell.
+    """
+    import torch
+
+    if kind == "mps":
+        get_name = getattr(torch.backends.mps, "get_name", None)
+        return [] if get_name is None else [get_name()]
+    module = _module(kind)
+    if not hasattr(module, "get_device_name"):
+        return []
+    return [str(module.get_device_name(index)) for index in range(module.device_count())]
+
+
 def forked() -> bool:
     """Whether this is a fork of a process that used an accelerator, which it then cannot use."""
     return any(module._is_in_bad_fork() for module in modules() if hasattr(module, _FORKED))

@@ -9,11 +9,12 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 
+from repro_audit import engine
 from repro_audit.audit.recording import Recording
 from repro_audit.errors import (
     NotReproducibleError,
@@ -284,10 +285,8 @@ def _of_several() -> bool:
 
 
 def _named(device: torch.device) -> str:
-    module: Any = getattr(torch, device.type, None)
-    if not hasattr(module, "get_device_name"):
-        return str(device)
-    return f"{device} ({module.get_device_name(device)})"
+    names = [] if device.type == "cpu" else engine.device_names(device.type)
+    return f"{device} ({names[device.index or 0]})" if names else str(device)
 
 
 def _place(model: torch.nn.Module) -> str:

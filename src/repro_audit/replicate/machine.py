@@ -82,8 +82,8 @@ def _found() -> dict[str, Any]:
         module = getattr(torch, kind)
         available = torch.backends.mps if kind == "mps" else module
         devices[kind] = module.device_count() if available.is_available() else 0
-        if devices[kind] and hasattr(module, "get_device_name"):
-            names[kind] = [module.get_device_name(n) for n in range(devices[kind])]
+        if devices[kind]:
+            names[kind] = engine.device_names(kind)
     capability = torch.backends.cpu.get_cpu_capability().lower()
     return {"capability": capability, "devices": devices, "names": names}
 

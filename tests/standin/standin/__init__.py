@@ -4,8 +4,9 @@ Loaded by torch itself, as other makers' devices are, in every process whose pat
 `STANDIN_FOLDER` names what CMake built of `cuda/tests/standin`. The devices' memory is the host's,
 which code of the host cannot touch; a copy to the host that nobody waits for is late; kernels are
 the host's, but ours, whose launches are emulated. Of `torch.cuda` what a program uses works.
-`STANDIN_KIND` makes them Intel's (`xpu`) or, by any other name, those of a maker that torch does
-not know: no kernels of ours, and of the latter's module little more than what torch asks for.
+`STANDIN_KIND` makes them Intel's (`xpu`), one of Apple's (`mps`, without float64) or, by any other
+name, those of a maker that torch does not know: no kernels of ours, and of the latter's module
+little more than what torch asks for.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ def autoload() -> None:
     elif KIND == "xpu":
         torch._C._xpu_getCurrentRawStream = lambda index: int(native.current_stream(index))
         _put(torch.xpu, {n: v for n, v in {**DEVICES, **STREAMS}.items() if hasattr(torch.xpu, n)})
+    elif KIND == "mps":
+        _apple()
     else:
         _other()
     # Before torch's own, which asks for storages that only a build with CUDA can make.
@@ -53,6 +56,20 @@ def _cuda() -> None:
     torch._C._cuda_getDevice = lambda: int(native.current_device())
     torch._C._cuda_setDevice = lambda index: native.set_device(index) or None
     torch._C._host_emptyCache = lambda: None
+
+
+def _apple() -> None:
+    known = {
+        "_has_mps": True,
+        "_mps_is_available": lambda: True,
+        "_mps_is_on_macos_or_newer": lambda major, minor: True,
+        "_mps_get_name": lambda: "Stand-in GPU",
+        "_mps_get_default_generator": lambda: native.generators()[0],
+        "_mps_deviceSynchronize": lambda: native.synchronize(0),
+        "_mps_emptyCache": lambda: None,
+    }
+    for name, value in known.items():
+        setattr(torch._C, name, value)
 
 
 def _other() -> None:

@@ -11,7 +11,7 @@ import torch
 from standin.native import KIND, native
 
 # c10::DeviceType
-_TYPE = {"cuda": 1, "xpu": 12}.get(KIND, 20)
+_TYPE = {"cuda": 1, "xpu": 12, "mps": 13}.get(KIND, 20)
 _POOL = (0, 1)
 
 
