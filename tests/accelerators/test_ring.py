@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from repro_audit import engine
-from repro_audit.engine import queues, ring
+from repro_audit.engine import accelerators, queues, ring
+from repro_audit.errors import UnsupportedTensorError
 
 
 def some(device: torch.device, count: int = 20) -> list[torch.Tensor]:
@@ -144,3 +145,40 @@ def test_several_devices(device: torch.device) -> None:
         rings.of(t.device).add(t, n)
     got = dict(rings.ready(wait=True))
     assert [got[n] for n in range(len(tensors))] == [engine.tensor_digest(t.cpu()) for t in tensors]
+
+
+def test_a_device_without_events(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read with a wait, as one without streams."""
+
+    def refused(device: torch.device, tables: object) -> None:
+        raise RuntimeError("Backend doesn't support events.")
+
+    monkeypatch.setattr(queues, "Clock", refused)
+    found: ring.Ring[int] = ring.Ring(device, slots=4)
+    t = torch.randn(9, device=device)
+    found.add(t, 0)
+    assert dict(found.ready(wait=True)) == {0: engine.tensor_digest(t.cpu())}
+
+
+def test_a_stream_that_is_captured(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = getattr(torch, device.type)
+    t = torch.ones(9, device=device)
+    rings: ring.Rings[int] = ring.Rings()
+    monkeypatch.setattr(accelerators, "_with_graphs", [module])
+    monkeypatch.setattr(module, "is_initialized", lambda: True, raising=False)
+    monkeypatch.setattr(module, "is_current_stream_capturing", lambda: True, raising=False)
+    with pytest.raises(UnsupportedTensorError, match="graph's capture"):
+        rings.of(device)
+    with pytest.raises(UnsupportedTensorError, match="graph's capture"):
+        engine.tensor_digest(t)
+    monkeypatch.setattr(module, "is_current_stream_capturing", lambda: False)
+    rings.of(device).add(t, 0)
+    assert dict(rings.ready(wait=True)) == {0: engine.tensor_digest(t.cpu())}
+
+
+def test_a_fork(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    t = torch.ones(9, device=device)
+    module = getattr(torch, device.type)
+    monkeypatch.setattr(module, "_is_in_bad_fork", lambda: True, raising=False)
+    with pytest.raises(UnsupportedTensorError, match=r"fork .* spawn"):
+        engine.tensor_digest(t)

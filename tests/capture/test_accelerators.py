@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 import sys
 import types
 
@@ -12,6 +13,7 @@ import torch
 from repro_audit import engine
 from repro_audit.capture.draws import flags_of
 from repro_audit.diagnose.origin import seeded_by
+from repro_audit.engine import accelerators
 from repro_audit.integrations.generators import remembered
 from repro_audit.model.codes import OWN_GENERATOR, RANDOM
 
@@ -116,7 +118,8 @@ class _Other(types.ModuleType):
 
 
 @pytest.fixture
-def other():
+def other(monkeypatch):
+    monkeypatch.setattr(accelerators, "_used", set())
     yield _Other()
     # Torch registers a module for good.
     del torch.hpu
@@ -138,6 +141,9 @@ def test_devices_that_a_program_brings_while_it_runs(record, other):
 def test_a_generator_that_only_functions_reach(other):
     torch._register_device_module("hpu", other)
     assert engine.accelerator_kinds()[-1] == "hpu"
+    # It does not tell whether its devices are in use, and to ask for a state starts them.
+    assert not engine.device_generators()
+    accelerators.note_use("hpu")
     found = dict(engine.device_generators())
     assert list(found) == ["hpu:0", "hpu:1"]
     engine.seed_devices("hpu", 3)
@@ -149,3 +155,35 @@ def test_a_generator_that_only_functions_reach(other):
     assert torch.equal(found["hpu:1"].get_state(), before)
     assert engine.generator_of(torch.device("hpu", 1)) == found["hpu:1"]
     assert flags_of((other.generators[1],), None) == RANDOM | OWN_GENERATOR
+
+
+def test_where_a_maker_has_put_its_functions(other, monkeypatch):
+    """In a module `random` of its own; Python's, that it imported, is none of them."""
+    torch._register_device_module("hpu", other)
+    other.random = random
+    assert engine.homes(other) == (other,)
+    inner = types.SimpleNamespace(manual_seed_all=other.manual_seed_all, default_generators=())
+    monkeypatch.delattr(_Other, "manual_seed_all")
+    engine.seed_devices("hpu", 7)
+    other.random = inner
+    engine.seed_devices("hpu", 8)
+    assert [given.initial_seed() for given in other.generators] == [8, 8]
+    monkeypatch.delattr(_Other, "get_rng_state")
+    assert engine.generator_of(torch.device("hpu", 1)) is torch.default_generator
+
+
+def test_a_module_that_is_filled_after_it_is_registered(other):
+    bare = types.ModuleType("torch.hpu")
+    torch._register_device_module("hpu", bare)
+    assert "hpu" not in engine.accelerator_kinds()
+    bare.is_available = other.is_available
+    assert "hpu" in engine.accelerator_kinds()
+    assert not engine.device_names("hpu")
+
+
+def test_names_that_a_maker_does_not_tell(other):
+    torch._register_device_module("hpu", other)
+    other.get_device_name = lambda: "without an index"
+    assert engine.device_names("hpu") == []
+    other.get_device_name = "HPU {}".format
+    assert engine.device_names("hpu") == ["HPU 0", "HPU 1"]

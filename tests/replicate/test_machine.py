@@ -19,7 +19,7 @@ def test_torch_s_own_are_known_without_asking(name, monkeypatch):
 
 def test_those_of_another_maker_are_asked_for(monkeypatch):
     here = machine.Machine("avx2", {"cuda": 0, "npu": 2})
-    monkeypatch.setattr(machine, "machine", lambda: here)
+    monkeypatch.setattr(machine, "_kinds", lambda: frozenset(here.devices))
     assert [machine.known(name) for name in ("npu", "npu:1")] == [True, True]
     for name in ("gpu", "npu:", "cpu:0", "mps:0", "", "NPU", "cuda:x", "npu:1:1"):
         assert not machine.known(name)

@@ -64,6 +64,7 @@ class Generators:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._replaced = Replaced()
+        self._wrapped: set[str] = set()
         # Of generators that were seeded: the event, how to read the state, and what it then was.
         self._seeded: list[tuple[int, Callable[[], Any], bytes]] = []
 
@@ -136,21 +137,24 @@ class Generators:
     def uninstall(self) -> None:
         """Give the functions back."""
         self._replaced.give_back()
+        self._wrapped.clear()
 
     def _wrap_device(self, kind: str) -> None:
         module = getattr(torch, kind)
-        for owner in (module, getattr(module, "random", module)):
+        self._wrapped.add(kind)
+        for owner in engine.homes(module):
             for attribute in SEEDINGS:
                 if hasattr(owner, attribute):
                     self._wrap(owner, attribute, f"torch.{kind}.{attribute}", _of(kind))
 
-    def _registering(self, original: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
+    def _registering(self, original: Callable[..., None]) -> Callable[..., None]:
         """Another maker's devices are there from when the program imports its package."""
 
-        def registered(kind: str, module: Any) -> None:
-            original(kind, module)
-            if kind in engine.accelerator_kinds():
-                self._wrap_device(kind)
+        def registered(*args: Any, **kwargs: Any) -> None:
+            original(*args, **kwargs)
+            for kind in engine.accelerator_kinds():
+                if kind not in self._wrapped:
+                    self._wrap_device(kind)
 
         return registered
 

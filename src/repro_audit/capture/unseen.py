@@ -36,8 +36,11 @@ class Unseen:
         def counted() -> None:
             self._replays += 1
 
-        for kind in engine.accelerator_kinds():
-            graph = getattr(getattr(torch, kind), f"{kind.upper()}Graph", None)
+        graphs = [
+            getattr(getattr(torch, kind), f"{kind.upper()}Graph", None)
+            for kind in engine.accelerator_kinds()
+        ]
+        for graph in (*graphs, getattr(torch.accelerator, "Graph", None)):
             if graph is not None:
                 self._before(graph, "replay", counted)
                 self._before(graph, "capture_begin", before_capture)

@@ -140,8 +140,8 @@ device_option = click.option(
     "devices",
     callback=devices,
     metavar="DEVICE[,...]",
-    help="cpu, cuda, cuda:N, xpu, mps, npu, ...: a model file is moved there, a script sees no "
-    "other. Of several, one run on each is compared.",
+    help="cpu, cuda, cuda:N, xpu, mps, npu, ...: a model file is moved there, of CUDA's a script "
+    "sees no other. Of several, one run on each is compared.",
 )
 _target_options = (
     click.argument("target", required=False),

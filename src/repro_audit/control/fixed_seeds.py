@@ -85,12 +85,28 @@ def _torch(torch: Any) -> None:
     for owner in (torch, torch.random):
         owner.manual_seed = seeded
         owner.seed = drawn
-    for kind in accelerators.accelerator_kinds():
-        module = getattr(torch, kind)
-        manual = {call: getattr(module, call, None) for call in SEEDINGS}
-        for call in SEEDINGS:
-            seeding = manual[f"manual_{call.removeprefix('manual_')}"]
-            for owner in (module, getattr(module, "random", module)):
-                if seeding is not None and hasattr(owner, call):
-                    setattr(owner, call, of_devices(seeding))
+    fixed = set()
+
+    def fix_devices() -> None:
+        for kind in accelerators.accelerator_kinds():
+            if kind in fixed:
+                continue
+            fixed.add(kind)
+            module = getattr(torch, kind)
+            manual = {call: accelerators.function(module, call) for call in SEEDINGS}
+            for call in SEEDINGS:
+                seeding = manual[f"manual_{call.removeprefix('manual_')}"]
+                for owner in accelerators.homes(module):
+                    if seeding is not None and hasattr(owner, call):
+                        setattr(owner, call, of_devices(seeding))
+
+    register = torch._register_device_module
+
+    def registered(*args: Any, **kwargs: Any) -> None:
+        # Another maker's devices are there from when the program imports its package.
+        register(*args, **kwargs)
+        fix_devices()
+
+    torch._register_device_module = registered
+    fix_devices()
     drawn()

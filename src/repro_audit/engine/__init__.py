@@ -12,6 +12,7 @@ from repro_audit.engine.accelerators import (
     device_generators,
     device_names,
     generator_of,
+    homes,
     seed_devices,
 )
 from repro_audit.engine.choice import (
@@ -69,6 +70,7 @@ __all__ = [
     "follow",
     "gathered",
     "generator_of",
+    "homes",
     "info",
     "merge",
     "multiset_digest",

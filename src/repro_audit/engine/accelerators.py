@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,8 +11,12 @@ if TYPE_CHECKING:
 
 _FORKED = "_is_in_bad_fork"
 _KNOWN = ("cuda", "xpu", "mps", "mtia")
-# Of the modules that were known when they were last looked for.
+_ASKED = ("is_initialized", "is_current_stream_capturing")
+# The modules, by those of other makers that were there, and which of the last tell of captures.
+_found: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
 _with_graphs: list[Any] = []
+# Kinds of which a tensor was seen.
+_used: set[str] = set()
 
 
 class DeviceGenerator(Protocol):
@@ -36,11 +40,11 @@ class _ByFunctions:
     device: torch.device
 
     def get_state(self) -> torch.Tensor:
-        state: torch.Tensor = _module(self.device.type).get_rng_state(self.device)
+        state: torch.Tensor = function(_module(self.device.type), "get_rng_state")(self.device)
         return state
 
     def set_state(self, new_state: torch.Tensor) -> None:
-        _module(self.device.type).set_rng_state(new_state, self.device)
+        function(_module(self.device.type), "set_rng_state")(new_state, self.device)
 
 
 def accelerator_kinds() -> tuple[str, ...]:
@@ -53,6 +57,23 @@ def accelerator_kinds() -> tuple[str, ...]:
 def modules() -> tuple[Any, ...]:
     """`torch.cuda` and those of all other kinds."""
     return tuple(_modules().values())
+
+
+def homes(module: Any) -> tuple[Any, ...]:
+    """Where the functions of `torch.cuda` and its like are: there, and in its module `random`."""
+    inner = getattr(module, "random", None)
+    return (module,) if inner is None or inner is random else (module, inner)
+
+
+def function(module: Any, name: str) -> Any:
+    """One of them, wherever a maker has put it; None where there is none."""
+    found = (getattr(home, name) for home in homes(module) if hasattr(home, name))
+    return next(found, None)
+
+
+def note_use(kind: str) -> None:
+    """A tensor of such a device is there: whatever its maker's module tells, it is in use."""
+    _used.add(kind)
 
 
 def capturing() -> bool:
@@ -72,23 +93,28 @@ def accelerators_in_use() -> list[str]:
 
 
 def device_names(kind: str) -> list[str]:
-    """What the devices of a kind of accelerator are called, which it starts; empty where a maker
-    does not tell.
+    """What the devices of a kind of accelerator are called, which may start them; empty where a
+    maker does not tell.
     """
     import torch
 
-    if kind == "mps":
-        get_name = getattr(torch.backends.mps, "get_name", None)
-        return [] if get_name is None else [get_name()]
     module = _module(kind)
-    if not hasattr(module, "get_device_name"):
+    try:
+        if kind == "mps":
+            return [torch.backends.mps.get_name()]
+        return [str(module.get_device_name(index)) for index in range(module.device_count())]
+    except Exception:
+        # Whatever a maker's function raises, or asks for: nothing hangs on a name.
         return []
-    return [str(module.get_device_name(index)) for index in range(module.device_count())]
 
 
 def forked() -> bool:
     """Whether this is a fork of a process that used an accelerator, which it then cannot use."""
-    return any(module._is_in_bad_fork() for module in modules() if hasattr(module, _FORKED))
+    return any(map(_forked, modules()))
+
+
+def _forked(module: Any) -> bool:
+    return hasattr(module, _FORKED) and bool(module._is_in_bad_fork())
 
 
 def device_generators() -> list[tuple[str, DeviceGenerator]]:
@@ -108,7 +134,9 @@ def device_generators() -> list[tuple[str, DeviceGenerator]]:
 
 
 def generator_of(device: torch.device) -> DeviceGenerator:
-    """The global generator of a device, which is started where it is not in use yet."""
+    """The global generator of a device, which is started where it is not in use yet; the host's of
+    one whose maker tells of none.
+    """
     import torch
 
     if device.type == "mps":
@@ -119,7 +147,8 @@ def generator_of(device: torch.device) -> DeviceGenerator:
     if hasattr(module, "init"):
         module.init()
     index = module.current_device() if device.index is None else device.index
-    return _generators(device.type)[index]
+    found = _generators(device.type)
+    return found[index] if index < len(found) else torch.default_generator
 
 
 def seed_devices(kind: str, seed: int) -> None:
@@ -129,13 +158,17 @@ def seed_devices(kind: str, seed: int) -> None:
     if kind == "mps":
         torch.mps._get_default_mps_generator().manual_seed(seed)
     elif kind in accelerator_kinds():
-        _module(kind).manual_seed_all(seed)
+        seeding = function(_module(kind), "manual_seed_all")
+        if seeding is not None:
+            seeding(seed)
     else:
         torch.default_generator.manual_seed(seed)
 
 
 def _modules() -> dict[str, Any]:
-    return _all(*_others())
+    others = _others()
+    found = _found.get(others)
+    return _looked_for(others) if found is None else found
 
 
 def _others() -> tuple[tuple[str, Any], ...]:
@@ -147,13 +180,17 @@ def _others() -> tuple[tuple[str, Any], ...]:
     return ("hpu", there.get("hpu")), (name, there.get(name))
 
 
-@functools.cache
-def _all(*others: tuple[str, Any]) -> dict[str, Any]:
+def _looked_for(others: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
     import torch
 
     found = {kind: getattr(torch, kind) for kind in _KNOWN}
     found |= {name: module for name, module in others if hasattr(module, "is_available")}
-    _with_graphs[:] = [m for m in found.values() if hasattr(m, "is_current_stream_capturing")]
+    _with_graphs[:] = [
+        module for module in found.values() if all(hasattr(module, name) for name in _ASKED)
+    ]
+    # A module may be registered before it is filled.
+    if len(found) == len(_KNOWN) + sum(module is not None for _, module in others):
+        _found[others] = found
     return found
 
 
@@ -164,18 +201,18 @@ def _module(kind: str) -> Any:
 def _started(kind: str, module: Any) -> bool:
     if kind == "mps":
         return module._default_mps_generator is not None
-    # What another maker's module need not tell: then to import it has started it.
-    asked = getattr(module, "is_initialized", module.is_available)
-    return bool(asked())
+    # What another maker's module need not tell, or not before its own `init` was called.
+    asked = getattr(module, "is_initialized", None)
+    return bool(asked is not None and asked()) or (kind in _used and not _forked(module))
 
 
 def _generators(kind: str) -> tuple[DeviceGenerator, ...]:
     import torch
 
     module = _module(kind)
-    given: tuple[DeviceGenerator, ...] | None = getattr(module, "default_generators", None)
-    if given is not None:
+    given: tuple[DeviceGenerator, ...] = function(module, "default_generators") or ()
+    if given:
         return tuple(given)
-    if not hasattr(module, "get_rng_state"):
+    if function(module, "get_rng_state") is None:
         return ()
     return tuple(_ByFunctions(torch.device(kind, n)) for n in range(module.device_count()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -14,14 +14,21 @@ def current(device: torch.device) -> torch.Stream | None:
     """The calling thread's current stream of a device; None where the device has but one queue, or
     its maker tells torch of no streams.
     """
-    import torch
-
     if device.type in {"cpu", "meta", "mps"}:
         return None
     try:
-        return torch.accelerator.current_stream(device)
-    except (NotImplementedError, RuntimeError, ValueError):
+        return _stream(device)
+    except (NotImplementedError, RuntimeError, TypeError, ValueError):
         return None
+
+
+def _stream(device: torch.device) -> torch.Stream:
+    import torch
+
+    # Torch itself tells the streams of one kind of accelerator alone.
+    of_module = getattr(getattr(torch, device.type, None), "current_stream", None)
+    found = None if of_module is None else of_module(device)
+    return found if isinstance(found, torch.Stream) else torch.accelerator.current_stream(device)
 
 
 class Clock:
@@ -32,25 +39,23 @@ class Clock:
     """
 
     def __init__(self, device: torch.device, tables: Tables) -> None:
+        """Raises NotImplementedError or RuntimeError where the device has streams and no events."""
         self._device = device
         self._tables = tables
         # A stream is known by its number, but an event wants the stream.
         self._streams: dict[int, torch.Stream] = {}
         # First that of the tables' making, then that of each half's zeroing.
-        self._events = [self._now(), self._now()]
-
-    def _current(self) -> Any:
-        stream = current(self._device)
-        assert stream is not None
-        return stream
-
-    def _now(self) -> torch.Event:
-        event: torch.Event = self._current().record_event()
-        return event
+        here = _stream(device)
+        self._events = [here.record_event(), here.record_event()]
+        for event in self._events:
+            here.wait_event(event)
+            event.query()
+            # Once, lest the first half that is full should find that nobody can wait.
+            event.synchronize()
 
     def stream(self) -> int:
         """The calling thread's current stream."""
-        stream = self._current()
+        stream = _stream(self._device)
         return self._streams.setdefault(stream.stream_id, stream).stream_id
 
     def join(self, half: int, stream: int) -> None:
@@ -60,7 +65,7 @@ class Clock:
     def collect(self, half: int, streams: set[int]) -> None:
         """Copy and zero on the current stream, behind the others."""
         table, host = self._tables[half]
-        here = self._current()
+        here = _stream(self._device)
         for stream in streams - {here.stream_id}:
             here.wait_event(self._streams[stream].record_event())
         host.copy_(table, non_blocking=host.is_pinned())

@@ -9,6 +9,7 @@ a turn wait: an overflow costs a wait, never a digest.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import threading
@@ -17,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from repro_audit.engine import choice, cuda_graphs, queues, views
+from repro_audit.engine import accelerators, choice, cuda_graphs, queues, views
 from repro_audit.engine.tags import TAGS
 from repro_audit.errors import EngineError, UnsupportedTensorError
 
@@ -67,7 +68,7 @@ class Ring(Generic[_Token]):
     """
 
     def __init__(self, device: torch.device, *, slots: int = SLOTS) -> None:
-        """Allocates the ring, apart from the program's memory, and proves the engine right there.
+        """Allocates the ring, on CUDA apart from the program's memory, and proves the engine right there.
 
         Raises EngineError where there is no memory for it or the engine answers wrongly, and
         UnsupportedTensorError for a device that lacks the operations.
@@ -189,9 +190,8 @@ class Rings(Generic[_Token]):
         with self._lock, views.unseen():
             if device in self._problems:
                 raise UnsupportedTensorError(self._problems[device])
-            if device.type == "cuda":
-                # Not for ever, as what a device lacks.
-                cuda_graphs.refuse()
+            # Not for ever, as what a device lacks.
+            cuda_graphs.refuse()
             if device not in self._rings:
                 try:
                     self._rings[device] = Ring(device)
@@ -337,8 +337,10 @@ def _made(device: torch.device, slots: int) -> tuple[Writer, Clock, Tables]:
     except NotImplementedError as error:
         raise _lacking(device, error) from error
 
+    accelerators.note_use(device.type)
     if streams:
-        return TorchWriter(), queues.Clock(device, tables), tables
+        with contextlib.suppress(NotImplementedError, RuntimeError):
+            return TorchWriter(), queues.Clock(device, tables), tables
 
     def copy(half: int) -> None:
         table, host = tables[half]

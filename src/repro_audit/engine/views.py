@@ -127,7 +127,7 @@ def _check_tensor(t: torch.Tensor) -> None:
         raise _refuse(
             f"A tensor of dtype {t.dtype}", "Fingerprint `t.view(torch.uint8)`, where that works."
         )
-    if t.is_cuda:
+    if not (t.is_cpu or t.is_meta):
         cuda_graphs.refuse()
 
 

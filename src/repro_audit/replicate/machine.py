@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from repro_audit.errors import UsageError
 
 _TIMEOUT = 120.0
 # As messages and help have them.
-NAMES = "cpu, cuda, cuda:N, xpu, mps or what another maker's package adds to torch (npu, hpu)"
+NAMES = "cpu, cuda, cuda:N, xpu, xpu:N, mps or what a maker's package adds to torch (npu, hpu:N)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,12 @@ def known(device: str) -> bool:
     if re.fullmatch(r"cpu|mps|(cuda|xpu|mtia)(:\d+)?", device):
         return True
     added = re.fullmatch(r"([a-z][a-z0-9_]*)(:\d+)?", device)
-    return added is not None and added[1] != "cpu" and added[1] in machine().devices
+    return added is not None and added[1] != "cpu" and added[1] in _kinds()
+
+
+@functools.cache
+def _kinds() -> frozenset[str]:
+    return frozenset(machine().devices)
 
 
 def machine() -> Machine:

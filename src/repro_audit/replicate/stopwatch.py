@@ -68,8 +68,12 @@ def _wait(torch: Any) -> None:
     from repro_audit import engine
 
     # Inside the capture of a graph that would end the capture.
-    if engine.accelerators_in_use() and not engine.capturing():
-        torch.accelerator.synchronize()
+    if engine.capturing():
+        return
+    for kind in engine.accelerators_in_use():
+        module = getattr(torch, kind)
+        if hasattr(module, "synchronize"):
+            module.synchronize()
 
 
 def step_seconds(path: Path) -> float | None:
