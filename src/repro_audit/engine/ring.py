@@ -68,7 +68,7 @@ class Ring(Generic[_Token]):
     """
 
     def __init__(self, device: torch.device, *, slots: int = SLOTS) -> None:
-        """Allocates the ring, on CUDA apart from the program's memory, and proves the engine right there.
+        """Allocates the ring, on CUDA apart from the program's memory; proves the engine there.
 
         Raises EngineError where there is no memory for it or the engine answers wrongly, and
         UnsupportedTensorError for a device that lacks the operations.
