@@ -4,31 +4,16 @@ nothing is changed; its generators are known.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import torch
 from torch import nn
 
 from repro_audit import engine
-from repro_audit.capture import Recorder
 from repro_audit.capture.calls import Call, rebuilt
 from repro_audit.capture.draws import flags_of
 from repro_audit.integrations.generators import remembered
 from repro_audit.model.codes import OWN_GENERATOR, RANDOM
-from repro_audit.trace import Trace, Writer
 
-
-def recorded(path: Path, work: Any) -> tuple[Any, Trace]:
-    writer = Writer(path, run="run", plan={})
-    recorder = Recorder(writer, bases=(str(path.parent), str(Path(__file__).parent)))
-    recorder.start()
-    try:
-        result = work()
-    finally:
-        recorder.stop()
-        writer.close(manifest={}, closing={"events": recorder.events})
-    return result, Trace.open(path)
+from ..capture.conftest import record_call
 
 
 def learn(device: torch.device) -> dict[str, torch.Tensor]:
@@ -44,35 +29,31 @@ def learn(device: torch.device) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in net.named_parameters()}
 
 
-def test_every_event_has_its_digest(tmp_path: Path, device: torch.device) -> None:
+def test_every_event_has_its_digest(device: torch.device) -> None:
     plain = learn(device)
-    result, trace = recorded(tmp_path / "a", lambda: learn(device))
-    assert all(torch.equal(plain[name], result[name]) for name in plain)
-    events = [trace.event(i) for i in range(len(trace))]
+    run = record_call(lambda: learn(device))
+    assert all(torch.equal(plain[name], run.result[name]) for name in plain)
     # Within an optimizer's step what it leaves is what counts.
-    told = [e for e in events if e.key.phase != "optimizer"]
-    there = [out for e in told for out in e.outputs if out.spec.device == str(device)]
-    assert len(there) > 50
-    assert all(out.digest for out in there)
-    names = {e.key.op for e in events}
+    told = [digest for e in run.seen if e.phase != "optimizer" for digest in e.digests]
+    assert len(told) > 50
+    assert all(told)
+    names = {e.op for e in run.seen}
     generators = [name for name, _ in engine.device_generators()]
     assert len(generators) == torch.accelerator.device_count()
     assert {f"rng:torch.{name}" for name in generators} <= names
 
 
-def test_seedings_and_draws(tmp_path: Path, device: torch.device) -> None:
+def test_seedings(device: torch.device) -> None:
     module = getattr(torch, device.type)
     call = "manual_seed_all" if hasattr(module, "manual_seed_all") else "manual_seed"
-
-    def work() -> None:
-        getattr(module, call)(3)
-        torch.rand(3, device=device)
-
-    _, trace = recorded(tmp_path / "a", work)
-    events = [trace.event(i) for i in range(len(trace))]
-    (seeding,) = [e for e in events if e.key.op == f"seed:torch.{device.type}.{call}"]
-    assert seeding.call_site is not None
-    assert seeding.call_site.startswith("test_capture.py:")
+    given = [
+        record_call(lambda seed=seed: getattr(module, call)(seed)).ops(
+            f"seed:torch.{device.type}.{call}"
+        )
+        for seed in (3, 3, 4)
+    ]
+    (one,), (same,), (other,) = given
+    assert one.digests == same.digests != other.digests
 
 
 def test_generators_are_put_back(device: torch.device) -> None:

@@ -187,3 +187,11 @@ def test_names_that_a_maker_does_not_tell(other):
     assert engine.device_names("hpu") == []
     other.get_device_name = "HPU {}".format
     assert engine.device_names("hpu") == ["HPU 0", "HPU 1"]
+
+
+def test_seeds_that_a_device_draws_itself(record, generators):
+    def digests():
+        run = record(lambda: torch.xpu.seed_all())  # noqa: PLW0108 - the call has its site here
+        return run.ops("seed:torch.xpu.seed_all")[0].digests
+
+    assert digests() != digests()

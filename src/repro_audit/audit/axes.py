@@ -168,9 +168,7 @@ def _checked(name: str, value: str) -> str:
     """A value as it is written everywhere. Raises UsageError where the axis has no such value."""
     kind = KINDS[name]
     if kind.named:
-        if value in kind.named and value != "cuda:N":
-            return value
-        if name == "device" and known(value):
+        if known(value) if name == "device" else value in kind.named:
             return value
         near = difflib.get_close_matches(value, kind.named, n=1, cutoff=0.5)
         hint = f" Is it {near[0]}?" if near else ""

@@ -200,8 +200,9 @@ def _of(kind: str) -> Callable[[Any, Any], Any]:
     def given(args: Any, result: Any) -> Any:
         if engine.capturing():
             return args
-        seeds = [_seed_of(g) for _, g in engine.device_generators() if g.device.type == kind]
-        return seeds or args
+        # By name: what is called CUDA's may be another maker's, put in its place.
+        generators = engine.device_generators()
+        return [_seed_of(g) for name, g in generators if name.partition(":")[0] == kind] or args
 
     return given
 

@@ -54,11 +54,6 @@ def accelerator_kinds() -> tuple[str, ...]:
     return tuple(_modules())
 
 
-def modules() -> tuple[Any, ...]:
-    """`torch.cuda` and those of all other kinds."""
-    return tuple(_modules().values())
-
-
 def homes(module: Any) -> tuple[Any, ...]:
     """Where the functions of `torch.cuda` and its like are: there, and in its module `random`."""
     inner = getattr(module, "random", None)
@@ -80,7 +75,7 @@ def capturing() -> bool:
     """Whether the calling thread's current stream is being captured into a graph."""
     # Asked at every operator: 0.2 µs where nothing is in use.
     if not _with_graphs:
-        modules()
+        _modules()
     for module in _with_graphs:
         if module.is_initialized() and module.is_current_stream_capturing():
             return True
@@ -110,7 +105,7 @@ def device_names(kind: str) -> list[str]:
 
 def forked() -> bool:
     """Whether this is a fork of a process that used an accelerator, which it then cannot use."""
-    return any(map(_forked, modules()))
+    return any(map(_forked, _modules().values()))
 
 
 def _forked(module: Any) -> bool:
