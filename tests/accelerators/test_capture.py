@@ -4,12 +4,14 @@ nothing is changed; its generators are known.
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
 from repro_audit import engine
 from repro_audit.capture.calls import Call, rebuilt
 from repro_audit.capture.draws import flags_of
+from repro_audit.integrations.before import Before
 from repro_audit.integrations.generators import remembered
 from repro_audit.model.codes import OWN_GENERATOR, RANDOM
 
@@ -57,6 +59,7 @@ def test_seedings(device: torch.device) -> None:
 
 
 def test_generators_are_put_back(device: torch.device) -> None:
+    engine.generator_of(device)
     before = [engine.tensor_digest(g.get_state()) for _, g in engine.device_generators()]
     put_back = remembered()
     torch.rand(3, device=device)
@@ -64,6 +67,17 @@ def test_generators_are_put_back(device: torch.device) -> None:
     assert before != after
     put_back()
     assert before == [engine.tensor_digest(g.get_state()) for _, g in engine.device_generators()]
+
+
+def test_a_step_draws_the_same_again(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Apple's generator is there once it was asked for; that of others may need no asking.
+    monkeypatch.setattr(torch.mps, "_default_mps_generator", None)
+    layers = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5)).to(device)
+    x = torch.ones(64, 8, device=device)
+    before = Before(layers)
+    first = layers(x)
+    before.put_back()
+    assert torch.equal(first, layers(x))
 
 
 def test_devices_are_seeded(device: torch.device) -> None:

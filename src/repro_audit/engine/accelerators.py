@@ -138,6 +138,7 @@ def generator_of(device: torch.device) -> DeviceGenerator:
         return torch.mps._get_default_mps_generator()
     if device.type not in accelerator_kinds():
         return torch.default_generator
+    note_use(device.type)
     module = _module(device.type)
     if hasattr(module, "init"):
         module.init()

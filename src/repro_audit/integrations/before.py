@@ -25,6 +25,9 @@ class Before:
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
+        # A generator may be there only once it was asked for.
+        for device in {parameter.device for parameter in model.parameters()}:
+            engine.generator_of(device)
         self._put_generators_back = remembered()
         self._parameters = {
             name: (parameter, None if is_lazy(parameter) else parameter._version)
