@@ -70,6 +70,8 @@ def test_a_packages_line_is_looked_for_among_packages(
 def test_of_a_backward_op_the_forward_ops_line(program: Target) -> None:
     caused = replace(ORIGIN, caused_by=CausedBy("aten.index.Tensor", "emb", "train.py:1"))
     assert with_source(caused, program).source == "import torch"
+    # Of a custom Function, or a hook, the line is its own.
+    assert with_source(replace(caused, backward_code=True), program).source == "y = a @ b  # mm"
     elsewhere = replace(caused, caused_by=CausedBy("aten.index.Tensor", "emb", None))
     assert with_source(elsewhere, program).source is None
 

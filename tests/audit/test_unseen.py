@@ -74,7 +74,7 @@ def test_what_was_not_seen_is_said(audit, program, command: str) -> None:
     text = " ".join(audit(*again).stdout.split())
     assert (
         f"unseen {views} views, 4 empty tensors until they were written, "
-        "1 op that read unwritten memory, 2 compiled graphs inside, "
+        "1 op that read memory that no op had written, 2 compiled graphs inside, "
         "1 replay of a CUDA graph inside, 2 loader workers at work" in text
     )
 

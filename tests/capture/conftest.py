@@ -32,6 +32,7 @@ class Seen:
     tainted: bool
     random: bool
     recompute: bool
+    backward_code: bool
     outputs: tuple[tuple[Any, ...], ...]  # (dtype, shape, digest, name)
 
     @property
@@ -113,6 +114,7 @@ class MemorySink:
                 bool(flags & 1),
                 bool(flags & 2),
                 bool(flags & 4),
+                bool(flags & 32),
                 tuple(outputs.get(index, ())),
             )
             for index, kind, step, phase, thread, site, call, code, cause, flags in sorted(

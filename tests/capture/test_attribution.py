@@ -49,6 +49,36 @@ def test_call_sites_name_the_programs_own_line(record):
     assert {e.call_site for e in run.seen if e.phase == "backward"} == {f"{HERE}:{backward}"}
 
 
+class Rounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.round()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * 0.5  # in a Function
+
+
+def test_code_that_a_backward_calls_has_its_own_line(record):
+    def work():
+        net = Net()
+        x = net.first(torch.ones(2, 4))
+        x.register_hook(lambda gradient: gradient / 3.0)  # in a hook
+        Rounded.apply(x).exp().sum().backward()
+
+    run = record(work)
+    lines = Path(__file__).read_text().splitlines()
+    told = {e.op: e for e in run.seen if e.backward_code}
+    assert told.keys() == {"aten.mul.Tensor", "aten.div.Tensor"}
+    for op, place in (("mul", "  # in a Function"), ("div", "  # in a hook")):
+        line = next(at for at, text in enumerate(lines, 1) if text.endswith(place))
+        assert told[f"aten.{op}.Tensor"].call_site == f"{HERE}:{line}"
+        assert told[f"aten.{op}.Tensor"].cause is not None
+    # What autograd itself calls has the line that asked for it.
+    (multiplied,) = (e for e in run.ops("aten.mul.Tensor", phase="backward") if not e.backward_code)
+    assert lines[int(multiplied.call_site.split(":")[1]) - 1].endswith(".sum().backward()")
+
+
 def test_files_that_inductor_writes_are_no_call_sites(record, tmp_path, monkeypatch):
     def generated(place):
         namespace = {}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -26,6 +28,33 @@ def test_a_reader_of_unwritten_memory_is_marked(record):
     run = record(work)
     assert taints(run) == ["aten.add.Tensor"]
     assert run.ops("aten.add.Tensor", tainted=True)[0].call_index == 0
+
+
+def of_an_array():
+    out = torch.empty(6, 4)
+    out.numpy()[:] = np.arange(24, dtype=np.float32).reshape(6, 4) + 1.5
+    out[0] = 7.0
+    return out * 2
+
+
+def by_its_address():
+    out = torch.empty(1000)
+    ctypes.memset(out.data_ptr(), 0x41, 4000)
+    return out.sum()
+
+
+@pytest.mark.parametrize("work", [of_an_array, by_its_address])
+def test_what_something_else_wrote_is_nobodys_to_mark(record, work):
+    assert taints(record(work)) == []
+
+
+def test_what_something_else_wrote_in_part_is_marked(record):
+    def work():
+        out = torch.empty(1000)
+        out.numpy()[:500] = 7.5
+        return out * 2
+
+    assert taints(record(work)) == ["aten.mul.Tensor"]
 
 
 def test_freed_memory_is_nobodys(record):

@@ -45,6 +45,14 @@ def test_what_makes_it_vanish_is_proven() -> None:
     assert cause.remedies == ("torch.set_num_threads(1)",)
 
 
+def test_memory_that_something_else_writes_is_no_cause() -> None:
+    likely = replace(UNKNOWN, cls="uninitialized-memory")
+    cause = found(likely, tried("filled-memory", differs=True), tried("one-thread", differs=True))
+    assert cause.cls == "unknown"
+    assert "torch.zeros" not in " ".join(cause.remedies)
+    assert found(likely, tried("one-thread", differs=True)) == likely
+
+
 def test_the_likely_one_goes_first_among_several() -> None:
     likely = replace(UNKNOWN, cls="data-order", evidence=("the same rows, in another order",))
     cause = found(likely, tried("one-thread", differs=False), tried("no-aslr", differs=False))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from repro_audit.engine import TAGS, Fingerprints, fingerprint
-from repro_audit.errors import UnsupportedTensorError
+from repro_audit.errors import UnsupportedTensorError, UsageError
 from repro_audit.model import Fingerprint
 
 
@@ -105,3 +105,12 @@ def test_tags_cover_what_torch_can_hold() -> None:
     dtypes = {str(x) for x in vars(torch).values() if isinstance(x, torch.dtype)}
     floats = {name.removeprefix("torch.") for name in dtypes if "float" in name}
     assert floats <= set(TAGS)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [{"a.b": torch.zeros(2), "a": {"b": torch.ones(2)}}, {1: torch.zeros(2), "1": torch.ones(2)}],
+)
+def test_two_tensors_of_one_name_are_refused(state: dict[object, object]) -> None:
+    with pytest.raises(UsageError, match="name them apart"):
+        fingerprint(state)

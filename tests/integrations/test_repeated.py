@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import random
 import subprocess
@@ -54,6 +55,27 @@ def test_what_goes_on_from_the_last_call_is_named() -> None:
     assert "/tmp" not in text
     assert caught.value.audit.origin.key.op == "param:weight"
     assert isinstance(caught.value, AssertionError)
+
+
+def test_what_an_import_computes_is_no_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "constants_here.py").write_text(
+        "import torch\nEYE = torch.eye(3) + torch.rand(3)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    calls = []
+
+    def use() -> None:
+        calls.append(None)
+        constants = importlib.import_module("constants_here")
+        torch.randn(3, 3) @ constants.EYE
+
+    assert ra.check_reproducible(use).verdict == "identical"
+    assert len(calls) == 3
+    del sys.modules["constants_here"]
+    ra.record_baseline(use, tmp_path / "baseline")
+    ra.check_reproducible(use, runs=1, baseline=tmp_path / "baseline")
 
 
 def test_the_op_is_named_that_differs() -> None:

@@ -225,6 +225,16 @@ AUDITS = {
             ),
         )
     ),
+    "divergent-backward-code": _diverging(
+        _at(
+            "aten.mul.Tensor",
+            "backward",
+            call_site="nets/rounding.py:22",
+            source="return g * scale",
+            caused_by=CausedBy("aten.sign.default", "fc", "nets/rounding.py:17"),
+            backward_code=True,
+        )
+    ),
     "divergent-seed-in-package": _diverging(
         _at(
             "seed:torch.manual_seed",

@@ -12,12 +12,11 @@ _LONGEST = 200
 
 
 def with_source(origin: Origin, target: Target) -> Origin:
-    """`origin` with the text of its line: of the forward op's, where it belongs to one.
+    """`origin` with the text of its line: of the forward op's, where it has none of its own.
 
     The file must still be there, unchanged since the runs.
     """
-    caused_by = origin.caused_by
-    place = origin if caused_by is None else caused_by
+    place = origin.own_place
     found = file_of(place.call_site or "", target.path, installed=place.called_from is not None)
     if found is None:
         return origin

@@ -22,6 +22,7 @@ from repro_audit.capture.pace import Pace
 from repro_audit.capture.places import Places
 from repro_audit.model.codes import (
     BACKWARD,
+    BACKWARD_CODE,
     DATA,
     FORWARD,
     INPUTS,
@@ -138,6 +139,8 @@ class OpMode(Places, TorchDispatchMode):  # type: ignore[no-untyped-call]
             if stack and stack[-1][1]:
                 module = stack[-1][0]
                 flags |= RECOMPUTE
+            if recorder.locator.in_backward_code(caller):
+                flags |= BACKWARD_CODE
         elif stack:
             phase = FORWARD
             module = stack[-1][0]

@@ -18,6 +18,9 @@ _PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
 # The one file of the package that is a program.
 _WORKLOAD = f"{_PACKAGE}workload.py"
 
+# Whose frame lies between the line that asks for a backward and all that autograd then calls.
+_ENGINE = torch.autograd.graph._engine_run_backward.__code__
+
 
 class Locator:
     """Turns frames into numbers of call sites, through `register` (the trace's interning).
@@ -84,6 +87,14 @@ class Locator:
                 return f"{self._line(frame)}{called_from}"
             frame = frame.f_back
         return None
+
+    def in_backward_code(self, frame: FrameType | None) -> bool:
+        """True if the line that `number` numbers runs within a backward, False if it called it."""
+        while frame is not None and frame.f_code is not _ENGINE:
+            if self._file(frame.f_code.co_filename)[0] is not None:
+                return True
+            frame = frame.f_back
+        return False
 
     def direct(self, frame: FrameType | None, *through: str) -> int | None:
         """Number of `frame`, or of the first not of the files `through`; None if a library's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import sys
 import threading
 from collections.abc import Iterable
@@ -14,15 +15,19 @@ import torch
 from repro_audit import engine
 from repro_audit.capture.pieces import adds, overwritten
 from repro_audit.capture.storages import Storages, storage_of
-from repro_audit.capture.written import Written, part_of
+from repro_audit.capture.written import Part, Written, part_of
 
 if TYPE_CHECKING:
     from repro_audit.capture.operators import Operator
 
 # The bytes of all maps together.
 _MAPS = 1 << 28
+# What is kept of memory that was handed out: so many bytes at its begin, middle and end.
+_KEPT = 16
 # Its C++ writes what it makes by address, which the dispatcher does not see.
 _BY_ADDRESS = torch.quasirandom.SobolEngine.draw.__code__
+
+_Found = tuple[int, tuple[tuple[int, bytes], ...]]
 
 
 class UnwrittenMemory:
@@ -31,13 +36,15 @@ class UnwrittenMemory:
     So memory that is filled piece by piece ends as written, and of the rest a reader is marked that
     reads more than was written. Where the pieces are too many to tell (each second number of a
     gigabyte), or named by indices that are not on the CPU, they count as unwritten: the mark is
-    evidence beside a divergence, never a finding of its own. With `poison`, a byte, the memory is
-    filled on creation, so that a program that reads it gives another result.
+    evidence beside a divergence, never a finding of its own. Of what is on the CPU a few bytes are
+    kept: where they have changed and no operator wrote, native code or `.numpy()` did, and it is
+    unwritten no more. With `poison`, a byte, the memory is filled on creation, so that a program
+    that reads it gives another result.
     """
 
     def __init__(self, *, poison: int | None) -> None:
-        # None: nothing of it was written.
-        self.unwritten: Storages[Written | None] = Storages()
+        # Until an operator writes it, what was there, or None where that is not known.
+        self.unwritten: Storages[Written | _Found | None] = Storages()
         # Threads may fill parts of the same memory.
         self._lock = threading.RLock()
         self._maps = 0
@@ -57,8 +64,12 @@ class UnwrittenMemory:
             self.poisoned(result)
             return
         storage = self.note(result)
-        if storage is not None and self._poison is not None:
+        if storage is None:
+            return
+        if self._poison is not None:
             _fill(storage, self._poison)
+        if result.is_cpu:
+            self.unwritten.note(storage, _found(storage))
 
     def note(self, tensor: Any) -> torch.UntypedStorage | None:
         """Count a tensor's storage as unwritten; returns it, if it has one of its own."""
@@ -107,7 +118,9 @@ class UnwrittenMemory:
                 self.unwritten.pop(key, None)
                 return
             reference, written = entry
-            if written is None:
+            if not isinstance(written, Written):
+                if self._rewritten(storage, written, part):
+                    return
                 written = Written(nbytes, self._affords)
                 self.unwritten[key] = reference, written
             written.by_me()
@@ -181,7 +194,7 @@ class UnwrittenMemory:
             return None
         reference, written = entry
         nbytes = storage.nbytes()
-        if written is None:
+        if not isinstance(written, Written):
             written = Written(nbytes, self._affords)
             self.unwritten[storage._cdata] = reference, written
         elements = written.elements(tensor, nbytes)
@@ -205,11 +218,32 @@ class UnwrittenMemory:
             if entry is None:
                 return False
             written = entry[1]
-            if written is None:
+            if not isinstance(written, Written):
+                if self._rewritten(storage, written):
+                    return False
                 with torch._C.DisableTorchFunction():
                     return tensor.numel() > 0
             part, nbytes = part_of(tensor, storage)
             return part is not None and not written.has(part, nbytes)
+
+    def _rewritten(
+        self, storage: torch.UntypedStorage, found: _Found | None, but: Part | None = None
+    ) -> bool:
+        """True if something else than an operator wrote it: then it is forgotten.
+
+        That is, if it changed in all places that are looked at, `but` those that one just wrote.
+        """
+        if found is None or storage.nbytes() != found[0]:
+            return False
+        changed = [
+            one != other
+            for (place, one), (_, other) in zip(found[1], _found(storage)[1], strict=True)
+            if but is None or place + len(one) <= but.begin or place >= but.end()
+        ]
+        if not changed or not all(changed):
+            return False
+        self.unwritten.pop(storage._cdata, None)
+        return True
 
     def _affords(self, nbytes: int) -> bool:
         """Whether there is room for a map of so many bytes, or for as many more of one."""
@@ -217,11 +251,19 @@ class UnwrittenMemory:
             self.unwritten.forget()
             # Another thread may be about to note one.
             known = [written for _, written in list(self.unwritten.values())]
-            self._maps = sum(written.room for written in known if written is not None)
+            self._maps = sum(written.room for written in known if isinstance(written, Written))
         if self._maps + nbytes > _MAPS:
             return False
         self._maps += nbytes
         return True
+
+
+def _found(storage: torch.UntypedStorage) -> _Found:
+    """What memory of the CPU holds: its size, and its bytes at some places."""
+    nbytes, address = storage.nbytes(), storage.data_ptr()
+    size = min(_KEPT, nbytes)
+    places = 0, (nbytes - size) // 2, nbytes - size
+    return nbytes, tuple((place, ctypes.string_at(address + place, size)) for place in places)
 
 
 def traced() -> bool:

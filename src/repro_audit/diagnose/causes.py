@@ -77,7 +77,7 @@ def _unwritten_memory(case: Case) -> Cause | None:
     return Cause(
         "uninitialized-memory",
         "likely",
-        (f"{what} from torch.empty that was not wholly written before",),
+        (f"{what} from torch.empty that no op had wholly written before",),
         ("use torch.zeros, or write every element before the first read",),
     )
 

@@ -12,6 +12,12 @@ from repro_audit.model import Cause, CauseClass, Experiment, Explanation, Replay
 _CONFIDENCE = 0.95
 # The pins that try what remedies of likely causes begin with.
 _ASKED = {"--deterministic": "deterministic", "one thread": "one-thread"}
+_WRITTEN_UNSEEN = Cause(
+    "unknown",
+    "likely",
+    ("memory from torch.empty is read that no op wrote, and filling it first changes nothing",),
+    ("look at what else writes it: .numpy(), native code",),
+)
 _NO_SETTING = "another op: no setting that was tried cures this one"
 
 
@@ -114,7 +120,8 @@ def _by_pin(
 ) -> Cause:
     gone = [tried for tried in experiments if tried.differs is False]
     if not gone:
-        return cause
+        still = any(tried.pins == ("filled-memory",) and tried.differs for tried in experiments)
+        return _WRITTEN_UNSEEN if still and cause.cls == "uninitialized-memory" else cause
     # Where it takes several conditions, all of them were tried before the few that suffice.
     gone.sort(key=lambda tried: len(tried.pins))
     contrast = [t for t in experiments if t.pins == ("filled-memory",) and t.differs]

@@ -231,6 +231,7 @@ def located(trace: Trace, event: Event) -> Origin:
         called_from=event.called_from,
         kind="value",
         recompute=event.recompute,
+        backward_code=event.backward_code,
         output_name=output.name if output is not None else "",
     )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from repro_audit.engine import choice, devices, views
 from repro_audit.engine.cpu import view_digest
-from repro_audit.errors import UnsupportedTensorError
+from repro_audit.errors import UnsupportedTensorError, UsageError
 from repro_audit.model import Fingerprint
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ def _leaves(x: Any, path: str) -> Iterator[tuple[str, Any]]:
 def _of_state(state: Mapping[str, Any], key: int) -> Fingerprints:
     by_name: dict[str, Fingerprint] = {}
     for name, leaf in _leaves(state, ""):
+        if name in by_name:
+            raise UsageError(f"two tensors are called {name}; name them apart")
         try:
             by_name[name] = _of(leaf, key)
         except UnsupportedTensorError as error:
@@ -128,8 +130,8 @@ def fingerprint(x: Any, key: int = 0) -> Fingerprint | Fingerprints:
 
     `key` (64 bits) chooses another member of the checksum's family; fingerprints of different keys
     never compare equal. Time: that of reading the memory. Raises UnsupportedTensorError for
-    sparse, nested, quantized, meta and fake tensors and for structured or object arrays, TypeError
-    for anything else.
+    sparse, nested, quantized, meta and fake tensors and for structured or object arrays, UsageError
+    where two tensors have one path (`{"a.b": x, "a": {"b": y}}`), TypeError for anything else.
     """
     if isinstance(x, Mapping):
         return _of_state(x, key)

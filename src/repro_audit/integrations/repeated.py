@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,8 @@ def check_reproducible(
     tolerance: Tolerance | None = None,
 ) -> Audit:
     """Call `function` so many times, each from the same seeds; raise where a tensor differs.
+
+    A call in which modules are imported is made once more, and that one counts.
 
     ```
     def train():
@@ -76,8 +79,7 @@ def check_reproducible(
     with tempfile.TemporaryDirectory(prefix="repro-audit-") as folder, left_alone():
         traces = [Path(folder, f"run-{n}") for n in range(1, runs + 1)]
         for trace in traces:
-            seed_everything(seed)
-            record_call(function, trace, level)
+            _record(function, trace, level, seed)
         audit = None
         if runs > 1:
             audit = in_turn(compared_calls(name, traces), _OUTLIVES, _INSIDE)
@@ -103,6 +105,8 @@ def record_baseline(
 ) -> None:
     """Call `function` once from these seeds and leave a recording of it at `path`.
 
+    Twice where modules are imported in the first call: of the second, then.
+
     To be committed, and given to `check_reproducible`. Where the function raises, or computes
     nothing (InconclusiveError), what was there stays. Raises UsageError where `path` exists and
     `force` is not given, or its directory is missing.
@@ -118,14 +122,35 @@ def record_baseline(
     partial = place.with_name(f"{place.name}.{os.getpid()}")
     try:
         with left_alone():
-            seed_everything(seed)
-            record_call(function, partial, level, force=True)
+            _record(function, partial, level, seed)
         with contextlib.closing(Trace.open(partial)) as trace:
             if all(kind == KIND_RNG for kind in trace.kind):
                 raise _nothing(name_of(function), level)
         partial.replace(place)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _record(function: Callable[[], object], path: Path, level: Level, seed: int) -> None:
+    """Record a call from these seeds; where modules are imported in it, the next one.
+
+    What is computed as a module is imported belongs to the first call of a process alone.
+    """
+    imported = False
+
+    def watched() -> object:
+        nonlocal imported
+        known = set(sys.modules)
+        try:
+            return function()
+        finally:
+            imported = not known.issuperset(sys.modules)
+
+    seed_everything(seed)
+    record_call(watched, path, level, force=True)
+    if imported:
+        seed_everything(seed)
+        record_call(watched, path, level, force=True)
 
 
 def _nothing(name: str, level: Level) -> InconclusiveError:

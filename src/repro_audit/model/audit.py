@@ -88,7 +88,9 @@ class Origin(Placed):
     `ulp` compares the captured output of the two runs named in `ulp_runs`. `event` is its place
     among those of its process, `rank` that process's in its process group, 0 where it has none.
     `called_from` is the program's own line, where that at `call_site` is an installed package's.
-    `source` is the text of the line at its call site, or the forward op's where it belongs to one.
+    The `call_site` of a backward op is that of the backward() call, but of one in `backward_code`
+    (of a custom Function, a hook) its own. `source` is the text of the line at its own call site,
+    or the forward op's where it has none.
     """
 
     key: SiteKey
@@ -107,6 +109,12 @@ class Origin(Placed):
     recompute: bool = False
     source: str | None = None
     called_from: str | None = None
+    backward_code: bool = False
+
+    @property
+    def own_place(self) -> Placed:
+        """What has the line that the op stands for in the source: itself, or its forward op."""
+        return self if self.caused_by is None or self.backward_code else self.caused_by
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ DATA, RNG, WEIGHTS, FORWARD, BACKWARD, OPTIMIZER = range(6)
 # Functions that seed the generators of devices: of `torch.cuda` and so on, where they have them.
 SEEDINGS = ("manual_seed", "manual_seed_all", "seed", "seed_all")
 # Flags of an event.
-TAINTED, RANDOM, RECOMPUTE, INPUTS, OWN_GENERATOR = 1, 2, 4, 8, 16
+TAINTED, RANDOM, RECOMPUTE, INPUTS, OWN_GENERATOR, BACKWARD_CODE = 1, 2, 4, 8, 16, 32
 # What rows of `measured` compare; the last says how a change of the arguments grows in the result.
 OWN, HERE, THERE, CONDITION = range(4)
 # Operators that add where `accumulate` says so, which stands here among their arguments.

@@ -295,4 +295,5 @@ class Event(Placed):
     tainted: bool = False
     random: bool = False
     recompute: bool = False
+    backward_code: bool = False
     called_from: str | None = None

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from repro_audit.control.callsites import file_of
-from repro_audit.model import Audit
+from repro_audit.model import Audit, Placed
 from repro_audit.report.phrases import printable
 from repro_audit.report.story import story
 
@@ -22,8 +22,9 @@ def to_github(audit: Audit) -> str:
     ]
     subject = " · ".join(told.place.path) if told.place is not None else told.subject
     origin = audit.origin
-    caused_by = None if origin is None else origin.caused_by
-    place = caused_by if caused_by is not None and caused_by.call_site is not None else origin
+    place: Placed | None = origin
+    if origin is not None and origin.own_place.call_site is not None:
+        place = origin.own_place
     # Of a package's line the checkout has only the one that called it.
     site = None if place is None else place.called_from or place.call_site
     level = _LEVELS.get(audit.verdict, "notice")

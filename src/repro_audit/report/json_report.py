@@ -220,6 +220,7 @@ def _origin(origin: Origin | None) -> dict[str, Json] | None:
         "kind": origin.kind,
         "other_op": origin.other_op,
         "recompute": origin.recompute,
+        "backward_code": origin.backward_code,
         "caused_by": None
         if caused_by is None
         else {

@@ -193,6 +193,7 @@ def _origin(origin: Mapping[str, Json]) -> Origin:
         output_name=_text(origin["output_name"]),
         rank=_integer(origin["rank"]),
         recompute=_truth(origin["recompute"]),
+        backward_code=_truth(origin.get("backward_code", False)),
         source=_optional(_text, origin.get("source")),
         called_from=_optional(_text, origin.get("called_from")),
     )

@@ -116,7 +116,10 @@ def cured(cure: Cure) -> str:
 _UNSEEN = {
     "views": ("view", "views"),
     "empty": ("empty tensor until it was written", "empty tensors until they were written"),
-    "unwritten": ("op that read unwritten memory", "ops that read unwritten memory"),
+    "unwritten": (
+        "op that read memory that no op had written",
+        "ops that read memory that no op had written",
+    ),
     "compiled": ("compiled graph inside", "compiled graphs inside"),
     "cuda-graphs": ("replay of a CUDA graph inside", "replays of CUDA graphs inside"),
     "loader-workers": ("loader worker at work", "loader workers at work"),
@@ -169,14 +172,15 @@ def whereabouts(origin: Origin) -> str:
         at = f"at {printable(origin.line)}" if origin.call_site else ""
         return ", ".join(part for part in (which, at) if part)
     parameter = origin.key.op.startswith("param:")
+    own = f"at {printable(origin.line)}" if origin.backward_code and origin.call_site else ""
     forward = f"{'written by' if parameter else 'of'} {op_name(caused_by.op)}"
     if caused_by.module != origin.key.module and not parameter:
         forward += f" in {printable(caused_by.module) or 'the root module'}"
     if caused_by.call_site:
         forward += f" at {printable(caused_by.line)}"
-    elif origin.call_site:
+    elif origin.call_site and not own:
         forward += f", reached from {printable(origin.line)}"
-    return ", ".join(part for part in (which, forward) if part)
+    return ", ".join(part for part in (which, own, forward) if part)
 
 
 def what_differs(origin: Origin) -> str:

@@ -15,7 +15,16 @@ import numpy.typing as npt
 
 from repro_audit.errors import TraceError
 from repro_audit.model import Event, EventKind, Json, SiteKey, TensorSpec
-from repro_audit.model.codes import HELD, KIND_RNG, KINDS, PHASES, RANDOM, RECOMPUTE, TAINTED
+from repro_audit.model.codes import (
+    BACKWARD_CODE,
+    HELD,
+    KIND_RNG,
+    KINDS,
+    PHASES,
+    RANDOM,
+    RECOMPUTE,
+    TAINTED,
+)
 from repro_audit.trace import seal
 from repro_audit.trace.columns import Signatures
 from repro_audit.trace.file import TraceFile, is_empty
@@ -221,6 +230,7 @@ class Trace:
             tainted=bool(flags & TAINTED),
             random=bool(flags & RANDOM),
             recompute=bool(flags & RECOMPUTE),
+            backward_code=bool(flags & BACKWARD_CODE),
         )
 
     def marks(self, events: Sequence[int], *, shapes: bool) -> list[tuple[Any, ...]]:

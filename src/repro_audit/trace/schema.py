@@ -54,7 +54,8 @@ CREATE TABLE event (
   code       INTEGER,             -- code.id of the call site
   cause      INTEGER,             -- for a backward op, event.id of its forward op or parameter
   flags      INTEGER NOT NULL     -- 1 read unwritten memory, 2 random, 4 recompute, 8 inputs kept,
-                                  -- 16 random, from a generator of the program's own
+                                  -- 16 random, from a generator of the program's own,
+                                  -- 32 called by Python code that runs within a backward
 );
 CREATE TABLE clock (
   event INTEGER PRIMARY KEY,      -- event.id; only where the run has several processes
