@@ -118,3 +118,19 @@ def test_a_terminal_without_unicode(kept: Path) -> None:
     result = _python("-m", "repro_audit", "report", PYTHONIOENCODING="ascii")
     assert result.returncode == 0
     assert result.stdout.startswith("DIVERGENT  step 0 - forward - fc - aten.addmm")
+
+
+@pytest.mark.parametrize("words", [("report",), ("report", "--format", "json"), ("doctor",)])
+def test_standard_output_that_takes_nothing(kept: Path, words: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "repro_audit", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "cannot write to standard output: No space left on device" in result.stderr

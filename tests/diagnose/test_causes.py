@@ -74,6 +74,16 @@ def test_memory_read_before_written(run: Run) -> None:
     assert found.evidence[0].startswith("it is memory")
 
 
+def test_a_draw_after_another_seed(run: Run) -> None:
+    a, b = (
+        run([("rng:torch", n), ("dropout", n, DRAW)], manifest={"torch": {"initial_seed": n}})
+        for n in (3, 4)
+    )
+    found = cause(a, b)
+    assert found.cls == "config-difference"
+    assert "seeded with 3 before, and with 4" in found.evidence[0]
+
+
 def test_a_draw_without_a_seed(run: Run) -> None:
     a = run([("rng:torch", 1), ("dropout", 1, DRAW)])
     b = run([("rng:torch", 2), ("dropout", 2, DRAW)])

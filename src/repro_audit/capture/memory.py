@@ -63,25 +63,18 @@ class UnwrittenMemory:
         if sys._getframe(2).f_code is _BY_ADDRESS:
             self.poisoned(result)
             return
-        storage = self.note(result)
+        storage = _own_storage(result)
         if storage is None:
             return
         if self._poison is not None:
             _fill(storage, self._poison)
-        if result.is_cpu:
-            self.unwritten.note(storage, _found(storage))
+        self.unwritten.note(storage, _found(storage) if result.is_cpu else None)
 
-    def note(self, tensor: Any) -> torch.UntypedStorage | None:
-        """Count a tensor's storage as unwritten; returns it, if it has one of its own."""
-        if type(tensor) is not torch.Tensor or tensor.is_meta:
-            return None
-        if tensor.layout is not torch.strided or tensor.is_quantized:
-            return None
-        storage = tensor.untyped_storage()
-        if not storage.data_ptr() or not storage.nbytes():
-            return None
-        self.unwritten.note(storage, None)
-        return storage
+    def note(self, tensor: Any) -> None:
+        """Count a tensor's storage as unwritten, if it has one of its own."""
+        storage = _own_storage(tensor)
+        if storage is not None:
+            self.unwritten.note(storage, None)
 
     def noise(self, tensors: Iterable[Any]) -> None:
         """Note scratch that an operator leaves for its backward: no input to compare runs by."""
@@ -256,6 +249,18 @@ class UnwrittenMemory:
             return False
         self._maps += nbytes
         return True
+
+
+def _own_storage(tensor: Any) -> torch.UntypedStorage | None:
+    """A plain tensor's storage, where memory belongs to it."""
+    if type(tensor) is not torch.Tensor or tensor.is_meta:
+        return None
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        return None
+    storage = tensor.untyped_storage()
+    if not storage.data_ptr() or not storage.nbytes():
+        return None
+    return storage
 
 
 def _found(storage: torch.UntypedStorage) -> _Found:

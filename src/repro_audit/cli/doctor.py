@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,8 @@ from repro_audit.cli import output as out
 from repro_audit.errors import EXIT_IDENTICAL, EXIT_INTERNAL
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from repro_audit.engine.doctor import Check, Diagnosis
 
 
@@ -32,18 +33,15 @@ def doctor(*, format_: str) -> int:
 
     found = diagnose()
     if format_ == "json":
-        click.echo(json.dumps(asdict(found) | {"healthy": found.healthy}, indent=2))
+        out.say(json.dumps(asdict(found) | {"healthy": found.healthy}, indent=2) + "\n")
     else:
-        _show(found)
+        out.show_on_console(lambda console: _show(found, console))
     return EXIT_IDENTICAL if found.healthy else EXIT_INTERNAL
 
 
-def _show(found: Diagnosis) -> None:
+def _show(found: Diagnosis, console: Console) -> None:
     from rich.table import Table
 
-    from repro_audit.report.terminal import console_for
-
-    console = console_for(sys.stdout)
     versions = Table.grid(padding=(0, 2))
     for what, version in found.versions.items():
         versions.add_row(what, version)

@@ -272,13 +272,22 @@ def of_the_audit() -> Iterator[str]:
 
 
 def say(text: str) -> None:
-    """Write to standard output; a reader that has gone away changes nothing."""
+    """Write to standard output; a reader that has gone away changes nothing.
+
+    Raises UsageError where there is no standard output, OSError where it has no room.
+    """
+    if sys.stdout is None:
+        raise UsageError("standard output is closed; send it to a file, or to a terminal")
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        # What is still buffered would raise again when Python exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        fall_silent()
+
+
+def fall_silent() -> None:
+    """Let nobody read standard output: what is still buffered would raise when Python exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def answer(

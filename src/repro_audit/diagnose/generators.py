@@ -125,10 +125,17 @@ def _generator(case: Case, generator: str, device: str = "cpu") -> Cause | None:
         and trace.owner(i).process == case.process
         for i, kind in enumerate(trace.kind[: case.event])
     )
-    controlled = all(
-        run.plan.get("mode", "as-is") != "as-is" for run in (divergence.a, divergence.b)
-    )
+    a, b = divergence.a, divergence.b
+    controlled = all(run.plan.get("mode", "as-is") != "as-is" for run in (a, b))
     if not seeded and not controlled:
+        seeds = [run.manifest.get("torch", {}).get("initial_seed") for run in (a, b)]
+        if None not in seeds and seeds[0] != seeds[1]:
+            return Cause(
+                "config-difference",
+                "likely",
+                (f"torch's generator had been seeded with {seeds[0]} before, and with {seeds[1]}",),
+                ("begin both from one seed",),
+            )
         return Cause(
             "unseeded-rng",
             "likely",

@@ -56,9 +56,8 @@ def _drift(drift: Drift, page: Sheet) -> None:
     if largest is None:
         page.labelled("drift", "not measured: neither kept values of what differs")
         return
-    page.labelled(
-        "drift", f"at most {phrases.deviation(largest.deviation)} at {_place(largest, page)}"
-    )
+    apart = phrases.deviation(largest.deviation, largest.spec)
+    page.labelled("drift", f"at most {apart} at {_place(largest, page)}")
     _beyond(drift, page)
     grown = drift.amplification
     if grown is not None and grown.factor >= 2:
@@ -94,10 +93,11 @@ def _beyond(drift: Drift, page: Sheet) -> None:
     allowed = ""
     if asked.ulp is None and first.expected is not None:
         allowed = f", rounding explains {phrases.short(first.expected)}"
+    apart = phrases.deviation(first.deviation, first.spec)
     page.labelled(
         "beyond",
         f"{phrases.number(drift.beyond)} of {phrases.number(drift.measured)} are past "
-        f"{explained}; first {_place(first, page)}: {phrases.deviation(first.deviation)}{allowed}",
+        f"{explained}; first {_place(first, page)}: {apart}{allowed}",
     )
 
 

@@ -17,6 +17,7 @@ from repro_audit.model import (
     Origin,
     Pass,
     SiteKey,
+    TensorSpec,
     UlpDivergence,
     Unseen,
 )
@@ -210,9 +211,14 @@ def what_differs(origin: Origin) -> str:
     )
 
 
-def has_ulp(figures: UlpDivergence) -> bool:
+def in_ulp(dtype: str) -> bool:
     """True for floating-point numbers, whose distance is in ULP; integers differ by so many."""
-    return figures.dtype.startswith(("float", "bfloat", "complex"))
+    return dtype.startswith(("float", "bfloat", "complex"))
+
+
+def has_ulp(figures: UlpDivergence) -> bool:
+    """True where two tensors of floating-point numbers are compared."""
+    return in_ulp(figures.dtype)
 
 
 def ulp(figures: UlpDivergence) -> list[str]:
@@ -237,12 +243,12 @@ def ulp(figures: UlpDivergence) -> list[str]:
     return phrases
 
 
-def deviation(found: Deviation) -> str:
+def deviation(found: Deviation, spec: TensorSpec) -> str:
     """How far apart, first by the size of the whole: ULP alone mislead near zero."""
     said = f"{short(found.rms)} of its size"
     if found.unordered:
         return f"{said} ({number(found.unordered)} NaN against a number)"
-    return f"{said} ({number(found.max_ulp)} ULP)"
+    return f"{said} ({number(found.max_ulp)} ULP)" if in_ulp(spec.dtype) else said
 
 
 def spec(origin: Origin) -> str:

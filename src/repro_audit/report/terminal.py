@@ -210,7 +210,7 @@ def _difference(origin: Origin, audit: Audit, page: Sheet, *, indent: int) -> No
         tensor = phrases.spec(origin)
         first = None if audit.drift is None else audit.drift.first
         if first is not None and first.key == origin.key:
-            what += f" by {glued(phrases.deviation(first.deviation))}"
+            what += f" by {glued(phrases.deviation(first.deviation, first.spec))}"
         page.paragraph(f"{what}: {glued(tensor)}" if tensor else what, indent=indent)
         return
     between = ""
