@@ -70,11 +70,12 @@ class UnwrittenMemory:
             _fill(storage, self._poison)
         self.unwritten.note(storage, _found(storage) if result.is_cpu else None)
 
-    def note(self, tensor: Any) -> None:
-        """Count a tensor's storage as unwritten, if it has one of its own."""
+    def note(self, tensor: Any) -> torch.UntypedStorage | None:
+        """Count a tensor's storage as unwritten; returns it, if it has one of its own."""
         storage = _own_storage(tensor)
         if storage is not None:
             self.unwritten.note(storage, None)
+        return storage
 
     def noise(self, tensors: Iterable[Any]) -> None:
         """Note scratch that an operator leaves for its backward: no input to compare runs by."""
