@@ -121,13 +121,14 @@ def test_an_older_recording_stays_until_a_whole_one_is_there(
         assert time.monotonic() < deadline
         time.sleep(0.05)
     half = tmp_path / "half.audit"
-    shutil.copy(tmp_path / "a.audit.partial", half)
+    (partial,) = tmp_path.glob("a.audit.*.partial")
+    shutil.copy(partial, half)
     os.killpg(process.pid, signal.SIGINT)
     assert process.communicate(timeout=30) == ("", "repro-audit: error: interrupted in run-1\n")
     assert process.returncode == 130
 
     assert (tmp_path / "a.audit").read_bytes() == old
-    assert not (tmp_path / "a.audit.partial").exists()
+    assert not partial.exists()
     result = audit("compare", "a.audit", "half.audit")
     assert result.code == 4
     assert "its run did not end" in result.stderr

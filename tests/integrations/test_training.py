@@ -87,6 +87,10 @@ def test_closing_tells_of_the_exception(tmp_path: Path) -> None:
 def test_bad_input_has_a_way_out(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="at every hundredth"):
         TrainingRecording(tmp_path / "a.audit", replicas_every=0)
+    with pytest.raises(UsageError, match="'foo' is no level"):
+        TrainingRecording(tmp_path / "a.audit", level="foo")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="budget='4G' is no number of bytes"):
+        TrainingRecording(tmp_path / "a.audit", capture="full", budget="4G")  # type: ignore[arg-type]
     (tmp_path / "a.audit").touch()
     with pytest.raises(UsageError, match="force=True overwrites it"):
         training(TrainingRecording(tmp_path / "a.audit"))
@@ -105,7 +109,7 @@ if sys.argv[1] == "fork":
     if not (child := os.fork()):
         sys.exit()
     os.waitpid(child, 0)
-    assert os.path.exists("a.audit.partial")
+    assert os.path.exists(f"a.audit.{{os.getpid()}}.partial")
     recording.end()
 elif sys.argv[1] == "kill":
     os._exit(1)
@@ -133,8 +137,10 @@ def test_the_process_s_end_ends_it(
 
 def test_a_killed_process_leaves_no_recording(tmp_path: Path) -> None:
     program = ENDS.format(tests=str(Path(__file__).parent))
-    subprocess.run([sys.executable, "-c", program, "kill"], cwd=tmp_path, check=False)
-    assert os.listdir(tmp_path) == ["a.audit.partial"]
+    command = [sys.executable, "-c", program, "kill"]
+    with subprocess.Popen(command, cwd=tmp_path) as killed:
+        killed.wait()
+    assert os.listdir(tmp_path) == [f"a.audit.{killed.pid}.partial"]
 
 
 @pytest.mark.parametrize("name", ["transformers", "lightning"])

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from traceback import format_exception_only
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, get_args
 
 from repro_audit import engine
 from repro_audit.audit.request import AuditRequest, Progress
@@ -33,6 +34,9 @@ SAMPLES = 512
 BUDGET = 4 << 30
 
 Capture = Literal["none", "sample", "full"]
+
+# What is said of one that is not put where it was to go.
+_KEPT = "this recording is whole, and stays as"
 
 
 def given_from(sources: Mapping[str, Path | None]) -> tuple[Given, ...]:
@@ -58,11 +62,12 @@ def record_run(request: AuditRequest, output: Path, force: bool, progress: Progr
     """Run the target once, its output passing through, and leave its trace at `output`.
 
     The file appears only once the trace is whole; one that was there stays until then. Raises
-    UsageError where `output` exists and `force` is not given, else as the run does.
+    UsageError where `output` exists and `force` is not given, else as the run does. Where it exists
+    by the run's end alone the trace is kept beside it.
     """
     if output.exists() and not force:
         raise UsageError(f"{output} exists; --force overwrites it")
-    partial = output.with_name(f"{output.name}.partial")
+    partial = _partial(output)
     _remove(partial)
     try:
         with tempfile.TemporaryDirectory(prefix="repro-audit-") as folder:
@@ -75,14 +80,22 @@ def record_run(request: AuditRequest, output: Path, force: bool, progress: Progr
         reason = no_events(finished)
         if reason is not None:
             raise InconclusiveError(f"{reason}: there is nothing to record")
-        shutil.rmtree(folder_of(output), ignore_errors=True)
-        if folder_of(partial).exists():
-            folder_of(partial).replace(folder_of(output))
-        partial.replace(output)
-    finally:
+    except BaseException:
         _remove(partial)
+        raise
+    if output.exists() and not force:
+        raise UsageError(f"{output} exists by now; {_KEPT} {partial}")
+    shutil.rmtree(folder_of(output), ignore_errors=True)
+    if folder_of(partial).exists():
+        folder_of(partial).replace(folder_of(output))
+    partial.replace(output)
     manifest = {**finished.info.manifest, "steps": finished.trace.steps}
     return replace(finished.info, trace=str(output), manifest=manifest)
+
+
+def _partial(place: Path) -> Path:
+    """Where a recording is until it is whole: others may be about to write the same one."""
+    return place.with_name(f"{place.name}.{os.getpid()}.partial")
 
 
 def _remove(trace: Path) -> None:
@@ -103,7 +116,7 @@ def record(
     path: str | os.PathLike[str],
     *,
     model: torch.nn.Module | None = None,
-    optimizer: torch.optim.Optimizer | None = None,
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
     level: Level = "ops",
     capture: Capture = "sample",
     budget: int | None = None,
@@ -118,15 +131,21 @@ def record(
             recording.step()
     ```
     `model`'s parameters are recorded at the start and, where no `optimizer` is given, after each
-    step; an optimizer's after each of its steps. Seeds and switches are left as they are. Costs
-    some microseconds an op and one read of what it wrote; at level `modules` a module instead of an
-    op. `capture` says what is kept of tensors beside their digests: of each output 512 elements
-    ("sample"), all of it up to `budget` bytes together ("full"; 4 GiB if not told), or nothing
-    ("none"). Raises UsageError where `path` is a directory, or exists and `force` is not given,
-    where a `budget` is given to another `capture`, and where a recording is under way.
+    step; an optimizer's, or those of several, after each of its steps. A relative `path` is of the
+    directory that the program is in now. Seeds and switches are left as they are; a fork that
+    leaves the block leaves the recording to its parent. Costs some microseconds an op and one read
+    of what it wrote; at level `modules` a module instead of an op. `capture` says what is kept of
+    tensors beside their digests: of each output 512 elements ("sample"), all of it up to `budget`
+    bytes together ("full"; 4 GiB if not told), or nothing ("none").
+
+    Raises UsageError where `path` is a directory or in none, or exists and `force` is not given;
+    for an unknown `level` or `capture`, a `budget` that is no number of bytes or is given to
+    another `capture`, and what is no model or optimizer; and where a recording is under way. The
+    block's end raises it where something is at `path` by then, and keeps the recording beside it;
+    TraceError where there was no room to write, and keeps nothing.
     """
-    if budget is not None and capture != "full":
-        raise UsageError('a budget limits what capture="full" keeps: give both, or neither')
+    ensure_options(level, capture, budget)
+    _ensure_trained(model, optimizer)
     samples, whole = kept_of(capture, BUDGET if budget is None else budget)
     return Recording(
         Path(path),
@@ -137,6 +156,60 @@ def record(
         budget=whole,
         force=force,
     )
+
+
+def ensure_level(level: str) -> None:
+    """Raise UsageError for what is no level."""
+    if level not in get_args(Level):
+        raise UsageError(f"{level!r} is no level; it is {' or '.join(get_args(Level))}")
+
+
+def ensure_options(level: str, capture: str, budget: object) -> None:
+    """Raise UsageError for what no recording can be asked for."""
+    ensure_level(level)
+    if capture not in get_args(Capture):
+        raise UsageError(f"capture={capture!r} keeps nothing; it is {', '.join(get_args(Capture))}")
+    if budget is None:
+        return
+    if capture != "full":
+        raise UsageError('a budget limits what capture="full" keeps: give both, or neither')
+    if not isinstance(budget, int) or isinstance(budget, bool) or budget < 0:
+        raise UsageError(f"budget={budget!r} is no number of bytes, such as 4 << 30")
+
+
+def ensure_place(place: Path, name: Path, *, force: bool) -> None:
+    """Raise UsageError where no recording can be put at `place`, which its user calls `name`."""
+    if place.is_dir():
+        raise UsageError(f"cannot write {name}: it is a directory; name a file in it")
+    if place.exists() and not force:
+        raise UsageError(f"{name} exists; force=True overwrites it")
+    if not place.parent.is_dir():
+        raise UsageError(f"there is no directory {name.parent}; make it first")
+
+
+def _ensure_trained(model: object, optimizer: object) -> None:
+    if model is None and optimizer is None:
+        return
+    import torch
+
+    if model is not None and not isinstance(model, torch.nn.Module):
+        raise UsageError(
+            f"a {type(model).__name__} is no model to record; several are one in a "
+            "torch.nn.ModuleList"
+        )
+    for one in _listed(optimizer):
+        # What wraps one, such as a sharded one, need not be a torch.optim.Optimizer itself.
+        if not hasattr(one, "param_groups"):
+            raise UsageError(
+                f"a {type(one).__name__} is no optimizer; give a torch.optim.Optimizer, or a list "
+                "of several"
+            )
+
+
+def _listed(optimizer: Any) -> Sequence[Any]:
+    if optimizer is None:
+        return ()
+    return optimizer if isinstance(optimizer, (list, tuple)) else (optimizer,)
 
 
 def kept_of(capture: Capture, budget: int) -> tuple[int, int]:
@@ -150,29 +223,30 @@ class Recording:
     Where it is `automatic` steps are counted by what the program does, as in an audit.
     """
 
-    # The one of this process, by its path.
-    under_way: ClassVar[Path | None] = None
+    # The one of this process.
+    under_way: ClassVar[Recording | None] = None
 
     def __init__(
         self,
         path: Path,
         *,
         model: torch.nn.Module | None,
-        optimizer: torch.optim.Optimizer | None,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None,
         level: Level,
         samples: int,
         budget: int,
         force: bool,
         automatic: bool = False,
     ) -> None:
-        if path.is_dir():
-            raise UsageError(f"cannot write {path}: it is a directory; name a file in it")
-        if path.exists() and not force:
-            raise UsageError(f"{path} exists; force=True overwrites it")
         self._path = path
-        self._partial = path.with_name(f"{path.name}.partial")
+        # The program may change its directory before the end.
+        self._place = path.absolute()
+        self._force = force
+        ensure_place(self._place, path, force=force)
+        self._partial = _partial(self._place)
+        self._process = os.getpid()
         self._model = model
-        self._optimizer = optimizer
+        self._stepped = bool(_listed(optimizer))
         target = Target("script", sys.argv[0] if sys.argv else "")
         self._plan = Plan(
             run=path.stem,
@@ -189,12 +263,23 @@ class Recording:
         self._writer: Any = None
 
     def __enter__(self) -> Recording:
-        from repro_audit.capture import Recorder
-
         if Recording.under_way is not None:
             raise UsageError(
-                f"a recording is under way in this process, {Recording.under_way}; end it first"
+                "a recording is under way in this process, "
+                f"{Recording.under_way._path}; end it first"
             )
+        ensure_place(self._place, self._path, force=self._force)
+        self._partial, self._process = _partial(self._place), os.getpid()
+        try:
+            self._begin()
+        except BaseException:
+            self._undo()
+            raise
+        return self
+
+    def _begin(self) -> None:
+        from repro_audit.capture import Recorder
+
         self._partial.unlink(missing_ok=True)
         self._writer = Writer(self._partial, run=self._plan.run, plan=plan_to_json(self._plan))
         self._recorder = Recorder(
@@ -206,21 +291,36 @@ class Recording:
             budget=self._plan.budget,
         )
         self._recorder.start()
-        Recording.under_way = self._path
+        Recording.under_way = self
         if "numpy.random" not in sys.modules:
             # NumPy imports it when it is first used.
-            when_imported("numpy.random", self._numpy_imported)
+            _await_numpy()
         if self._model is not None:
             self._recorder.weights.weigh(self._model)
-        return self
 
-    def _numpy_imported(self, numpy: Any) -> None:
-        if Recording.under_way is self._path:
+    def _undo(self) -> None:
+        """Let go of the program, and of what was written."""
+        with ExitStack() as undone:
+            undone.callback(_remove, self._partial)
+            undone.callback(self._forget)
+            if self._writer is not None:
+                undone.callback(self._writer.drop)
+            if self._recorder is not None:
+                undone.callback(self._recorder.stop, at_once=True)
+
+    def _forget(self) -> None:
+        Recording.under_way = self._recorder = self._writer = None
+
+    def numpy_imported(self) -> None:
+        """NumPy's generators are there from now on."""
+        if self._process == os.getpid():
             self._recorder.numpy_imported()
 
     def step(self) -> None:
-        """End a step here."""
-        if self._model is not None and self._optimizer is None:
+        """End a step here. Raises UsageError outside the block."""
+        if self._recorder is None:
+            raise UsageError("a step ends within the recording's block: with record(...) as it")
+        if self._model is not None and not self._stepped:
             self._recorder.weights.weigh(self._model)
         self._recorder.end_step()
 
@@ -230,12 +330,29 @@ class Recording:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._process != os.getpid():
+            # In a fork it is the parent's.
+            self._forget()
+            return
         # As a traceback's last line has it: the exception's own str() may raise.
         told = "" if kind is None else "".join(format_exception_only(kind, error)).strip()
         try:
             self._recorder.stop()
-        finally:
+            # What is imported from here on is no more the program's.
             Recording.under_way = None
+            self._close(kind, told)
+        except BaseException:
+            self._undo()
+            raise
+        self._forget()
+        try:
+            ensure_place(self._place, self._path, force=self._force)
+        except UsageError as refused:
+            kept = self._path.with_name(self._partial.name)
+            raise UsageError(f"{refused}; {_KEPT} {kept}") from error
+        self._partial.replace(self._place)
+
+    def _close(self, kind: type[BaseException] | None, told: str) -> None:
         self._writer.close(
             manifest=collect(self._plan, engine.info()),
             closing={
@@ -250,4 +367,14 @@ class Recording:
                 "stale_reads": [],
             },
         )
-        self._partial.replace(self._path)
+
+
+@functools.cache
+def _await_numpy() -> None:
+    """Tell whichever recording is under way once NumPy's generators are there."""
+
+    def told(numpy: Any) -> None:
+        if Recording.under_way is not None:
+            Recording.under_way.numpy_imported()
+
+    when_imported("numpy.random", told, in_forks=True)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from repro_audit.capture.composites import Composites
 from repro_audit.capture.dispatch import OpMode
 from repro_audit.capture.draws import Draws
 from repro_audit.capture.events import Events
+from repro_audit.capture.forks import tell_of_forks
 from repro_audit.capture.generators import Generators
 from repro_audit.capture.given import Given
 from repro_audit.capture.guards import unseen_by_dynamo
@@ -25,6 +25,7 @@ from repro_audit.capture.locations import Locator
 from repro_audit.capture.modules import FirstSeen
 from repro_audit.capture.operators import Operator
 from repro_audit.capture.outside import Loaders
+from repro_audit.capture.replaced import Hooks
 from repro_audit.capture.sink import Sink
 from repro_audit.capture.states import States
 from repro_audit.capture.steps import StepLimitExit, Steps
@@ -33,8 +34,6 @@ from repro_audit.capture.threads import Threads
 from repro_audit.capture.unseen import Unseen
 from repro_audit.capture.weights import Weights
 from repro_audit.model import Interval, Level, SiteKey
-
-_FLUSH_EVERY = 4096
 
 
 class Recorder(Events):
@@ -117,12 +116,12 @@ class Recorder(Events):
         self.threaded = False
         # When the first step ended that did, and the last; and how many lie between.
         self._paced: tuple[float, float, int] | None = None
-        self._on_fork = self.abandon if on_fork is None else on_fork
+        self.on_fork = self.abandon if on_fork is None else on_fork
         self._local = threading.local()
         self._unnumbered = itertools.count(1)
         self._generators = Generators(self)
         self.draws = Draws(self, ledger=ledger, by_line=by_line)
-        self.passed_by = Unseen()
+        self.passed_by = Unseen(self._before_capture)
         self._steps = Steps(self, limit=steps, cut=cut, idle=idle, automatic=automatic)
         # Not empty where optimizers' compiled steps have run.
         self.compiled_steps = self._steps.compiled
@@ -135,6 +134,8 @@ class Recorder(Events):
         self._threads = Threads(self)
         self.collectives = Collectives(self)
         self._composites = Composites()
+        # What gives back what `start` took.
+        self._hooked = ExitStack()
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -143,43 +144,36 @@ class Recorder(Events):
         self.active = True
         unseen_by_dynamo(OpMode.__torch_dispatch__)
         self.main = self.enter_thread("", 0)
-        self._steps.install()
-        self.states.install()
-        self._loaders.install()
-        self.passed_by.install(self._before_capture)
-        self._threads.install()
-        self.collectives.install()
-        self._composites.install()
-        self._generators.install()
-        self.draws.install()
-        os.register_at_fork(after_in_child=self._on_fork)
+        self._hooked.callback(self.leave_thread)
+        of_modules = self._steps, self.states, self._loaders, self.passed_by
+        of_functions = self._composites, self._generators, self.draws
+        hooks: Hooks
+        for hooks in (*of_modules, self._threads, self.collectives, *of_functions):
+            # First, so that half of an installation is taken back, too.
+            self._hooked.callback(hooks.uninstall)
+            hooks.install()
+        tell_of_forks(self)
         self.generator_states()
 
     def stop(self, *, at_once: bool = False) -> None:
         """End: record generator states a last time, unhook everything, flush. Idempotent.
 
-        Where it is to be `at_once` the models that are still there are not read once more.
+        Where it is to be `at_once` the models that are still there are not read once more. Raises
+        what the sink does (TraceError: a full disk); everything is unhooked then as well.
         """
         if not self.active:
             return
         self._stopping = True
-        with self._of_a_failed_device():
-            if not at_once:
-                self._steps.settle()
-                self.weights.weigh_all()
-                self.states.end()
-            self.generator_states()
-        self.active = False
-        self.draws.uninstall()
-        self._generators.uninstall()
-        self._composites.uninstall()
-        self.collectives.uninstall()
-        self._threads.uninstall()
-        self._loaders.uninstall()
-        self.passed_by.uninstall()
-        self.states.uninstall()
-        self._steps.uninstall()
-        self.leave_thread()
+        try:
+            with self._of_a_failed_device():
+                if not at_once:
+                    self._steps.settle()
+                    self.weights.weigh_all()
+                    self.states.end()
+                self.generator_states()
+        finally:
+            self.active = False
+            self._hooked.close()
         with self._of_a_failed_device():
             self.readings.settle(wait=True)
         if self.lockstep is not None:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
+
+
+class Hooks(Protocol):
+    """What is put into torch and Python for a while."""
+
+    def install(self) -> None:
+        """Put it there."""
+
+    def uninstall(self) -> None:
+        """Take it away; also half of it."""
 
 
 class Replaced:

@@ -21,14 +21,15 @@ _ROUTING = ("_cuda_beginAllocateCurrentThreadToPool", "_cuda_endAllocateToPool")
 class Unseen:
     """Counts what is recorded without its values, or not at all, in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, before_capture: Callable[[], None]) -> None:
+        self._before_capture = before_capture
         self._replays = 0
         self._workers = 0
         self._elsewhere = 0
         self._loading: weakref.WeakSet[Any] = weakref.WeakSet()
         self._replaced = Replaced()
 
-    def install(self, before_capture: Callable[[], None]) -> None:
+    def install(self) -> None:
         """Count replays of devices' graphs; have `before_capture` called before one is captured,
         and the engine know where what is allocated is a graph's.
         """
@@ -43,7 +44,7 @@ class Unseen:
         for graph in (*graphs, getattr(torch.accelerator, "Graph", None)):
             if graph is not None:
                 self._before(graph, "replay", counted)
-                self._before(graph, "capture_begin", before_capture)
+                self._before(graph, "capture_begin", self._before_capture)
         for name in _ROUTING:
             change = 1 if "begin" in name else -1
             if hasattr(torch._C, name):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import get_args
 
+from repro_audit.audit.recording import ensure_level, ensure_place
 from repro_audit.control.seeds import seed_everything
 from repro_audit.errors import InconclusiveError, NotReproducibleError, UsageError
 from repro_audit.integrations.calls import (
@@ -63,8 +64,7 @@ def check_reproducible(
     baseline, a baseline that is not there or of another level, a tolerance without one, a function
     that returns a generator or a coroutine, an unknown level, or within another recording.
     """
-    if level not in get_args(Level):
-        raise UsageError(f"{level!r} is no level; it is {' or '.join(get_args(Level))}")
+    ensure_level(level)
     if tolerance is not None and baseline is None:
         raise UsageError("a tolerance is for a baseline: calls in one process are alike bit by bit")
     if runs < (1 if baseline is not None else 2):
@@ -76,8 +76,8 @@ def check_reproducible(
     if baseline is not None:
         _check_level(Path(baseline), level)
     name = name_of(function)
-    with tempfile.TemporaryDirectory(prefix="repro-audit-") as folder, left_alone():
-        traces = [Path(folder, f"run-{n}") for n in range(1, runs + 1)]
+    with _folder() as folder, left_alone():
+        traces = [folder / f"run-{n}" for n in range(1, runs + 1)]
         for trace in traces:
             _record(function, trace, level, seed)
         audit = None
@@ -109,17 +109,15 @@ def record_baseline(
 
     To be committed, and given to `check_reproducible`. Where the function raises, or computes
     nothing (InconclusiveError), what was there stays. Raises UsageError where `path` exists and
-    `force` is not given, or its directory is missing.
+    `force` is not given, or its directory is missing, and for an unknown level.
     """
-    place = Path(path)
-    if place.is_dir():
-        raise UsageError(f"cannot write {place}: it is a directory; name a file in it")
-    if place.exists() and not force:
-        raise UsageError(f"{place} exists; force=True overwrites it")
-    if not place.parent.is_dir():
-        raise UsageError(f"there is no directory {place.parent}; make it first")
+    ensure_level(level)
+    # The function may go to another directory.
+    place = Path(path).absolute()
+    ensure_place(place, Path(path), force=force)
+    process = os.getpid()
     # Beside it, and of this process: others may write the same baseline.
-    partial = place.with_name(f"{place.name}.{os.getpid()}")
+    partial = place.with_name(f"{place.name}.{process}")
     try:
         with left_alone():
             _record(function, partial, level, seed)
@@ -128,7 +126,21 @@ def record_baseline(
                 raise _nothing(name_of(function), level)
         partial.replace(place)
     finally:
-        partial.unlink(missing_ok=True)
+        # In a fork of the function's it is the parent's.
+        if os.getpid() == process:
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """A directory for the block; forks that leave the block, or end in it, leave it there."""
+    process = os.getpid()
+    folder = tempfile.mkdtemp(prefix="repro-audit-")
+    try:
+        yield Path(folder)
+    finally:
+        if os.getpid() == process:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _record(function: Callable[[], object], path: Path, level: Level, seed: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from repro_audit.audit.recording import Capture, Recording, record
+from repro_audit.audit.recording import Capture, Recording, ensure_options, record
 from repro_audit.errors import InterruptedRunError, UsageError
 from repro_audit.integrations.replicas import check_replicas
 from repro_audit.model import Level
@@ -23,7 +23,7 @@ class TrainingRecording:
 
     Arguments are those of `repro_audit.record`; with `replicas_every` ranks are compared after so
     many steps each (`repro_audit.check_replicas`), where there are several. Raises UsageError for
-    less than one.
+    less than one, and for a `level`, `capture` or `budget` that `record` refuses.
     """
 
     # A training may end by an exception that nobody tells of: the next one finds it here.
@@ -39,6 +39,7 @@ class TrainingRecording:
         force: bool = False,
         replicas_every: int | None = None,
     ) -> None:
+        ensure_options(level, capture, budget)
         if replicas_every is not None and replicas_every < 1:
             raise UsageError(
                 f"replicas_every={replicas_every} compares ranks at no step; 100 does at every "
@@ -51,7 +52,6 @@ class TrainingRecording:
         self._force = force
         self._replicas_every = replicas_every
         self._recording: Recording | None = None
-        self._process = 0
         self._ranks = 1
         self._steps = 0
 
@@ -83,7 +83,6 @@ class TrainingRecording:
         )
         recording.__enter__()
         self._recording, self._ranks, self._steps = recording, ranks, 0
-        self._process = os.getpid()
         TrainingRecording._open = self
         atexit.register(self._at_exit)
 
@@ -107,9 +106,7 @@ class TrainingRecording:
             return
         self._recording = TrainingRecording._open = None
         atexit.unregister(self._at_exit)
-        # In a fork it is the parent's.
-        if self._process == os.getpid():
-            recording.__exit__(None if error is None else type(error), error, None)
+        recording.__exit__(None if error is None else type(error), error, None)
 
     def close(self) -> None:
         """End the recording where the training did not: as one that ends by an exception."""
