@@ -143,6 +143,20 @@ def freed() -> torch.Tensor:
     return t
 
 
+class Wrapping(torch.Tensor):
+    """Of a size, and without memory of its own."""
+
+    @staticmethod
+    def __new__(cls, inner: torch.Tensor) -> Wrapping:
+        made = torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
+        made.inner = inner
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return cls(func(*(a.inner if isinstance(a, cls) else a for a in args), **(kwargs or {})))
+
+
 def fake() -> torch.Tensor:
     with FakeTensorMode():
         return torch.empty(3)
@@ -161,6 +175,7 @@ def fake() -> torch.Tensor:
         (lambda: torch.empty(3, device="meta"), "meta"),
         (fake, "fake"),
         (freed, "freed"),
+        (lambda: Wrapping(torch.ones(3)), "A Wrapping without storage.*that it wraps"),
     ],
 )
 def test_unsupported_tensors_say_why(each_engine: str, make: Any, word: str) -> None:

@@ -218,17 +218,17 @@ def _check_storage(t: torch.Tensor) -> None:
 
     A kernel that read them would end what the program does on its device.
     """
-    stored = t.untyped_storage().nbytes()
-    # Of a freed storage the address is 0, and that of a view in its middle is not.
-    if not stored or not t.data_ptr():
+    stored, kind = t.untyped_storage().nbytes(), f"A {type(t).__name__}"
+    if not stored:
         raise _refuse(
-            f"A {type(t).__name__} whose storage is empty or freed",
-            "Fingerprint it while its memory is there.",
+            f"{kind} whose storage is empty or freed", "Fingerprint it while its memory is there."
         )
+    if not t.data_ptr():  # a subclass that wraps other tensors: its storage has a size alone
+        raise _without_storage(t)
     reach = sum((size - 1) * step for size, step in zip(t.shape, t.stride(), strict=True))
     if (t.storage_offset() + reach + 1) * t.itemsize > stored:
         raise _refuse(
-            f"A {type(t).__name__} that reaches beyond its storage of {stored} bytes",
+            f"{kind} that reaches beyond its storage of {stored} bytes",
             "Its storage was shrunk (`resize_`): fingerprint it before.",
         )
 

@@ -22,7 +22,7 @@ from repro_audit.errors import (
     SuspectedHardwareError,
     UsageError,
 )
-from repro_audit.integrations.before import Before, came_of
+from repro_audit.integrations.before import Before, came_of, check
 from repro_audit.integrations.calls import (
     WIDTH,
     T,
@@ -36,10 +36,10 @@ from repro_audit.integrations.ranks import agreed, said_of
 from repro_audit.model import Audit, Cause
 
 _SHOWN = 4
-# What a rank says of its first call; of both, where an own tensor is one that other ranks have no
-# part in, as they have in a gradient; and of the two that are recorded.
+# What a rank says of a call that ends the checking; of two, where an own tensor is one that other
+# ranks have no part in, as they have in a gradient; and of the two that are recorded.
 _GO_ON, _UNCHECKED, _STEPPED = range(3)
-_SAME, _DIFFER, _OWN_DIFFER = range(3)
+_SAME, _DIFFER, _OWN_DIFFER = 0, 3, 4
 _REPEATS, _VARIES, _VARIES_SEEN = range(3)
 
 _OTHERWISE = "what a step takes or changes outside the model is another in its replay"
@@ -70,9 +70,10 @@ class Guard:
     `torch.nn.ModuleList`.
 
     A call that is not checked costs nothing but the call. One that is costs another, a copy of
-    buffers and gradients, and two reads of them. Of several ranks all make each call, with the same
-    `every`; 16 bytes a rank are exchanged. Raises UsageError for what is no model, and for
-    an `every` that is no number of calls.
+    buffers and gradients, four reads of them and three of the parameters. Of several ranks all make
+    each call, with the same `every`; 16 bytes a rank are exchanged. Raises UsageError for what is
+    no model, and for an `every` that is no number of calls; UnsupportedTensorError, with its name,
+    for a buffer without bits of its own, such as a quantized one.
     """
 
     def __init__(self, model: torch.nn.Module, *, every: int = 100) -> None:
@@ -83,6 +84,7 @@ class Guard:
             )
         if not isinstance(every, int) or every < 1:
             raise UsageError(f"every={every!r} checks no step; every=100 checks one in a hundred")
+        check(model)
         self._model = model
         self._every = every
         self._calls = 0
@@ -93,11 +95,17 @@ class Guard:
         Raises NotReproducibleError, with the report of two more replays, where those differ as
         well; its SuspectedHardwareError where they do not: what happened did not recur. All ranks
         raise. Gradients, buffers and generators are then as before the step. Raises UsageError
-        where the step changes parameters, which is the optimizer's to do, or a recording is under
-        way. What the step itself raises passes through, at once and on that rank alone.
+        where the step changes parameters, which is the optimizer's to do, and leaves all as that
+        call of it did; and where a recording is under way. Raises UnsupportedTensorError, from the
+        first call on, where it returns a tensor without bits of its own. What the step itself
+        raises passes through, at once and on that rank alone.
         """
         self._calls += 1
-        if self._calls == 1 or self._calls % self._every:
+        if self._calls == 1:
+            returned = step()
+            check(self._model, returned)
+            return returned
+        if self._calls % self._every:
             return step()
         if Recording.under_way is not None:
             raise UsageError(
@@ -113,22 +121,22 @@ class Guard:
         second: dict[str, bytes] = {}
         try:
             said = agreed(functools.partial(self._begun, before, returned, first))
-            if _STEPPED in said:
-                raise _stepped(before, said)
-            if _UNCHECKED in said:
-                return returned
-            # Its graph, and what that holds, is not needed a second time.
-            del returned
-            before.put_back()
-            returned = _replayed(step)
-            ranks = agreed(functools.partial(self._ended, returned, first, second))
-            if not any(ranks):
-                return returned
-            del returned
-            raise self._differing(step, before, first, second, ranks)
+            if not any(said):
+                # Its graph, and what that holds, is not needed a second time.
+                del returned
+                before.put_back()
+                returned = _replayed(step)
+                said = agreed(functools.partial(self._ended, before, returned, first, second))
+                if any(said) and _STEPPED not in said:
+                    del returned
+                    raise self._differing(step, before, first, second, said)
         except BaseException:
             before.put_back()
             raise
+        if _STEPPED in said:
+            # No parameter is kept, so that none can be put back: what its call left is left whole.
+            raise _stepped(before, said)
+        return returned
 
     def _begun(self, before: Before, returned: object, first: dict[str, bytes]) -> int:
         """What a rank says of its first call; `first` takes what came of it."""
@@ -139,8 +147,13 @@ class Guard:
         first.update(came_of(self._model, returned))
         return _GO_ON
 
-    def _ended(self, returned: object, first: dict[str, bytes], second: dict[str, bytes]) -> int:
+    def _ended(
+        self, before: Before, returned: object, first: dict[str, bytes], second: dict[str, bytes]
+    ) -> int:
         """What a rank says of its two calls; `second` takes what came of that one."""
+        # What a step does at times, by a count of its own, it may do in its replay alone.
+        if before.stepped():
+            return _STEPPED
         second.update(came_of(self._model, returned))
         differing = {name for name in first | second if first.get(name) != second.get(name)}
         if not differing:
@@ -203,7 +216,7 @@ def _stepped(before: Before, said: Sequence[int]) -> UsageError:
     which = _listed(names) if names else f"those of rank {said.index(_STEPPED)}"
     return UsageError(
         f"the step changes parameters ({which}), so that it cannot be made again from the same "
-        "state; call optimizer.step() after guard(step), not in the step"
+        "state; call optimizer.step(), and write averages of weights, after guard(step), not in it"
     )
 
 
