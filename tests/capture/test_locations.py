@@ -83,6 +83,16 @@ def test_the_standard_library_is_passed_over(place: Any, tmp_path: Path, base: s
     assert locator.direct(program(library)) is None
 
 
+@pytest.mark.parametrize("name", ["<ipython-input-3-0a1b>", "<python-input-0>", "<stdin>"])
+def test_what_is_typed_at_a_prompt_is_the_program_s(place: Any, tmp_path: Path, name: str) -> None:
+    namespace: dict[str, Any] = {}
+    exec(compile(HERE, name, "exec"), namespace)
+    shell = place("env/lib/python3.11/site-packages/IPython/shell.py", CALL)
+    locator, found = sites(tmp_path / "project")
+    locator.number(shell(namespace["f"]))
+    assert found == [(f"{name}:3", None)]
+
+
 def test_a_program_that_is_a_package(place: Any, tmp_path: Path) -> None:
     package = place("env/lib/python3.11/site-packages/pkg/train.py", HERE)
     locator, found = sites(tmp_path / "project")

@@ -41,6 +41,19 @@ def test_a_seed_that_numpy_would_refuse_is_refused_for_all(seed: int) -> None:
         seed_everything(seed)
 
 
+@pytest.mark.parametrize("seed", [np.int64(3), torch.tensor(3)])
+def test_a_number_of_another_library_is_a_seed(seed: int) -> None:
+    seed_everything(3)
+    drawn = draws()
+    seed_everything(seed)
+    assert draws() == drawn
+
+
+def test_a_generator_that_there_is_not_is_refused() -> None:
+    with pytest.raises(UsageError, match="'nump' is no generator"):
+        seed_everything(1, ("nump",))
+
+
 def test_what_is_imported_later_is_seeded_then_and_not_imported_now() -> None:
     code = """
         import sys

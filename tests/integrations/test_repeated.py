@@ -151,6 +151,11 @@ def test_bad_input_has_a_way_out(tmp_path: Path) -> None:
         ra.check_reproducible(train, level="module")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="is no level"):
         ra.record_baseline(train, tmp_path / "b.audit", level="foo")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="is no number of runs"):
+        ra.check_reproducible(train, runs="2")  # type: ignore[arg-type]
+    for tolerance in (4, Tolerance(ulp=-1), Tolerance(ulp="4")):  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="is no tolerance"):
+            ra.check_reproducible(train, tolerance=tolerance)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="for a baseline"):
         ra.check_reproducible(train, tolerance=Tolerance(ulp=1))
     with pytest.raises(UsageError, match="its body did not run"):

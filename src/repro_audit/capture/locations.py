@@ -15,6 +15,8 @@ import torch
 
 _SITES = ("site-packages", "dist-packages")
 _PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
+# What is typed at a prompt of Python's or IPython's is the program's own.
+_TYPED = ("<ipython-input-", "<python-input-", "<stdin>")
 # The one file of the package that is a program.
 _WORKLOAD = f"{_PACKAGE}workload.py"
 
@@ -143,6 +145,8 @@ class Locator:
         return known
 
     def _classified(self, filename: str) -> tuple[str | None, bool]:
+        if filename.startswith(_TYPED):
+            return filename, True
         if filename.startswith("<"):
             return None, False
         real = os.path.realpath(filename)

@@ -65,6 +65,10 @@ def check_reproducible(
     that returns a generator or a coroutine, an unknown level, or within another recording.
     """
     ensure_level(level)
+    if not isinstance(runs, int):
+        raise UsageError(f"runs={runs!r} is no number of runs")
+    if tolerance is not None:
+        _ensure_tolerance(tolerance)
     if tolerance is not None and baseline is None:
         raise UsageError("a tolerance is for a baseline: calls in one process are alike bit by bit")
     if runs < (1 if baseline is not None else 2):
@@ -168,6 +172,14 @@ def _record(function: Callable[[], object], path: Path, level: Level, seed: int)
 def _nothing(name: str, level: Level) -> InconclusiveError:
     way_out = "" if level == "ops" else "; level='ops' sees what no module computes"
     return InconclusiveError(f"{name} computed nothing that could be compared{way_out}")
+
+
+def _ensure_tolerance(tolerance: object) -> None:
+    ulp = tolerance.ulp if isinstance(tolerance, Tolerance) else -1
+    if ulp is not None and (not isinstance(ulp, int) or isinstance(ulp, bool) or ulp < 0):
+        raise UsageError(
+            f"{tolerance!r} is no tolerance; give Tolerance(ulp=4), or Tolerance(rounding=True)"
+        )
 
 
 def _check_level(baseline: Path, level: Level) -> None:
