@@ -37,7 +37,8 @@ with repro_audit.record("long.audit", level=sys.argv[1]) as recording:
     tracemalloc.start()
     one = train(recording, STEPS)
     eight = train(recording, 7 * STEPS)
-print(json.dumps({"events": recording._recorder.events, "one": one, "eight": eight}))
+    events = recording._recorder.events
+print(json.dumps({"events": events, "one": one, "eight": eight}))
 """
 
 

@@ -82,6 +82,11 @@ def test_a_draw_after_another_seed(run: Run) -> None:
     found = cause(a, b)
     assert found.cls == "config-difference"
     assert "seeded with 3 before, and with 4" in found.evidence[0]
+    a, b = (
+        run([("rng:torch", n), ("dropout", n, DRAW)], manifest={"torch": {"initial_seed": n << 40}})
+        for n in (3, 4)
+    )
+    assert cause(a, b).cls == "unseeded-rng"
 
 
 def test_a_draw_without_a_seed(run: Run) -> None:

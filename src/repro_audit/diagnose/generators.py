@@ -15,6 +15,8 @@ _SEED_CALL = {
     "python": "random.seed(0)",
     "numpy": "numpy.random.seed(0)",
 }
+# What nobody seeded begins with a number of 53 random bits.
+_UNSEEDED = 1 << 32
 _NONE = "no generator"
 _NAMES = {"torch": "torch", "python": "Python", "numpy": "NumPy"}
 
@@ -128,8 +130,8 @@ def _generator(case: Case, generator: str, device: str = "cpu") -> Cause | None:
     a, b = divergence.a, divergence.b
     controlled = all(run.plan.get("mode", "as-is") != "as-is" for run in (a, b))
     if not seeded and not controlled:
-        seeds = [run.manifest.get("torch", {}).get("initial_seed") for run in (a, b)]
-        if None not in seeds and seeds[0] != seeds[1]:
+        seeds = [run.manifest.get("torch", {}).get("initial_seed", _UNSEEDED) for run in (a, b)]
+        if max(seeds) < _UNSEEDED and seeds[0] != seeds[1]:
             return Cause(
                 "config-difference",
                 "likely",
