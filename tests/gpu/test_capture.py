@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from repro_audit import engine
-from repro_audit.capture import Recorder
-from repro_audit.capture import recorder as recorder_module
+from repro_audit.capture import Recorder, events
 from repro_audit.model import Level
 from repro_audit.trace import Trace, Writer
 
@@ -178,7 +177,7 @@ def graphed(steps: int) -> torch.Tensor:
 def test_a_step_that_is_captured_whole(
     tmp_path: Path, level: Level, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder_module, "_FLUSH_EVERY", 1)
+    monkeypatch.setattr(events, "_FLUSH_EVERY", 1)
     expected = graphed(5)
     result, trace, recorder = recorded(tmp_path / "a", lambda: graphed(5), level)
     assert torch.equal(result, expected)
@@ -187,7 +186,7 @@ def test_a_step_that_is_captured_whole(
 
 
 def test_samples_of_a_captured_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder_module, "_FLUSH_EVERY", 1)
+    monkeypatch.setattr(events, "_FLUSH_EVERY", 1)
     expected = graphed(2)
     writer = Writer(tmp_path / "a", run="run", plan={})
     recorder = Recorder(writer, bases=(str(tmp_path),), samples=16, budget=1 << 20)
