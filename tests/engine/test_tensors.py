@@ -24,6 +24,8 @@ from repro_audit.engine import (
 )
 from repro_audit.errors import EngineError, UnsupportedTensorError
 
+from ..wrapping import Wrapping
+
 DTYPES = {name: getattr(torch, name) for name in TAGS if hasattr(torch, name)}
 
 
@@ -141,20 +143,6 @@ def freed() -> torch.Tensor:
     t = torch.ones(4)[2:]
     t.untyped_storage().resize_(0)
     return t
-
-
-class Wrapping(torch.Tensor):
-    """Of a size, and without memory of its own."""
-
-    @staticmethod
-    def __new__(cls, inner: torch.Tensor) -> Wrapping:
-        made = torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
-        made.inner = inner
-        return made
-
-    @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return cls(func(*(a.inner if isinstance(a, cls) else a for a in args), **(kwargs or {})))
 
 
 def fake() -> torch.Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -12,6 +11,8 @@ from torch import nn
 
 import repro_audit as ra
 from repro_audit.errors import UnsupportedTensorError, UsageError
+
+from ..wrapping import Wrapping
 
 
 def bits(model: nn.Module) -> str:
@@ -201,22 +202,6 @@ def test_a_model_of_inference_mode_is_guarded() -> None:
     assert len(calls) == 3
     with pytest.raises(UsageError, match=r"changes parameters \(0\.0\.weight\)"):
         guard(step)
-
-
-class Wrapping(torch.Tensor):
-    """Another tensor's numbers, as a program's own quantization has it."""
-
-    @staticmethod
-    def __new__(cls, inner: torch.Tensor) -> Wrapping:
-        made = torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
-        made.inner = inner
-        return made
-
-    @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten.detach.default:
-            return cls(args[0].inner.detach())
-        raise NotImplementedError(str(func))
 
 
 ODD = {

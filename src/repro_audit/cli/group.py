@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import errno
 import os
 import sys
 import tempfile
@@ -37,7 +36,6 @@ from repro_audit.errors import (
 )
 
 _DEBUG = "REPRO_AUDIT_DEBUG"
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class AuditGroup(click.Group):
@@ -82,13 +80,8 @@ class AuditGroup(click.Group):
         except (click.Abort, KeyboardInterrupt):
             code = _fail("interrupted", EXIT_INTERRUPTED)
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
-                out.fall_silent()
-                said = f"cannot write to standard output: {error.strerror}; send it elsewhere"
-                code = _fail(said, EXIT_STOP_BISECTING if bisecting else EXIT_USAGE)
-            else:
-                code = _internal(error)
-                code = EXIT_SKIP if bisecting else code
+            code = _internal(error)
+            code = EXIT_SKIP if bisecting else code
         sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -249,7 +250,7 @@ def show_on_console(render: Callable[[Console], None]) -> None:
 
     console = console_for(sys.stdout)
     # Rich would end the program with 1, "divergent", where the reader has gone away.
-    with console.capture() as captured:
+    with _writing(), console.capture() as captured:
         render(console)
     say(captured.get())
 
@@ -274,20 +275,26 @@ def of_the_audit() -> Iterator[str]:
 def say(text: str) -> None:
     """Write to standard output; a reader that has gone away changes nothing.
 
-    Raises UsageError where there is no standard output, OSError where it has no room.
+    Raises UsageError where there is no standard output, or no room for it.
     """
     if sys.stdout is None:
         raise UsageError("standard output is closed; send it to a file, or to a terminal")
-    try:
+    with _writing():
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
-        fall_silent()
 
 
-def fall_silent() -> None:
-    """Let nobody read standard output: what is still buffered would raise when Python exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        # What is still buffered would raise again when Python exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise UsageError(
+                f"cannot write to standard output: {error.strerror}; send it elsewhere"
+            ) from error
 
 
 def answer(
